@@ -1,0 +1,61 @@
+"""What tsm2 raises when a user's input cannot be used.
+
+Every class is a `TSM2Error` and also the built-in exception that fits, so that
+`except ValueError` keeps working. A message says what was given, what was needed,
+and the way out.
+"""
+
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+
+__all__ = [
+    "BackendError",
+    "DatasetError",
+    "FrameError",
+    "NotFittedError",
+    "OutputError",
+    "ParameterError",
+    "SavedModelError",
+    "TSM2Error",
+    "TrainingError",
+    "WindowError",
+]
+
+
+class TSM2Error(Exception):
+    """The parent of every error that tsm2 raises on purpose."""
+
+
+class FrameError(TSM2Error, ValueError):
+    """A table cannot be read as regular, finite, numeric time series."""
+
+
+class WindowError(TSM2Error, ValueError):
+    """A series is too short for the windows that were asked for."""
+
+
+class ParameterError(TSM2Error, ValueError, TypeError):
+    """A parameter has the wrong type or lies outside its range."""
+
+
+class NotFittedError(TSM2Error, SklearnNotFittedError):
+    """A forecaster was asked for a forecast before `fit`."""
+
+
+class BackendError(TSM2Error, RuntimeError):
+    """A kernel backend or a device is unknown or cannot run here."""
+
+
+class TrainingError(TSM2Error, ArithmeticError):
+    """Training left the finite numbers."""
+
+
+class SavedModelError(TSM2Error, ValueError):
+    """A saved model is damaged, of a newer format, or not one of ours."""
+
+
+class DatasetError(TSM2Error, OSError):
+    """A dataset is unknown, missing, damaged, or cannot be fetched."""
+
+
+class OutputError(TSM2Error, OSError):
+    """A result cannot be written where it was asked for."""
