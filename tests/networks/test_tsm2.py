@@ -1,0 +1,147 @@
+"""The whole network: it starts linear, every setting forecasts, every part gets gradients."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+
+BASE = NetworkConfig(
+    lookback=40, horizon=6, n_variates=3, patch_length=8, patch_stride=8, features=8, d_state=4
+)
+
+
+def context(n_variates: int = 3, seed: int = 0) -> Tensor:
+    return torch.randn(2, n_variates, 40, generator=torch.Generator().manual_seed(seed))
+
+
+def stirred(config: NetworkConfig) -> TSM2Network:
+    """A network whose mixers have left zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = TSM2Network(config)
+        for parameter in network.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return network.eval()
+
+
+def test_it_starts_as_a_linear_map_of_each_variate() -> None:
+    network = TSM2Network(dataclasses.replace(BASE, blocks=2, instance_norm=False)).eval()
+    a, b = context(seed=1), context(seed=2)
+    zero = network(torch.zeros_like(a))
+    torch.testing.assert_close(
+        network(a + 2 * b) - zero, network(a) - zero + 2 * (network(b) - zero), rtol=1e-4, atol=1e-5
+    )
+    changed = a.clone()
+    changed[:, 0] += 1
+    assert bool((network(changed)[:, 1:] == network(a)[:, 1:]).all())
+
+
+def test_variates_learn_from_each_other() -> None:
+    network = stirred(BASE)
+    a = context()
+    changed = a.clone()
+    changed[:, 0, ::3] += 1
+    assert bool(((network(changed) - network(a)).abs().amax((0, 2)) > 0).all())
+
+
+def test_instance_norm_lets_level_and_scale_pass_through() -> None:
+    network = stirred(BASE)
+    a = context()
+    shifted = network(a * 100 + 1000)
+    torch.testing.assert_close(shifted, network(a) * 100 + 1000, rtol=1e-3, atol=1e-1)
+
+
+def test_a_constant_context_gives_a_finite_forecast() -> None:
+    forecast = stirred(BASE)(torch.full((2, 3, 40), 7.0))
+    assert bool(torch.isfinite(forecast).all())
+
+
+@pytest.mark.parametrize("lookback", [40, 41, 47])
+@pytest.mark.parametrize("stride", [3, 8])
+def test_the_newest_steps_are_always_in_a_patch(lookback: int, stride: int) -> None:
+    config = dataclasses.replace(BASE, lookback=lookback, patch_stride=stride)
+    network = TSM2Network(config)
+    series = torch.arange(lookback, dtype=torch.float32).expand(1, 1, -1)
+    patches = network._patches(series)
+    assert patches.shape == (1, 1, config.n_patches, 8)
+    assert patches[0, 0, -1].tolist() == list(range(lookback - 8, lookback))
+    assert float(patches.min()) == 0
+
+
+VARIANTS = {
+    "blocks=0": {"blocks": 0},
+    "blocks=3": {"blocks": 3},
+    "layer": {"pre_norm": "layer"},
+    "rms": {"pre_norm": "rms"},
+    "no norm": {"pre_norm": "none"},
+    "input": {"selection": "input"},
+    "linear time": {"time_mixer": "linear"},
+    "variates only": {"time_mixer": "none"},
+    "mlp": {"variate_mixer": "mlp"},
+    "time only": {"variate_mixer": "none", "blocks": 2},
+    "forward": {"variate_directions": "forward"},
+    "identity": {"averaging": "identity", "blocks": 2},
+    "mean": {"averaging": "mean", "blocks": 2},
+    "reach": {"averaging_reach": 1, "blocks": 2},
+    "last": {"readout": "last", "zero_start": False},
+    "last, time only": {"readout": "last", "zero_start": False, "variate_mixer": "none"},
+    "separate": {"separate_heads": True},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_variant_forecasts_and_every_parameter_learns(changes: dict[str, object]) -> None:
+    network = stirred(dataclasses.replace(BASE, **changes))  # type: ignore[arg-type]
+    forecast = network(context())
+    assert forecast.shape == (2, 3, 6)
+    forecast.square().mean().backward()
+    unmoved = [
+        name
+        for name, p in network.named_parameters()
+        if p.grad is None or not bool((p.grad != 0).any())
+    ]
+    assert unmoved == []
+
+
+def test_fixed_averaging_has_no_gradient() -> None:
+    network = TSM2Network(dataclasses.replace(BASE, averaging_learned=False))
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    assert frozen
+    assert all("average" in name or "readout" in name for name in frozen)
+
+
+def test_separate_heads_forecast_apart() -> None:
+    network = stirred(dataclasses.replace(BASE, separate_heads=True, blocks=0))
+    same = context()[:, :1].expand(-1, 3, -1)
+    forecast = network(same)
+    assert not torch.allclose(forecast[:, 0], forecast[:, 1])
+
+
+@pytest.mark.parametrize("n_variates", [1, 3, 9])
+def test_a_shared_network_takes_any_number_of_variates(n_variates: int) -> None:
+    assert stirred(BASE)(context(n_variates)).shape == (2, n_variates, 6)
+
+
+def test_mixer_parameters_are_all_but_the_linear_path() -> None:
+    network = TSM2Network(dataclasses.replace(BASE, blocks=2))
+    mixers = {id(p) for p in network.mixer_parameters()}
+    rest = {name.split(".")[0] for name, p in network.named_parameters() if id(p) not in mixers}
+    names = {name for name, p in network.named_parameters() if id(p) not in mixers}
+    assert rest == {"embedding", "head", "blocks", "readout"}
+    assert all("average" in name for name in names if name.startswith("blocks"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_length": 64}, "must not exceed lookback"),
+        ({"lookback": 0}, "lookback must be at least 1"),
+        ({"readout": "last"}, "zero_start=False"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(BASE, **changes)  # type: ignore[arg-type]

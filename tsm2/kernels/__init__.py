@@ -1,0 +1,17 @@
+"""The two operations that every tsm2 network shares, each with one definition and several backends.
+
+`reference` defines the results; every faster backend agrees with it, values and gradients.
+Importing this package compiles nothing and loads no compiler.
+"""
+
+from tsm2.kernels.dispatch import KernelFallbackWarning, available_backends, explain_backends
+from tsm2.kernels.operations import causal_conv, selective_scan, warm_up
+
+__all__ = [
+    "KernelFallbackWarning",
+    "available_backends",
+    "causal_conv",
+    "explain_backends",
+    "selective_scan",
+    "warm_up",
+]

@@ -1,0 +1,404 @@
+"""The selective scan on the CPU, forward and backward.
+
+    x[t] = delta[t] + delta_bias           dt[t] = softplus(x[t])        v[t] = dt[t] u[t]
+    h[t] = a[t] h[t-1] + B[t] v[t]         a[t] = exp(dt[t] A)
+    y[t] = C[t] h[t] + D u[t]              out[t] = y[t] silu(z[t])
+
+With `dq` for the gradient of the loss by q, g[t] = dh[t] runs backwards and the rest follows:
+
+    dy[t] = dout[t] silu(z[t])             dz[t] = dout[t] y[t] silu'(z[t])
+    g[t] = C[t] dy[t] + a[t+1] g[t+1]      r[t] = g[t] a[t] h[t-1]
+    dC[t] = sum_e dy[t] h[t]               dB[t] = sum_e g[t] v[t]
+    dv[t] = sum_n g[t] B[t]                du[t] = dv[t] dt[t] + D dy[t]
+    ddt[t] = sum_n r[t] A + dv[t] u[t]     dx[t] = ddt[t] sigmoid(x[t])
+    dA = sum_t r[t] dt[t]                  dD = sum_t dy[t] u[t]         ddelta_bias = sum_t dx[t]
+
+Sizes: E channels, N states per channel; a chunk is 16 steps of time, a tile 16 channels (one
+vector), a block 4 tiles. One task walks through one sequence, a block of channels at a time.
+Strides matter only where a chunk is copied into the workspace and out of it; in between, the
+recurrence takes one state of one tile through the chunk, with h or g in a register. The forward
+pass keeps h between chunks, and the backward pass recomputes the h in between.
+Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algorithm 2.
+"""
+
+# ruff: noqa: N815 (fields are named as in the formulas above)
+
+from math import log
+from typing import NamedTuple
+
+from tsm2.kernels.numba_runtime import Rows, row
+from tsm2.kernels.numba_vectors import (
+    LANES,
+    VECTOR_BYTES,
+    broadcast,
+    exp2,
+    fill,
+    fma,
+    inlined,
+    load,
+    load_lanes,
+    prefetch,
+    sigmoid,
+    softplus,
+    store,
+    store_lanes,
+    store_scalar,
+    total,
+)
+
+__all__ = [
+    "STEPS",
+    "TILES",
+    "Backward",
+    "Forward",
+    "Scan",
+    "backward",
+    "forward",
+    "workspace_bytes",
+]
+
+STEPS = 16
+"""Time steps in a chunk. 8, 16 and 32 are equally fast; fewer keep more states."""
+TILES = 8
+"""Tiles in a block, at most; rows are then read in runs of 256 bytes."""
+
+TILE = STEPS * VECTOR_BYTES
+BLOCK = TILES * TILE + 9 * VECTOR_BYTES
+"""Bytes of one quantity for a block and a chunk, [tile, t]. The 9 vectors keep quantities at
+different places of a memory page: equal places look like conflicts to the processor."""
+
+
+class Scan(NamedTuple):
+    """What both passes read."""
+
+    u: Rows
+    delta: Rows
+    z: Rows  # if gated
+    B: Rows
+    C: Rows
+    A: int  # A log2(e), so that a = 2^(dt A), (N, padded)
+    D: int  # (padded,)
+    delta_bias: int  # (padded,)
+    checkpoints: int  # h after every chunk but the last, (sequences, chunks - 1, N, padded); or 0
+    gated: int
+    length: int
+    states: int
+    channels: int
+    padded: int  # bytes of a row of channels, up to a multiple of a vector
+    tiles: int  # in a block
+    blocks: int  # in a row
+
+
+class Forward(NamedTuple):
+    """One forward call; a task is a block of channels of a sequence."""
+
+    scan: Scan
+    out: Rows
+
+
+class Backward(NamedTuple):
+    """One backward call; a task is a group of blocks of a sequence."""
+
+    scan: Scan
+    groups: int
+    dout: Rows
+    du: Rows
+    ddelta: Rows
+    dz: Rows
+    dB: Rows  # of the first group; starts as zeros
+    dC: Rows
+    group_bytes: int  # from one group's dB to the next
+    dA: int  # (slots, N, padded); starts as zeros
+    dD: int  # (slots, padded)
+    ddelta_bias: int  # (slots, padded)
+
+
+class Chunk(NamedTuple):
+    """A chunk of time of one block of channels."""
+
+    sequence: int
+    start: int
+    steps: int
+    left: int  # bytes of a row before the block
+    lanes: int  # channels from the start of the block to the end of the row
+    tiles: int
+
+
+class Workspace(NamedTuple):
+    """Addresses of what one worker keeps at hand."""
+
+    dt: int  # [tile, t]
+    v: int  # [tile, t]
+    y: int  # [tile, t]
+    B: int  # [t, n], floats
+    C: int  # [t, n], floats
+    h: int  # [n, tile], between chunks; in the backward pass g
+    dy: int  # [tile, t]
+    dv: int  # [tile, t]
+    ddt: int  # [tile, t], without the part by u, in units of log(2)
+    dB: int  # [t, n], floats
+    dC: int  # [t, n], floats
+    dB_lanes: int  # [t], for one n, before the sum over channels
+    dC_lanes: int  # [t]
+    a_path: int  # [t], for one n and tile
+    h_path: int  # [t + 1]
+
+
+@inlined
+def state_row(states: int) -> int:
+    """Return the bytes of a row of B or C in the workspace, whole vectors."""
+    return (states + LANES - 1) // LANES * VECTOR_BYTES
+
+
+@inlined
+def lay_out(start: int, states: int) -> Workspace:
+    """Place everything in a worker's memory, what is used together close together."""
+    floats = state_row(states) * STEPS
+    dt = start
+    v = dt + BLOCK
+    y = v + BLOCK
+    dy = y + BLOCK
+    dv = dy + BLOCK
+    ddt = dv + BLOCK
+    dB_lanes = ddt + BLOCK
+    dC_lanes = dB_lanes + TILE
+    a_path = dC_lanes + TILE
+    h_path = a_path + TILE
+    B = h_path + TILE + VECTOR_BYTES
+    C = B + floats
+    dB = C + floats
+    dC = dB + floats
+    h = dC + floats
+    return Workspace(dt, v, y, B, C, h, dy, dv, ddt, dB, dC, dB_lanes, dC_lanes, a_path, h_path)
+
+
+def workspace_bytes(states: int) -> int:
+    """Return how much memory a worker needs."""
+    return lay_out(0, states).h + states * TILES * VECTOR_BYTES
+
+
+# --- copying a chunk into the workspace and out of it -----------------------------------------
+
+
+@inlined
+def clear(address: int, vectors: int) -> None:
+    """Write zeros."""
+    for i in range(vectors):
+        store(address + i * VECTOR_BYTES, fill(0.0))
+
+
+@inlined
+def chunk_of(scan: Scan, sequence: int, block: int, start: int) -> Chunk:
+    """Find a chunk's place in the tensors."""
+    channel = block * scan.tiles * LANES
+    lanes = scan.channels - channel
+    tiles = min(scan.tiles, (lanes + LANES - 1) // LANES)
+    return Chunk(sequence, start, min(STEPS, scan.length - start), 4 * channel, lanes, tiles)
+
+
+@inlined
+def checkpoint(scan: Scan, chunk: Chunk) -> int:
+    """Return where h before a chunk is kept, for its first state and tile."""
+    number = chunk.sequence * ((scan.length - 1) // STEPS) + chunk.start // STEPS - 1
+    return scan.checkpoints + number * scan.states * scan.padded + chunk.left
+
+
+@inlined
+def read(scan: Scan, chunk: Chunk, w: Workspace, ahead: int) -> None:
+    """Fill B, C, dt, v, and y with its direct part D u."""
+    for t in range(chunk.steps):
+        B_row = row(scan.B, chunk.sequence, chunk.start + t)
+        C_row = row(scan.C, chunk.sequence, chunk.start + t)
+        for n in range(0, scan.states, LANES):
+            nt = t * state_row(scan.states) + 4 * n
+            store(w.B + nt, load_lanes(B_row + 4 * n, scan.states - n))
+            store(w.C + nt, load_lanes(C_row + 4 * n, scan.states - n))
+        u_row = row(scan.u, chunk.sequence, chunk.start + t) + chunk.left
+        delta_row = row(scan.delta, chunk.sequence, chunk.start + t) + chunk.left
+        later = min(max(chunk.start + t + ahead, 0), scan.length - 1)
+        u_later = row(scan.u, chunk.sequence, later) + chunk.left
+        delta_later = row(scan.delta, chunk.sequence, later) + chunk.left
+        for tile in range(chunk.tiles):
+            at, i = tile * TILE + t * VECTOR_BYTES, tile * VECTOR_BYTES
+            lanes = chunk.lanes - tile * LANES
+            prefetch(u_later + i)
+            prefetch(delta_later + i)
+            u = load_lanes(u_row + i, lanes)
+            delta = load_lanes(delta_row + i, lanes)
+            dt = softplus(delta + load(scan.delta_bias + chunk.left + i))
+            store(w.dt + at, dt)
+            store(w.v + at, dt * u)
+            store(w.y + at, load(scan.D + chunk.left + i) * u)
+
+
+@inlined
+def write_out(call: Forward, chunk: Chunk, w: Workspace) -> None:
+    """Gate y and write it to `out`."""
+    scan = call.scan
+    for t in range(chunk.steps):
+        out_row = row(call.out, chunk.sequence, chunk.start + t) + chunk.left
+        z_row = 0
+        if scan.gated:
+            z_row = row(scan.z, chunk.sequence, chunk.start + t) + chunk.left
+        for tile in range(chunk.tiles):
+            i, lanes = tile * VECTOR_BYTES, chunk.lanes - tile * LANES
+            y = load(w.y + tile * TILE + t * VECTOR_BYTES)
+            if scan.gated:
+                z = load_lanes(z_row + i, lanes)
+                y = y * (z * sigmoid(z))
+            store_lanes(out_row + i, y, lanes)
+
+
+@inlined
+def read_gradient(call: Backward, chunk: Chunk, w: Workspace) -> None:
+    """Fill dy, and clear the sums dv and ddt."""
+    scan = call.scan
+    for t in range(chunk.steps):
+        dout_row = row(call.dout, chunk.sequence, chunk.start + t) + chunk.left
+        z_row = 0
+        if scan.gated:
+            z_row = row(scan.z, chunk.sequence, chunk.start + t) + chunk.left
+        for tile in range(chunk.tiles):
+            at, i = tile * TILE + t * VECTOR_BYTES, tile * VECTOR_BYTES
+            lanes = chunk.lanes - tile * LANES
+            dy = load_lanes(dout_row + i, lanes)
+            if scan.gated:
+                z = load_lanes(z_row + i, lanes)
+                dy = dy * (z * sigmoid(z))
+            store(w.dy + at, dy)
+            store(w.dv + at, fill(0.0))
+            store(w.ddt + at, fill(0.0))
+
+
+@inlined
+def write_gradients(call: Backward, chunk: Chunk, w: Workspace, slot: int, group: int) -> None:
+    """Write du, ddelta and dz, and add to dB, dC, dD and ddelta_bias."""
+    scan = call.scan
+    for t in range(chunk.steps):
+        dB_row = row(call.dB, chunk.sequence, chunk.start + t) + group * call.group_bytes
+        dC_row = row(call.dC, chunk.sequence, chunk.start + t) + group * call.group_bytes
+        for n in range(0, scan.states, LANES):
+            nt, lanes = t * state_row(scan.states) + 4 * n, scan.states - n
+            dB = load_lanes(dB_row + 4 * n, lanes) + load(w.dB + nt)
+            dC = load_lanes(dC_row + 4 * n, lanes) + load(w.dC + nt)
+            store_lanes(dB_row + 4 * n, dB, lanes)
+            store_lanes(dC_row + 4 * n, dC, lanes)
+    for tile in range(chunk.tiles):
+        i, lanes = chunk.left + tile * VECTOR_BYTES, chunk.lanes - tile * LANES
+        D, delta_bias = load(scan.D + i), load(scan.delta_bias + i)
+        dD_at = call.dD + slot * scan.padded + i
+        dbias_at = call.ddelta_bias + slot * scan.padded + i
+        dD, ddelta_bias = load(dD_at), load(dbias_at)
+        for t in range(chunk.steps):
+            at, step = tile * TILE + t * VECTOR_BYTES, chunk.start + t
+            u = load_lanes(row(scan.u, chunk.sequence, step) + i, lanes)
+            delta = load_lanes(row(scan.delta, chunk.sequence, step) + i, lanes)
+            dv, dy = load(w.dv + at), load(w.dy + at)
+            ddt = fma(dv, u, load(w.ddt + at) * fill(log(2)))
+            dx = ddt * sigmoid(delta + delta_bias)
+            store_lanes(row(call.ddelta, chunk.sequence, step) + i, dx, lanes)
+            du = fma(dv, load(w.dt + at), D * dy)
+            store_lanes(row(call.du, chunk.sequence, step) + i, du, lanes)
+            dD = fma(dy, u, dD)
+            ddelta_bias = ddelta_bias + dx
+            if scan.gated:
+                z = load_lanes(row(scan.z, chunk.sequence, step) + i, lanes)
+                dout = load_lanes(row(call.dout, chunk.sequence, step) + i, lanes)
+                s = sigmoid(z)
+                slope = fma(z * s, fill(1.0) - s, s)
+                dz = dout * load(w.y + at) * slope
+                store_lanes(row(call.dz, chunk.sequence, step) + i, dz, lanes)
+        store(dD_at, dD)
+        store(dbias_at, ddelta_bias)
+
+
+# --- the recurrence ---------------------------------------------------------------------------
+
+
+@inlined
+def forward(call: Forward, workspace: int, slot: int, task: int) -> None:
+    """Scan one block of channels of one sequence."""
+    scan, w = call.scan, lay_out(workspace, call.scan.states)
+    clear(w.h, scan.states * TILES)
+    for start in range(0, scan.length, STEPS):
+        chunk = chunk_of(scan, task // scan.blocks, task % scan.blocks, start)
+        read(scan, chunk, w, STEPS)
+        keep = scan.checkpoints != 0 and start > 0
+        for n in range(scan.states):
+            for tile in range(chunk.tiles):
+                A = load(scan.A + n * scan.padded + chunk.left + tile * VECTOR_BYTES)
+                h_at = w.h + (n * TILES + tile) * VECTOR_BYTES
+                h = load(h_at)
+                if keep:
+                    store(checkpoint(scan, chunk) + n * scan.padded + tile * VECTOR_BYTES, h)
+                for t in range(chunk.steps):
+                    at, nt = tile * TILE + t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
+                    a = exp2(load(w.dt + at) * A)
+                    h = fma(a, h, broadcast(w.B + nt) * load(w.v + at))
+                    store(w.y + at, fma(broadcast(w.C + nt), h, load(w.y + at)))
+                store(h_at, h)
+        write_out(call, chunk, w)
+
+
+@inlined
+def backward(call: Backward, workspace: int, slot: int, task: int) -> None:
+    """Find the gradients of one group of blocks of one sequence."""
+    scan, w = call.scan, lay_out(workspace, call.scan.states)
+    sequence, group = task // call.groups, task % call.groups
+    first = group * scan.blocks // call.groups
+    last = (group + 1) * scan.blocks // call.groups
+    for block in range(first, last):
+        clear(w.h, scan.states * TILES)
+        for start in range((scan.length - 1) // STEPS * STEPS, -1, -STEPS):
+            chunk = chunk_of(scan, sequence, block, start)
+            read(scan, chunk, w, -STEPS)
+            read_gradient(call, chunk, w)
+            for n in range(scan.states):
+                clear(w.dB_lanes, STEPS)
+                clear(w.dC_lanes, STEPS)
+                for tile in range(chunk.tiles):
+                    reverse_chunk(call, chunk, w, slot, n, tile)
+                for t in range(chunk.steps):
+                    nt = t * state_row(scan.states) + 4 * n
+                    store_scalar(w.dB + nt, total(load(w.dB_lanes + t * VECTOR_BYTES)))
+                    store_scalar(w.dC + nt, total(load(w.dC_lanes + t * VECTOR_BYTES)))
+            write_gradients(call, chunk, w, slot, group)
+
+
+@inlined
+def reverse_chunk(call: Backward, chunk: Chunk, w: Workspace, slot: int, n: int, tile: int) -> None:
+    """Take one state of one tile forward through a chunk, to recompute h, and back with g."""
+    scan = call.scan
+    i = n * scan.padded + chunk.left + tile * VECTOR_BYTES
+    A = load(scan.A + i)
+    h = fill(0.0)
+    if chunk.start > 0:
+        h = load(checkpoint(scan, chunk) + n * scan.padded + tile * VECTOR_BYTES)
+    store(w.h_path, h)
+    for t in range(chunk.steps):
+        vt, nt = t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
+        at = tile * TILE + vt
+        a = exp2(load(w.dt + at) * A)
+        h = fma(a, h, broadcast(w.B + nt) * load(w.v + at))
+        store(w.a_path + vt, a)
+        store(w.h_path + VECTOR_BYTES + vt, h)
+        store(w.y + at, fma(broadcast(w.C + nt), h, load(w.y + at)))
+
+    g_at = w.h + (n * TILES + tile) * VECTOR_BYTES
+    dA_at = call.dA + slot * scan.states * scan.padded + i
+    g, dA = load(g_at), load(dA_at)  # g[t] here still misses C[t] dy[t]
+    for t in range(chunk.steps - 1, -1, -1):
+        vt, nt = t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
+        at = tile * TILE + vt
+        dy = load(w.dy + at)
+        g = fma(broadcast(w.C + nt), dy, g)
+        store(w.dC_lanes + vt, fma(dy, h, load(w.dC_lanes + vt)))
+        store(w.dB_lanes + vt, fma(g, load(w.v + at), load(w.dB_lanes + vt)))
+        store(w.dv + at, fma(g, broadcast(w.B + nt), load(w.dv + at)))
+        g = g * load(w.a_path + vt)
+        h = load(w.h_path + vt)
+        r = g * h
+        store(w.ddt + at, fma(r, A, load(w.ddt + at)))
+        dA = fma(r, load(w.dt + at), dA)
+    store(g_at, g)
+    store(dA_at, dA)

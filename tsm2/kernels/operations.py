@@ -1,0 +1,306 @@
+"""The public operations: what they mean, what they accept, which backend they call.
+
+Sizes: E channels, N states per channel, K taps; *lead stands for all axes but the last.
+A scan walks over one or two of the lead axes, the others are batch.
+Source: Gu & Dao (2023), arXiv:2312.00752, section 3.2, algorithm 2.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tsm2.errors import ParameterError
+from tsm2.kernels.dispatch import load_backend
+
+__all__ = ["causal_conv", "selective_scan", "warm_up"]
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    axes: Sequence[int] = (1,),
+    reverse: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    r"""Run the input-dependent linear recurrence along one or two axes.
+
+    .. math::
+
+        d_t &= \operatorname{softplus}(\delta_t + \delta_{bias}) \\
+        h_t &= \exp(d_t A)\, h_{t-1} + d_t B_t u_t \\
+        y_t &= (C_t h_t + D u_t) \operatorname{silu}(z_t)
+
+    Tensors are read where they lie: slices of a wider projection, permuted lead axes and
+    expanded axes cost no copy as long as the last axis has stride 1.
+
+    Parameters
+    ----------
+    u
+        Input signal, (\*lead, E).
+    delta
+        Step lengths before softplus, (\*lead, E); after softplus in the time unit of `A`.
+    A
+        Rates, (E, N), not positive, per time unit.
+    B
+        Weights into the state, (\*lead, N).
+    C
+        Weights out of the state, (\*lead, N).
+    D
+        Weight of the direct path from `u`, (E,); none if None.
+    z
+        Gate, (\*lead, E); none if None.
+    delta_bias
+        Added to `delta` before softplus, (E,); zero if None.
+    axes
+        The lead axes to walk over, the last named one fastest: on an image (B, H, W, E),
+        (1, 2) walks row by row and (2, 1) column by column. One or two axes, negative
+        numbers count from the end.
+    reverse
+        Walk from the last token to the first.
+    backend
+        "auto" for the fastest that runs here, or a name from `available_backends`.
+
+    Returns
+    -------
+    y, (\*lead, E), contiguous, in the dtype of `u`.
+
+    Raises
+    ------
+    ParameterError
+        Two shapes, devices or dtypes disagree, or an axis does not fit; also a ValueError.
+    BackendError
+        The named backend is unknown or cannot run on this device and dtype.
+
+    Warns
+    -----
+    KernelFallbackWarning
+        "auto" found nothing faster than the reference; said once for each reason.
+
+    Notes
+    -----
+    The state is float64 if `u` is float64, else float32, and every other argument is cast to
+    the state's dtype first; autocast does not reach inside.
+
+    References
+    ----------
+    Gu & Dao (2023), algorithm 2; `B` by Euler's rule, as in their released code.
+
+    Examples
+    --------
+    Without decay and with steps of length 1, the scan is a running sum:
+
+    >>> one = torch.ones(1, 3, 1)
+    >>> unit_step = one.expm1().log()  # softplus of this is 1
+    >>> y = selective_scan(one, unit_step, torch.zeros(1, 1), one, one, backend="reference")
+    >>> y.flatten().tolist()
+    [1.0, 2.0, 3.0]
+    """
+    scan_axes = _checked_axes(axes, u, "u")
+    lead, channels = u.shape[:-1], u.shape[-1]
+    if A.ndim != 2 or A.shape[0] != channels:
+        raise _mismatch("A", A, (channels, "N"), "u", u)
+    states = A.shape[1]
+    for name, tensor, wanted in (
+        ("delta", delta, (*lead, channels)),
+        ("B", B, (*lead, states)),
+        ("C", C, (*lead, states)),
+        ("D", D, (channels,)),
+        ("z", z, (*lead, channels)),
+        ("delta_bias", delta_bias, (channels,)),
+    ):
+        _check_like("u", u, name, tensor, wanted)
+    _check_like("u", u, "A", A, (channels, states))
+
+    kernels = load_backend(u.device.type, u.dtype, backend)
+    state = _state_dtype(u)
+    with _without_autocast(u):
+        y = kernels.selective_scan(
+            u.to(state),
+            delta.to(state),
+            A.to(state),
+            B.to(state),
+            C.to(state),
+            None if D is None else D.to(state),
+            None if z is None else z.to(state),
+            None if delta_bias is None else delta_bias.to(state),
+            scan_axes,
+            reverse,
+        )
+    return y.to(u.dtype)
+
+
+def causal_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    axes: Sequence[int] = (1,),
+    reverse: bool = False,
+    activation: Literal["silu"] | None = "silu",
+    backend: str = "auto",
+) -> Tensor:
+    r"""Convolve every channel with its own window of the current and earlier tokens.
+
+    .. math::
+
+        y_t = \operatorname{silu}\Bigl(\text{bias} + \sum_{k=0}^{K-1} w_{K-1-k}\, x_{t-k}\Bigr)
+
+    Tokens before the first count as zero. Tensors are read where they lie, as in
+    `selective_scan`.
+
+    Parameters
+    ----------
+    x
+        Input signal, (\*lead, E).
+    weight
+        One window per channel, (E, K); `weight[:, K-1]` multiplies the current token.
+    bias
+        Added before the activation, (E,); zero if None.
+    axes
+        The lead axes to walk over, as in `selective_scan`.
+    reverse
+        Walk from the last token to the first, so that the window looks at later tokens.
+    activation
+        "silu", or None for the plain sum.
+    backend
+        "auto" for the fastest that runs here, or a name from `available_backends`.
+
+    Returns
+    -------
+    y, (\*lead, E), contiguous, in the dtype of `x`.
+
+    Raises
+    ------
+    ParameterError
+        Two shapes, devices or dtypes disagree, or an axis does not fit; also a ValueError.
+    BackendError
+        The named backend is unknown or cannot run on this device and dtype.
+
+    Warns
+    -----
+    KernelFallbackWarning
+        "auto" found nothing faster than the reference; said once for each reason.
+
+    References
+    ----------
+    Gu & Dao (2023), section 3.4: the short convolution before the scan.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[[1.0], [2.0], [4.0]]])
+    >>> previous_and_current = torch.tensor([[10.0, 1.0]])
+    >>> y = causal_conv(x, previous_and_current, activation=None, backend="reference")
+    >>> y.flatten().tolist()
+    [1.0, 12.0, 24.0]
+    """
+    scan_axes = _checked_axes(axes, x, "x")
+    channels = x.shape[-1]
+    if weight.ndim != 2 or weight.shape[0] != channels or weight.shape[1] < 1:
+        raise _mismatch("weight", weight, (channels, "K"), "x", x)
+    _check_like("x", x, "weight", weight, tuple(weight.shape))
+    _check_like("x", x, "bias", bias, (channels,))
+    if activation not in ("silu", None):
+        raise ParameterError(f"activation must be 'silu' or None, got {activation!r}")
+
+    kernels = load_backend(x.device.type, x.dtype, backend)
+    state = _state_dtype(x)
+    with _without_autocast(x):
+        y = kernels.causal_conv(
+            x.to(state),
+            weight.to(state),
+            None if bias is None else bias.to(state),
+            scan_axes,
+            reverse,
+            activation == "silu",
+        )
+    return y.to(x.dtype)
+
+
+def warm_up(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    """Compile, or load from disk, what "auto" will run, so that the first real call is fast.
+
+    Without it the first call of each kernel on a machine takes some seconds; later processes
+    load the compiled code from a cache on disk.
+
+    Parameters
+    ----------
+    device
+        Where the tensors will be.
+    dtype
+        The dtype of the signal.
+
+    Examples
+    --------
+    >>> warm_up()
+    """
+    signal = torch.zeros(1, 2, 1, device=device, dtype=dtype, requires_grad=True)
+    weight = signal[0, :1]  # (1, 1)
+    y = selective_scan(causal_conv(signal, weight), signal, weight, signal, signal)
+    y.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def _checked_axes(axes: Sequence[int], signal: Tensor, name: str) -> tuple[int, ...]:
+    """Return the scan axes counted from the front."""
+    counted = tuple(axis + signal.ndim if axis < 0 else axis for axis in axes)
+    n_lead = signal.ndim - 1
+    if (
+        len(counted) not in (1, 2)
+        or len(set(counted)) < len(counted)
+        or not all(0 <= axis < n_lead for axis in counted)
+    ):
+        raise ParameterError(
+            f"axes must name one or two different axes of {name} without the last, "
+            f"got axes={tuple(axes)} for {name} of shape {tuple(signal.shape)}"
+        )
+    return counted
+
+
+def _check_like(
+    signal_name: str, signal: Tensor, name: str, tensor: Tensor | None, wanted: tuple[int, ...]
+) -> None:
+    """Raise unless a tensor fits the signal in shape, device and kind of number."""
+    if tensor is None:
+        return
+    if tuple(tensor.shape) != wanted:
+        raise _mismatch(name, tensor, wanted, signal_name, signal)
+    if tensor.device != signal.device:
+        raise ParameterError(
+            f"{name} is on {tensor.device}, but {signal_name} is on {signal.device}"
+        )
+    if not (tensor.is_floating_point() and signal.is_floating_point()):
+        raise ParameterError(
+            f"{name} and {signal_name} must be floating point, "
+            f"got {tensor.dtype} and {signal.dtype}"
+        )
+
+
+def _mismatch(
+    name: str, tensor: Tensor, wanted: tuple[int | str, ...], signal_name: str, signal: Tensor
+) -> ParameterError:
+    shape = ", ".join(str(size) for size in wanted)
+    return ParameterError(
+        f"{name} has shape {tuple(tensor.shape)}, but {signal_name} of shape "
+        f"{tuple(signal.shape)} needs ({shape}{',' * (len(wanted) == 1)})"
+    )
+
+
+def _state_dtype(signal: Tensor) -> torch.dtype:
+    return torch.float64 if signal.dtype == torch.float64 else torch.float32
+
+
+def _without_autocast(signal: Tensor) -> AbstractContextManager[object]:
+    """Keep autocast out: half precision in the state loses the recurrence."""
+    kind = signal.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()

@@ -1,0 +1,262 @@
+"""Mixers: what one step of a MambaMixer network does along one set of axes.
+
+`SelectiveMixer` is the mixer of the paper. Which axes it scans, and in which directions, makes it
+a time mixer, a variate mixer or a cross-scan over an image; nothing else differs.
+
+    c_k = silu(conv_k(W_v x))        B_k, C_k, delta_k from c_k        one k per scan
+    y   = W_o (sum_k scan_k(c_k) * silu(W_g x))
+
+`AxisLinear` and `AxisMLP` are the fixed mixers that the ablations put in its place.
+
+Sizes: F features, E = expand * F inner features, N states per inner feature, K taps, R step rank.
+Source: Behrouz et al. (2024), arXiv:2403.19888, equations 6-18 and figures 1, 6 and 7; the sizes
+and initial values that they leave open are Mamba's: Gu & Dao (2023), arXiv:2312.00752.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsm2.kernels import causal_conv, selective_scan
+
+__all__ = ["AxisLinear", "AxisMLP", "DirectedScan", "SelectiveMixer"]
+
+Selection = Literal["convolved", "input"]
+Directions = Literal["forward", "both"]
+
+_STEP_RANGE = (1e-3, 1e-1)
+"""Step lengths at the start of training, in tokens (Mamba)."""
+
+
+class DirectedScan(nn.Module):
+    """Short convolution and selective scan along one order of tokens, in one direction.
+
+    Parameters
+    ----------
+    features
+        Width F of the mixer's input, read when `selection` is "input".
+    inner
+        Width E of the tensor that is scanned.
+    axes
+        Axes that are scanned, the last one fastest.
+    reverse
+        Visit the tokens from the last to the first.
+    d_state
+        States N per inner feature.
+    d_conv
+        Taps K of the causal convolution.
+    selection
+        What B, C and delta are computed from: the "convolved" tensor, as in Mamba, or the mixer's
+        "input", as equations 8 and 9 read.
+    backend
+        Kernel backend, see `tsm2.kernels.selective_scan`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        inner: int,
+        *,
+        axes: tuple[int, ...],
+        reverse: bool,
+        d_state: int,
+        d_conv: int,
+        selection: Selection = "convolved",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.axes = axes
+        self.reverse = reverse
+        self.selection = selection
+        self.backend = backend
+        rank = math.ceil(features / 16)
+        self.sizes = (rank, d_state, d_state)
+        self.conv_weight = nn.Parameter(torch.empty(inner, d_conv))
+        self.conv_bias = nn.Parameter(torch.empty(inner))
+        self.select = nn.Linear(
+            inner if selection == "convolved" else features, sum(self.sizes), bias=False
+        )
+        self.step = nn.Linear(rank, inner)
+        self.log_rate = nn.Parameter(torch.empty(inner, d_state))
+        self.skip = nn.Parameter(torch.empty(inner))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw Mamba's initial values: rates 1..N, log-uniform step lengths, skips of one."""
+        inner, d_conv = self.conv_weight.shape
+        for parameter in (self.conv_weight, self.conv_bias):
+            nn.init.uniform_(parameter, -(d_conv**-0.5), d_conv**-0.5)
+        rank = self.sizes[0]
+        nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
+        low, high = _STEP_RANGE
+        steps = low * (high / low) ** torch.rand(inner)
+        rates = torch.arange(1, self.log_rate.shape[1] + 1, dtype=torch.float32)
+        with torch.no_grad():
+            self.step.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # inverse softplus
+            self.log_rate.copy_(rates.log().expand_as(self.log_rate))
+            self.skip.fill_(1.0)
+
+    def forward(self, value: Tensor, source: Tensor, gate: Tensor | None) -> Tensor:
+        """Scan `value`, (*lead, E), selecting from itself or from `source`, (*lead, F)."""
+        convolved = causal_conv(
+            value,
+            self.conv_weight,
+            self.conv_bias,
+            axes=self.axes,
+            reverse=self.reverse,
+            backend=self.backend,
+        )
+        selected = self.select(convolved if self.selection == "convolved" else source)
+        rank, B, C = selected.split(self.sizes, dim=-1)
+        delta = functional.linear(rank, self.step.weight)  # (*lead, E)
+        return selective_scan(
+            convolved,
+            delta,
+            -torch.exp(self.log_rate),
+            B,
+            C,
+            self.skip,
+            gate,
+            self.step.bias,
+            axes=self.axes,
+            reverse=self.reverse,
+            backend=self.backend,
+        )
+
+
+class SelectiveMixer(nn.Module):
+    """Mix tokens along chosen axes with selective scans; the only mixer of the networks.
+
+    One input projection and one gate serve all scans; the convolution and the S6 parameters of
+    each scan are its own; the scans are summed, gated and projected. With one causal scan this is
+    the Mamba block.
+
+    Parameters
+    ----------
+    features
+        Width F of the tokens.
+    orders
+        Scan orders; each names the axes of the channels-last input that it visits, the last one
+        fastest: ``((2,),)`` along axis 2, ``((1, 2), (2, 1))`` for both orders of an image.
+    directions
+        "forward", or "both" to visit every order from both ends.
+    expand
+        Inner width as a multiple of F.
+    d_state
+        States N per inner feature.
+    d_conv
+        Taps K of the causal convolution.
+    gate
+        Multiply the scans by ``silu`` of a second projection of the input.
+    norm
+        "layer" normalises the summed scans before the gate, as ViM2 does; None leaves them.
+    selection
+        What B, C and delta are computed from, see `DirectedScan`.
+    backend
+        Kernel backend, see `tsm2.kernels.selective_scan`.
+
+    References
+    ----------
+    Behrouz et al. (2024), equations 6-18; figure 6 for the output projection.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        orders: tuple[tuple[int, ...], ...],
+        directions: Directions = "forward",
+        expand: int = 2,
+        d_state: int = 16,
+        d_conv: int = 4,
+        gate: bool = True,
+        norm: Literal["layer"] | None = None,
+        selection: Selection = "convolved",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        inner = expand * features
+        self.project_in = nn.Linear(features, 2 * inner if gate else inner, bias=False)
+        self.scans = nn.ModuleList(
+            DirectedScan(
+                features,
+                inner,
+                axes=order,
+                reverse=reverse,
+                d_state=d_state,
+                d_conv=d_conv,
+                selection=selection,
+                backend=backend,
+            )
+            for order in orders
+            for reverse in ((False, True) if directions == "both" else (False,))
+        )
+        self.gate = gate
+        self.norm = nn.LayerNorm(inner) if norm == "layer" else None
+        self.project_out = nn.Linear(inner, features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mixed tokens, (*lead, F), for tokens `x` of that shape."""
+        value, gate = (
+            self.project_in(x).chunk(2, dim=-1) if self.gate else (self.project_in(x), None)
+        )
+        fused = gate if self.norm is None else None  # a norm stands between the sum and the gate
+        scanned = [scan(value, x, fused) for scan in self.scans]
+        total = torch.stack(scanned).sum(0) if len(scanned) > 2 else sum(scanned[1:], scanned[0])
+        if self.norm is not None:
+            total = self.norm(total)
+            if gate is not None:
+                total = total * functional.silu(gate)
+        mixed: Tensor = self.project_out(total)
+        return mixed
+
+
+class AxisLinear(nn.Module):
+    """Mix along one axis with a fixed square matrix: the linear time mixer of the ablation.
+
+    Parameters
+    ----------
+    size
+        Length of the axis, which is fixed by the weights.
+    axis
+        The axis that is mixed.
+    """
+
+    def __init__(self, size: int, *, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.project_out = nn.Linear(size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mixed tokens, in the shape of `x`."""
+        mixed: Tensor = self.project_out(x.movedim(self.axis, -1))
+        return mixed.movedim(-1, self.axis)
+
+
+class AxisMLP(nn.Module):
+    """Mix along one axis with a two-layer perceptron: the paper's TSM2-MLP.
+
+    Parameters
+    ----------
+    size
+        Length of the axis, which is fixed by the weights.
+    axis
+        The axis that is mixed.
+    expand
+        Hidden width as a multiple of `size`.
+    """
+
+    def __init__(self, size: int, *, axis: int, expand: int = 2) -> None:
+        super().__init__()
+        self.axis = axis
+        self.project_in = nn.Linear(size, expand * size)
+        self.project_out = nn.Linear(expand * size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mixed tokens, in the shape of `x`."""
+        hidden = functional.gelu(self.project_in(x.movedim(self.axis, -1)))
+        mixed: Tensor = self.project_out(hidden)
+        return mixed.movedim(-1, self.axis)
