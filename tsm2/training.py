@@ -3,8 +3,8 @@
     for each epoch: a pass over the training windows, then the validation loss, then stop or go on
 
 Accelerate places the network, runs mixed precision and several processes; the loop is ours. The
-linear path and the mixers have learning rates of their own, and only the mixers' matrices decay:
-the mixers overfit long before the linear path does.
+linear path and the mixers have learning rates of their own, and weight decay and sharpness-aware
+steps are the mixers' alone: they overfit long before the linear path does, which such steps slow.
 
 Sources: Foret et al. (2021), arXiv:2010.01412 (SAM); Smith & Topin (2018), arXiv:1708.07120
 (one-cycle schedule).
@@ -48,7 +48,7 @@ class TrainingConfig:
     weight_decay: float
     """AdamW's decay of the mixers' matrices; nothing else decays."""
     sam_radius: float
-    """Radius of sharpness-aware minimisation, in parameter units; 0 for plain steps."""
+    """Radius of the mixers' sharpness-aware minimisation, in parameter units; 0 for none."""
     gradient_clip: float
     """Largest norm of all gradients together; infinity for no limit."""
     schedule: Literal["onecycle", "cosine", "constant"]
@@ -194,8 +194,7 @@ def _accelerator(device: str, precision: str) -> Accelerator:
 
 
 def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    list_mixers = getattr(network, "mixer_parameters", list)
-    mixers = [parameter for parameter in list_mixers() if parameter.requires_grad]
+    mixers = _mixers(network)
     known = {id(parameter) for parameter in mixers}
     linear = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
     rates = config.learning_rate, config.mixer_learning_rate
@@ -209,6 +208,12 @@ def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
         {"params": [p for p in mixers if p.ndim <= 1], "lr": rates[1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]])
+
+
+def _mixers(network: nn.Module) -> list[nn.Parameter]:
+    """List what is regularised: a network without `mixer_parameters` is all linear path."""
+    list_mixers = getattr(network, "mixer_parameters", list)
+    return [parameter for parameter in list_mixers() if parameter.requires_grad]
 
 
 def _scheduler(
@@ -246,14 +251,15 @@ def _train_epoch(
 ) -> float:
     """Pass once over the windows and return the mean loss per window."""
     model.train()
+    mixers = _mixers(accelerator.unwrap_model(model))
     total = torch.zeros((), device=accelerator.device)
     seen = 0
     shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
     for which in windows.batches(config.batch_size, generator=shuffler, **shares):
         context, target = windows.gather(which)
         loss = _gradients(model, context, target, accelerator, config)
-        if config.sam_radius > 0:
-            moves = _climb(model, config.sam_radius)
+        if config.sam_radius > 0 and mixers:
+            moves = _climb(mixers, config.sam_radius)
             _gradients(model, context, target, accelerator, config)
             _descend(moves)
         if math.isfinite(config.gradient_clip):
@@ -282,13 +288,15 @@ def _gradients(
 
 
 @torch.no_grad()
-def _climb(model: nn.Module, radius: float) -> list[tuple[Tensor, Tensor]]:
-    """Move the weights by `radius` along the gradient; return where they were (SAM, equation 2)."""
-    moving = [p for p in model.parameters() if p.grad is not None]
-    gradients = [p.grad for p in moving if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    before = [(parameter, parameter.clone()) for parameter in moving]
-    torch._foreach_add_(moving, torch._foreach_mul(gradients, radius / (norm + 1e-12)))
+def _climb(parameters: list[nn.Parameter], radius: float) -> list[tuple[Tensor, Tensor]]:
+    """Move parameters by `radius` up their gradient; return where they were (SAM, equation 2)."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    stretch = radius / (torch.nn.utils.get_total_norm(gradients) + 1e-12)
+    before: list[tuple[Tensor, Tensor]] = []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            before.append((parameter, parameter.clone()))
+            parameter.addcmul_(parameter.grad, stretch)
     return before
 
 
@@ -313,7 +321,7 @@ def _mean_loss(
             loss = LOSSES[config.loss](model(context).float(), target)
         sums += torch.tensor([float(loss) * len(which), len(which)], dtype=torch.float64)
     if accelerator.num_processes > 1:
-        sums = accelerator.reduce(sums.float().to(accelerator.device), "sum").cpu()
+        sums = torch.as_tensor(accelerator.reduce(sums.float().to(accelerator.device), "sum"))
     return float(sums[0] / sums[1])
 
 

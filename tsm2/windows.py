@@ -72,4 +72,4 @@ class Windows:
         )
         if ranks > 1:
             order = order[: max(ranks, count - count % ranks)]  # as many for every process
-        yield from order[rank::ranks].split(size)
+        yield from torch.split(order[rank::ranks], size)

@@ -230,7 +230,7 @@ def _describe_conv(walk: Walk, silu: bool, x: Tensor, parameters: Tensor) -> num
     padded = parameters.stride(0) * parameters.itemsize
     return numba_conv.Conv(
         x=walk.rows(x),
-        weight=parameters.data_ptr(),
+        W=parameters.data_ptr(),
         bias=parameters.data_ptr() + taps * padded,
         silu=silu,
         taps=taps,
@@ -280,7 +280,13 @@ class _CausalConv(torch.autograd.Function):
         dx = x.new_empty(x.shape)
         sums = x.new_zeros(n_chunks(tasks), *parameters.shape)
         call = numba_conv.Backward(conv, walk.rows(dout), walk.rows(dx), sums.data_ptr())
-        run(numba_conv.backward, call, tasks=tasks, work=2 * x.numel(), workspace_bytes=0)
+        run(
+            numba_conv.backward,
+            call,
+            tasks=tasks,
+            work=2 * x.numel(),
+            workspace_bytes=0,
+        )
         *dweight, dbias = sums.sum(0)[:, : conv.channels]
         return (
             None,

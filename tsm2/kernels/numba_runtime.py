@@ -29,7 +29,7 @@ from torch import Tensor
 from tsm2.errors import BackendError
 from tsm2.kernels.numba_vectors import VECTOR_BYTES, fetch_add, inlined, load_offset
 
-__all__ = ["Rows", "Walk", "kernel_input", "n_chunks", "row", "run", "walk_over"]
+__all__ = ["Path", "Rows", "Walk", "kernel_input", "n_chunks", "path", "row", "run", "walk_over"]
 
 _logger = logging.getLogger("tsm2")
 
@@ -55,11 +55,23 @@ class Rows(NamedTuple):
     steps: int
 
 
+class Path(NamedTuple):
+    """The rows of one sequence; `start + steps[t]` is the address of row t."""
+
+    start: int
+    steps: int
+
+
 @inlined
-def row(rows: Rows, sequence: int, step: int) -> Any:
-    """Return the address of one row."""
-    within = load_offset(rows.sequences, sequence) + load_offset(rows.steps, step)
-    return rows.address + within
+def path(rows: Rows, sequence: int) -> Path:
+    """Find the rows of one sequence."""
+    return Path(rows.address + load_offset(rows.sequences, sequence), rows.steps)
+
+
+@inlined
+def row(path: Path, t: int) -> Any:
+    """Return the address of row t."""
+    return path.start + load_offset(path.steps, t)
 
 
 class Walk:

@@ -24,9 +24,9 @@ Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algor
 # ruff: noqa: N815 (fields are named as in the formulas above)
 
 from math import log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tsm2.kernels.numba_runtime import Rows, row
+from tsm2.kernels.numba_runtime import Rows, path, row
 from tsm2.kernels.numba_vectors import (
     LANES,
     VECTOR_BYTES,
@@ -188,6 +188,12 @@ def clear(address: int, vectors: int) -> None:
 
 
 @inlined
+def add(address: int, vector: Any) -> None:
+    """Add to a vector in memory."""
+    store(address, load(address) + vector)
+
+
+@inlined
 def chunk_of(scan: Scan, sequence: int, block: int, start: int) -> Chunk:
     """Find a chunk's place in the tensors."""
     channel = block * scan.tiles * LANES
@@ -205,66 +211,60 @@ def checkpoint(scan: Scan, chunk: Chunk) -> int:
 
 @inlined
 def read(scan: Scan, chunk: Chunk, w: Workspace, ahead: int) -> None:
-    """Fill B, C, dt, v, and y with its direct part D u."""
+    """Fill B, C, dt, v, and y with its direct part D u; ask for the rows some steps ahead."""
+    u, delta = path(scan.u, chunk.sequence), path(scan.delta, chunk.sequence)
+    B, C = path(scan.B, chunk.sequence), path(scan.C, chunk.sequence)
     for t in range(chunk.steps):
-        B_row = row(scan.B, chunk.sequence, chunk.start + t)
-        C_row = row(scan.C, chunk.sequence, chunk.start + t)
+        now = chunk.start + t
+        later = min(max(now + ahead, 0), scan.length - 1)
         for n in range(0, scan.states, LANES):
             nt = t * state_row(scan.states) + 4 * n
-            store(w.B + nt, load_lanes(B_row + 4 * n, scan.states - n))
-            store(w.C + nt, load_lanes(C_row + 4 * n, scan.states - n))
-        u_row = row(scan.u, chunk.sequence, chunk.start + t) + chunk.left
-        delta_row = row(scan.delta, chunk.sequence, chunk.start + t) + chunk.left
-        later = min(max(chunk.start + t + ahead, 0), scan.length - 1)
-        u_later = row(scan.u, chunk.sequence, later) + chunk.left
-        delta_later = row(scan.delta, chunk.sequence, later) + chunk.left
+            store(w.B + nt, load_lanes(row(B, now) + 4 * n, scan.states - n))
+            store(w.C + nt, load_lanes(row(C, now) + 4 * n, scan.states - n))
         for tile in range(chunk.tiles):
-            at, i = tile * TILE + t * VECTOR_BYTES, tile * VECTOR_BYTES
+            at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
-            prefetch(u_later + i)
-            prefetch(delta_later + i)
-            u = load_lanes(u_row + i, lanes)
-            delta = load_lanes(delta_row + i, lanes)
-            dt = softplus(delta + load(scan.delta_bias + chunk.left + i))
+            prefetch(row(u, later) + i)
+            prefetch(row(delta, later) + i)
+            u_t = load_lanes(row(u, now) + i, lanes)
+            delta_t = load_lanes(row(delta, now) + i, lanes)
+            dt = softplus(delta_t + load(scan.delta_bias + i))
             store(w.dt + at, dt)
-            store(w.v + at, dt * u)
-            store(w.y + at, load(scan.D + chunk.left + i) * u)
+            store(w.v + at, dt * u_t)
+            store(w.y + at, load(scan.D + i) * u_t)
 
 
 @inlined
 def write_out(call: Forward, chunk: Chunk, w: Workspace) -> None:
     """Gate y and write it to `out`."""
-    scan = call.scan
+    scan, out = call.scan, path(call.out, chunk.sequence)
+    z = path(scan.z, chunk.sequence) if scan.gated else out
     for t in range(chunk.steps):
-        out_row = row(call.out, chunk.sequence, chunk.start + t) + chunk.left
-        z_row = 0
-        if scan.gated:
-            z_row = row(scan.z, chunk.sequence, chunk.start + t) + chunk.left
+        now = chunk.start + t
         for tile in range(chunk.tiles):
-            i, lanes = tile * VECTOR_BYTES, chunk.lanes - tile * LANES
-            y = load(w.y + tile * TILE + t * VECTOR_BYTES)
+            at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
+            lanes = chunk.lanes - tile * LANES
+            y = load(w.y + at)
             if scan.gated:
-                z = load_lanes(z_row + i, lanes)
-                y = y * (z * sigmoid(z))
-            store_lanes(out_row + i, y, lanes)
+                z_t = load_lanes(row(z, now) + i, lanes)
+                y = y * (z_t * sigmoid(z_t))
+            store_lanes(row(out, now) + i, y, lanes)
 
 
 @inlined
 def read_gradient(call: Backward, chunk: Chunk, w: Workspace) -> None:
     """Fill dy, and clear the sums dv and ddt."""
-    scan = call.scan
+    scan, dout = call.scan, path(call.dout, chunk.sequence)
+    z = path(scan.z, chunk.sequence) if scan.gated else dout
     for t in range(chunk.steps):
-        dout_row = row(call.dout, chunk.sequence, chunk.start + t) + chunk.left
-        z_row = 0
-        if scan.gated:
-            z_row = row(scan.z, chunk.sequence, chunk.start + t) + chunk.left
+        now = chunk.start + t
         for tile in range(chunk.tiles):
-            at, i = tile * TILE + t * VECTOR_BYTES, tile * VECTOR_BYTES
+            at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
-            dy = load_lanes(dout_row + i, lanes)
+            dy = load_lanes(row(dout, now) + i, lanes)
             if scan.gated:
-                z = load_lanes(z_row + i, lanes)
-                dy = dy * (z * sigmoid(z))
+                z_t = load_lanes(row(z, now) + i, lanes)
+                dy = dy * (z_t * sigmoid(z_t))
             store(w.dy + at, dy)
             store(w.dv + at, fill(0.0))
             store(w.ddt + at, fill(0.0))
@@ -274,42 +274,39 @@ def read_gradient(call: Backward, chunk: Chunk, w: Workspace) -> None:
 def write_gradients(call: Backward, chunk: Chunk, w: Workspace, slot: int, group: int) -> None:
     """Write du, ddelta and dz, and add to dB, dC, dD and ddelta_bias."""
     scan = call.scan
+    u, delta = path(scan.u, chunk.sequence), path(scan.delta, chunk.sequence)
+    dout, du = path(call.dout, chunk.sequence), path(call.du, chunk.sequence)
+    ddelta = path(call.ddelta, chunk.sequence)
+    z = path(scan.z, chunk.sequence) if scan.gated else u
+    dz = path(call.dz, chunk.sequence) if scan.gated else u
+    dB, dC = path(call.dB, chunk.sequence), path(call.dC, chunk.sequence)
     for t in range(chunk.steps):
-        dB_row = row(call.dB, chunk.sequence, chunk.start + t) + group * call.group_bytes
-        dC_row = row(call.dC, chunk.sequence, chunk.start + t) + group * call.group_bytes
+        now = chunk.start + t
         for n in range(0, scan.states, LANES):
             nt, lanes = t * state_row(scan.states) + 4 * n, scan.states - n
-            dB = load_lanes(dB_row + 4 * n, lanes) + load(w.dB + nt)
-            dC = load_lanes(dC_row + 4 * n, lanes) + load(w.dC + nt)
-            store_lanes(dB_row + 4 * n, dB, lanes)
-            store_lanes(dC_row + 4 * n, dC, lanes)
-    for tile in range(chunk.tiles):
-        i, lanes = chunk.left + tile * VECTOR_BYTES, chunk.lanes - tile * LANES
-        D, delta_bias = load(scan.D + i), load(scan.delta_bias + i)
-        dD_at = call.dD + slot * scan.padded + i
-        dbias_at = call.ddelta_bias + slot * scan.padded + i
-        dD, ddelta_bias = load(dD_at), load(dbias_at)
-        for t in range(chunk.steps):
-            at, step = tile * TILE + t * VECTOR_BYTES, chunk.start + t
-            u = load_lanes(row(scan.u, chunk.sequence, step) + i, lanes)
-            delta = load_lanes(row(scan.delta, chunk.sequence, step) + i, lanes)
+            dB_at = row(dB, now) + group * call.group_bytes + 4 * n
+            dC_at = row(dC, now) + group * call.group_bytes + 4 * n
+            store_lanes(dB_at, load_lanes(dB_at, lanes) + load(w.dB + nt), lanes)
+            store_lanes(dC_at, load_lanes(dC_at, lanes) + load(w.dC + nt), lanes)
+        for tile in range(chunk.tiles):
+            at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
+            lanes = chunk.lanes - tile * LANES
+            u_t = load_lanes(row(u, now) + i, lanes)
+            x = load_lanes(row(delta, now) + i, lanes) + load(scan.delta_bias + i)
             dv, dy = load(w.dv + at), load(w.dy + at)
-            ddt = fma(dv, u, load(w.ddt + at) * fill(log(2)))
-            dx = ddt * sigmoid(delta + delta_bias)
-            store_lanes(row(call.ddelta, chunk.sequence, step) + i, dx, lanes)
-            du = fma(dv, load(w.dt + at), D * dy)
-            store_lanes(row(call.du, chunk.sequence, step) + i, du, lanes)
-            dD = fma(dy, u, dD)
-            ddelta_bias = ddelta_bias + dx
+            ddt = fma(dv, u_t, load(w.ddt + at) * fill(log(2)))
+            dx = ddt * sigmoid(x)
+            store_lanes(row(ddelta, now) + i, dx, lanes)
+            du_t = fma(dv, load(w.dt + at), load(scan.D + i) * dy)
+            store_lanes(row(du, now) + i, du_t, lanes)
+            add(call.ddelta_bias + slot * scan.padded + i, dx)
+            add(call.dD + slot * scan.padded + i, dy * u_t)
             if scan.gated:
-                z = load_lanes(row(scan.z, chunk.sequence, step) + i, lanes)
-                dout = load_lanes(row(call.dout, chunk.sequence, step) + i, lanes)
-                s = sigmoid(z)
-                slope = fma(z * s, fill(1.0) - s, s)
-                dz = dout * load(w.y + at) * slope
-                store_lanes(row(call.dz, chunk.sequence, step) + i, dz, lanes)
-        store(dD_at, dD)
-        store(dbias_at, ddelta_bias)
+                z_t = load_lanes(row(z, now) + i, lanes)
+                s = sigmoid(z_t)
+                slope = fma(z_t * s, fill(1.0) - s, s)
+                dz_t = load_lanes(row(dout, now) + i, lanes) * load(w.y + at) * slope
+                store_lanes(row(dz, now) + i, dz_t, lanes)
 
 
 # --- the recurrence ---------------------------------------------------------------------------

@@ -1,0 +1,36 @@
+# Every target makes its own environment in .venv first; nothing else is needed but Python 3.11+.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Spinning OpenMP threads on shared cores cost a factor of ten.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: demo test lint docs bench clean
+
+demo: .venv/made
+	$(BIN)/tsm2 demo
+
+test: .venv/made
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+docs: .venv/made
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/made
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/etth1.py
+
+.venv/made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist site demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

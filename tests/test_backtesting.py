@@ -1,0 +1,70 @@
+"""Walks name every window, the floor forecasts what it says, mean errors agree with the table."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsm2.backtesting import Walk, backtest_table, mean_errors
+from tsm2.benchmark import RepeatLast, RLinear, SeasonalNaive
+from tsm2.errors import WindowError
+from tsm2.frames import read_table
+
+
+def table(rows: int = 30) -> pd.DataFrame:
+    index = pd.date_range("2024-01-01", periods=rows, freq="D")
+    return pd.DataFrame(np.arange(2.0 * rows).reshape(rows, 2), index, ["a", "b"])
+
+
+def test_the_protocol_has_2785_windows_of_etth1() -> None:
+    walk = Walk(lookback=512, horizon=96, first=512)
+    assert len(walk.starts(512 + 2880)) == 2785
+
+
+def test_the_last_window_ends_with_the_table() -> None:
+    starts = Walk(lookback=5, horizon=3, stride=4).starts(16)
+    assert starts.tolist() == [5, 9, 13]
+
+
+@pytest.mark.parametrize(
+    ("walk", "message"),
+    [
+        (Walk(lookback=5, horizon=3, first=4), r"5 rows \(lookback\) must stand before it"),
+        (Walk(lookback=5, horizon=30), "needs 35"),
+    ],
+)
+def test_a_walk_without_windows_says_why(walk: Walk, message: str) -> None:
+    with pytest.raises(WindowError, match=message):
+        walk.starts(30)
+
+
+def test_repeat_last_and_seasonal_naive() -> None:
+    contexts = np.arange(12.0).reshape(1, 6, 2)
+    assert RepeatLast().forecast_contexts(contexts, 2).tolist() == [[[10, 11], [10, 11]]]
+    seasonal = SeasonalNaive(3).forecast_contexts(contexts, 4)
+    assert seasonal.tolist() == [[[6, 7], [8, 9], [10, 11], [6, 7]]]
+
+
+def test_the_table_and_the_mean_errors_agree() -> None:
+    frame = table()
+    panel = read_table(frame)
+    walk = Walk(lookback=4, horizon=3, stride=2)
+    result = backtest_table(RepeatLast(), panel, walk)
+    assert len(result) == len(walk.starts(30)) * 3 * 2
+    first = result.iloc[0]
+    assert (first["cutoff"], first["step"], first["time"]) == (frame.index[3], 1, frame.index[4])
+    assert (first["variate"], first["actual"], first["forecast"]) == ("a", 8.0, 6.0)
+    # A line that rises by 2 a day is missed by 2, 4 and 6.
+    scale = np.array([2.0, 2.0])
+    mse, mae, windows = mean_errors(RepeatLast(), panel.values, walk, scale=scale)
+    assert (mse, mae) == pytest.approx(((1 + 4 + 9) / 3, 2.0))
+    assert windows == result["cutoff"].nunique()
+
+
+def test_rlinear_learns_a_line_of_sines() -> None:
+    t = np.arange(400)
+    values = np.stack((np.sin(t * 0.3), 5 + 3 * np.cos(t * 0.3)), axis=1)
+    model = RLinear(24, 6, max_epochs=30, learning_rate=1e-2).fit(values[:320], 240)
+    walk = Walk(lookback=24, horizon=6, first=320)
+    mse, _, _ = mean_errors(model, values, walk, scale=values.std(axis=0))
+    naive, _, _ = mean_errors(RepeatLast(), values, walk, scale=values.std(axis=0))
+    assert mse < 0.05 * naive

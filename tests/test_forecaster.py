@@ -1,0 +1,368 @@
+"""The estimator as its users meet it: tables, scikit-learn, saving, mistakes."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from tsm2 import TSM2Forecaster
+from tsm2.errors import (
+    BackendError,
+    FrameError,
+    NotFittedError,
+    ParameterError,
+    SavedModelError,
+    TSM2Error,
+    WindowError,
+)
+
+SMALL: dict[str, Any] = {
+    "lookback": 24,
+    "horizon": 6,
+    "features": 8,
+    "patch_length": 8,
+    "d_state": 4,
+    "max_epochs": 2,
+    "batch_size": 16,
+    "device": "cpu",
+    "random_state": 0,
+}
+
+
+def waves(index: pd.Index | None = None, rows: int = 160) -> pd.DataFrame:
+    """Two sines of a day and some noise, far from zero mean and unit scale."""
+    if index is None:
+        index = pd.date_range("2024-03-01", periods=rows, freq="h", name="time")
+    t = np.arange(len(index))
+    noise = np.random.default_rng(0).normal(0, 0.1, (len(index), 2))
+    values = np.stack((np.sin(t * 2 * np.pi / 24), np.cos(t * 2 * np.pi / 24)), 1) + noise
+    return pd.DataFrame(values * [5.0, 300.0] + [50.0, -2000.0], index, ["load", "wind"])
+
+
+def predicted(model: TSM2Forecaster, horizon: int | None = None) -> pd.DataFrame:
+    forecast = model.predict(horizon=horizon)
+    assert isinstance(forecast, pd.DataFrame)
+    return forecast
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return waves()
+
+
+@pytest.fixture(scope="module")
+def fitted(frame: pd.DataFrame) -> TSM2Forecaster:
+    return TSM2Forecaster(**SMALL).fit(frame)
+
+
+# --- scikit-learn ---------------------------------------------------------------------------------
+
+ROWS_ARE_ORDERED = "the order of the rows is the data: a forecast depends on all rows before it"
+
+
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
+    [TSM2Forecaster(**(SMALL | {"lookback": 4, "horizon": 2, "patch_length": 2, "max_epochs": 1}))],
+    expected_failed_checks=lambda _: {
+        "check_methods_sample_order_invariance": ROWS_ARE_ORDERED,
+        "check_methods_subset_invariance": ROWS_ARE_ORDERED,
+    },
+)
+def test_scikit_learns_checks(estimator: TSM2Forecaster, check: Any) -> None:
+    check(estimator)
+
+
+def test_clone_keeps_the_parameters(fitted: TSM2Forecaster) -> None:
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    assert not hasattr(copy, "network_")
+
+
+def test_grid_search_over_time_series_splits(frame: pd.DataFrame) -> None:
+    search = GridSearchCV(
+        TSM2Forecaster(**SMALL), {"blocks": [0, 1]}, cv=TimeSeriesSplit(2, test_size=24)
+    ).fit(frame)
+    assert set(search.cv_results_["param_blocks"]) == {0, 1}
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.predict().shape == (6, 2)
+
+
+def test_pickle_and_html(fitted: TSM2Forecaster) -> None:
+    copy = pickle.loads(pickle.dumps(fitted))
+    pd.testing.assert_frame_equal(predicted(copy), predicted(fitted))
+    assert "TSM2Forecaster" in fitted._repr_html_()
+
+
+# --- forecasts ------------------------------------------------------------------------------------
+
+
+def test_it_learns_a_daily_wave(frame: pd.DataFrame) -> None:
+    model = TSM2Forecaster(**(SMALL | {"max_epochs": 15, "learning_rate": 1e-2})).fit(
+        frame.iloc[:-6]
+    )
+    error = ((model.predict() - frame.iloc[-6:]) / frame.std()).abs().mean()
+    assert bool((error < 0.35).all()), error
+
+
+def test_a_forecast_continues_the_table(frame: pd.DataFrame, fitted: TSM2Forecaster) -> None:
+    forecast = predicted(fitted)
+    assert list(forecast.columns) == ["load", "wind"]
+    assert forecast.index.name == "time"
+    wanted = pd.date_range(frame.index[-1], periods=7, freq="h")[1:]
+    assert list(forecast.index) == list(wanted)
+    assert bool(forecast["wind"].between(-3000, -1000).all())
+
+
+def test_predict_of_the_training_table_is_the_default(
+    frame: pd.DataFrame, fitted: TSM2Forecaster
+) -> None:
+    pd.testing.assert_frame_equal(fitted.predict(frame), predicted(fitted), check_freq=False)
+    pd.testing.assert_frame_equal(
+        fitted.predict(frame.iloc[-24:]), predicted(fitted), check_freq=False
+    )
+
+
+def test_a_longer_horizon_rolls_forward_on_its_own_forecasts(
+    frame: pd.DataFrame, fitted: TSM2Forecaster
+) -> None:
+    long = predicted(fitted, horizon=15)
+    first = predicted(fitted)
+    second = fitted.predict(pd.concat((frame, first)))
+    np.testing.assert_allclose(long.iloc[:6], first, rtol=1e-5)
+    np.testing.assert_allclose(long.iloc[6:12], second, rtol=1e-4)
+    assert len(long) == 15
+    assert len(fitted.predict(horizon=2)) == 2
+
+
+INDEXES = {
+    "hours": pd.date_range("2024-03-01", periods=160, freq="h"),
+    "summer time": pd.date_range("2024-03-28", periods=160, freq="h", tz="Europe/Berlin"),
+    "days across summer time": pd.date_range("2024-01-01", periods=160, freq="D", tz="Europe/Rome"),
+    "months": pd.date_range("2010-01-01", periods=160, freq="MS"),
+    "business days": pd.date_range("2024-01-01", periods=160, freq="B"),
+    "periods": pd.period_range("2010-01", periods=160, freq="M"),
+    "range": pd.RangeIndex(10, 10 + 160 * 5, 5),
+}
+
+
+@pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES.keys())
+def test_every_kind_of_index_goes_in_and_out(index: pd.Index, tmp_path: Path) -> None:
+    table = waves(index)
+    model = TSM2Forecaster(**(SMALL | {"max_epochs": 1})).fit(table.iloc[:150])
+    forecast = predicted(model, horizon=10)
+    assert list(forecast.index) == list(index[150:])
+    assert type(forecast.index) is type(index)
+    assert model.backtest(table.iloc[150:])["cutoff"].iloc[0] == index[149]
+    model.save(tmp_path / "model")
+    loaded = TSM2Forecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(predicted(loaded, horizon=10), forecast)
+
+
+def test_an_array_in_is_an_array_out(frame: pd.DataFrame, fitted: TSM2Forecaster) -> None:
+    model = TSM2Forecaster(**SMALL).fit(frame.to_numpy())
+    forecast = model.predict()
+    assert isinstance(forecast, np.ndarray)
+    np.testing.assert_array_equal(forecast, predicted(fitted))
+
+
+def test_constant_variates_stay_constant(frame: pd.DataFrame) -> None:
+    model = TSM2Forecaster(**SMALL).fit(frame.assign(flat=7.0))
+    np.testing.assert_allclose(predicted(model)["flat"], 7.0, atol=1e-2)
+
+
+def test_a_seed_fixes_forecasts_bit_for_bit(frame: pd.DataFrame, fitted: TSM2Forecaster) -> None:
+    again = TSM2Forecaster(**SMALL).fit(frame)
+    pd.testing.assert_frame_equal(predicted(again), predicted(fitted), check_exact=True)
+    other = TSM2Forecaster(**(SMALL | {"random_state": 1})).fit(frame)
+    assert not np.array_equal(other.predict(), predicted(fitted))
+
+
+def test_fit_changes_nothing_of_the_callers(frame: pd.DataFrame) -> None:
+    before = frame.copy(deep=True)
+    TSM2Forecaster(**SMALL).fit(frame)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_scaling_sees_training_rows_only(frame: pd.DataFrame) -> None:
+    tail_changed = frame.copy()
+    tail_changed.iloc[-32:] *= 100
+    a = TSM2Forecaster(**SMALL).fit(frame)
+    b = TSM2Forecaster(**SMALL).fit(tail_changed)
+    np.testing.assert_array_equal(a.scaling_.center, b.scaling_.center)
+    np.testing.assert_array_equal(a.scaling_.scale, b.scaling_.scale)
+    np.testing.assert_allclose(a.scaling_.center, frame.iloc[:128].mean())
+
+
+def test_history_records_every_epoch(fitted: TSM2Forecaster) -> None:
+    assert list(fitted.history_["epoch"]) == [1, 2]
+    assert fitted.n_iter_ == 2
+    assert fitted.history_.notna().all(axis=None)
+    alone = TSM2Forecaster(**(SMALL | {"validation_fraction": 0.0})).fit(waves())
+    assert alone.history_["validation_loss"].isna().all()
+
+
+# --- backtest and score ---------------------------------------------------------------------------
+
+
+def test_a_backtest_holds_what_predict_would_have_said(
+    frame: pd.DataFrame, fitted: TSM2Forecaster
+) -> None:
+    table = fitted.backtest(frame, start=frame.index[100], stride=7)
+    assert list(table.columns) == ["cutoff", "step", "time", "variate", "actual", "forecast"]
+    cutoffs = table["cutoff"].unique()
+    assert list(cutoffs) == list(frame.index[99:154:7])
+    for cutoff in cutoffs[[0, 3]]:
+        part = table[table["cutoff"] == cutoff].pivot(
+            index="time", columns="variate", values=["actual", "forecast"]
+        )
+        wanted = fitted.predict(frame.loc[:cutoff])
+        np.testing.assert_allclose(part["forecast"], wanted, rtol=1e-5)
+        np.testing.assert_array_equal(part["actual"], frame.loc[part.index])
+    assert sorted(table["step"].unique()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_every_window_is_tested(frame: pd.DataFrame, fitted: TSM2Forecaster) -> None:
+    assert fitted.backtest(frame)["cutoff"].nunique() == 160 - 24 - 6 + 1
+
+
+def test_rows_after_the_training_table_need_no_context_of_their_own(frame: pd.DataFrame) -> None:
+    model = TSM2Forecaster(**SMALL).fit(frame.iloc[:130])
+    later = model.backtest(frame.iloc[130:])
+    whole = model.backtest(frame, start=frame.index[130])
+    pd.testing.assert_frame_equal(later, whole)
+    assert later["cutoff"].iloc[0] == frame.index[129]
+
+
+def test_score_is_the_negative_standardised_error(
+    frame: pd.DataFrame, fitted: TSM2Forecaster
+) -> None:
+    table = fitted.backtest(frame)
+    scale = (
+        table["variate"]
+        .map(dict(zip(frame.columns, fitted.scaling_.scale, strict=True)))
+        .astype(float)
+    )
+    wanted = -(((table["forecast"] - table["actual"]) / scale) ** 2).mean()
+    assert fitted.score(frame) == pytest.approx(wanted)
+
+
+# --- save and load --------------------------------------------------------------------------------
+
+
+def test_a_loaded_model_forecasts_the_same(
+    frame: pd.DataFrame, fitted: TSM2Forecaster, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "model")
+    loaded = TSM2Forecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(predicted(loaded), predicted(fitted))
+    pd.testing.assert_frame_equal(loaded.backtest(frame), fitted.backtest(frame))
+    pd.testing.assert_frame_equal(loaded.history_, fitted.history_)
+    assert loaded.get_params() == fitted.get_params()
+    assert list(loaded.feature_names_in_) == ["load", "wind"]
+    loaded.fit(frame)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SavedModelError):
+        TSM2Forecaster.load(tmp_path)
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+def test_a_short_table_says_how_many_rows_are_missing() -> None:
+    with pytest.raises(WindowError, match=r"30 rows.*24 are for training.*needs 30 \(lookback=24"):
+        TSM2Forecaster(**SMALL).fit(waves(rows=30))
+    with pytest.raises(WindowError, match=r"keeps 3 of 60 rows.*needs 6 \(horizon\)"):
+        TSM2Forecaster(**(SMALL | {"validation_fraction": 0.05})).fit(waves(rows=60))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lookback", 0),
+        ("lookback", 2.5),
+        ("horizon", "6"),
+        ("dropout", 1.0),
+        ("learning_rate", 0),
+        ("validation_fraction", 1.0),
+        ("loss", "rmse"),
+        ("device", "gpu"),
+        ("max_epochs", None),
+        ("random_state", "x"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_its_range(name: str, value: object) -> None:
+    with pytest.raises(ParameterError, match=f"The '{name}' parameter of TSM2Forecaster must be"):
+        TSM2Forecaster(**(SMALL | {name: value})).fit(waves())
+
+
+def test_parameters_that_do_not_fit_each_other_are_refused() -> None:
+    with pytest.raises(ParameterError, match="patch_length=32 is longer than lookback=24"):
+        TSM2Forecaster(**(SMALL | {"patch_length": 32})).fit(waves())
+    with pytest.raises(ParameterError, match="zero_start=False"):
+        TSM2Forecaster(**(SMALL | {"readout": "last"})).fit(waves())
+    with pytest.raises(BackendError, match="no backend 'cudnn'"):
+        TSM2Forecaster(**(SMALL | {"backend": "cudnn"})).fit(waves())
+
+
+def test_nothing_works_before_fit(frame: pd.DataFrame, tmp_path: Path) -> None:
+    model = TSM2Forecaster(**SMALL)
+    calls = (
+        lambda: model.predict(),
+        lambda: model.backtest(frame),
+        lambda: model.score(frame),
+        lambda: model.save(tmp_path / "model"),
+    )
+    for call in calls:
+        with pytest.raises(NotFittedError, match=r"Call fit\(table\) first"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns="wind"), "wind"),
+        (lambda f: f[["wind", "load"]], "same order"),
+        (lambda f: f.assign(sun=1.0), "sun"),
+        (lambda f: f.iloc[::2], "frequency"),
+        (lambda f: f.tz_localize("UTC"), "time zone"),
+        (lambda f: f.reset_index(drop=True), "whole numbers"),
+        (lambda f: f.mask(f["load"] > 54), "NaN"),
+        (lambda f: f.drop(index=f.index[50]), "50|02:00"),
+        (lambda f: f.iloc[:10], r"10 rows.*24 \(lookback\)"),
+    ],
+)
+def test_a_history_of_another_shape_is_refused(
+    frame: pd.DataFrame, fitted: TSM2Forecaster, change: Any, message: str
+) -> None:
+    with pytest.raises(TSM2Error, match=message):
+        fitted.predict(change(frame))
+
+
+def test_wrong_calls_of_predict_and_backtest(frame: pd.DataFrame, fitted: TSM2Forecaster) -> None:
+    for horizon in (0, -1, 2.5, True):
+        with pytest.raises(ParameterError, match="horizon must be an integer of at least 1"):
+            fitted.predict(horizon=horizon)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="stride must be"):
+        fitted.backtest(frame, stride=0)
+    with pytest.raises(ParameterError, match="refit=False"):
+        fitted.backtest(frame, refit=True)  # type: ignore[arg-type]
+    with pytest.raises(FrameError, match="is not a row of the table"):
+        fitted.backtest(frame, start="2030-01-01")
+    with pytest.raises(WindowError, match=r"24 rows \(lookback\) must stand before"):
+        fitted.backtest(frame, start=frame.index[3])
+    with pytest.raises(WindowError, match="Give more rows"):
+        fitted.backtest(frame.iloc[:26])
+
+
+def test_no_warning_reaches_a_user(frame: pd.DataFrame) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TSM2Forecaster(**SMALL).fit(frame).predict()

@@ -1,0 +1,136 @@
+"""The package as a whole: what importing it costs, which way imports point, what ships."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+
+import tsm2
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "tsm2"
+MODULES = sorted(
+    module.name
+    for module in walk_packages(tsm2.__path__, "tsm2.")
+    if module.name != "tsm2.__main__"
+)
+
+LAYERS = {  # a module may import its own layer and those of smaller number
+    "errors": 0,
+    "metrics": 0,
+    "frames": 1,
+    "windows": 1,
+    "kernels": 1,
+    "networks": 2,
+    "training": 3,
+    "backtesting": 3,
+    "saving": 3,
+    "scaling": 1,
+    "datasets": 3,
+    "plotting": 3,
+    "forecaster": 4,
+    "benchmark": 5,
+    "demo": 6,
+    "cli": 7,
+}
+OPTIONAL = ("darts", "sktime", "neuralforecast", "triton", "mamba_ssm", "matplotlib", "typer")
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Name the tsm2 modules that a file imports anywhere, as "networks.tsm2"."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name.removeprefix("tsm2.") for name in names if name.startswith("tsm2.")}
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_imports_point_one_way(file: Path) -> None:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    layer = LAYERS[parts[0]]
+    for name in imported_modules(file):
+        target = name.split(".")[0]
+        if target in LAYERS:
+            assert LAYERS[target] < layer or target == parts[0], f"{file.name} imports {name}"
+
+
+def test_networks_import_mixers_before_blocks_before_tsm2() -> None:
+    order = ["mixers", "heads", "blocks", "tsm2"]
+    for place, name in enumerate(order):
+        for imported in imported_modules(PACKAGE / "networks" / f"{name}.py"):
+            package, _, module = imported.partition(".")
+            if package == "networks" and module.split(".")[0] in order:
+                assert order.index(module.split(".")[0]) < place
+
+
+@pytest.mark.parametrize("name", ["tsm2", *MODULES])
+def test_the_public_surface_is_what_all_says(name: str) -> None:
+    module = import_module(name)
+    if name.split(".")[-1].startswith("_") or not module.__doc__:
+        pytest.fail(f"{name} has no docstring")
+    assert hasattr(module, "__all__"), f"{name} has no __all__"
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        assert getattr(module, public) is not None
+
+
+def test_importing_tsm2_is_cheap_and_loads_nothing_optional() -> None:
+    output = run_python(
+        "import time, torch, pandas, sys\n"
+        "start = time.perf_counter()\n"
+        "import tsm2\n"
+        "print(time.perf_counter() - start)\n"
+        f"print([name for name in {(*OPTIONAL, 'numba', 'accelerate')!r} if name in sys.modules])"
+    )
+    seconds, loaded = output.splitlines()
+    assert float(seconds) < 0.5
+    assert loaded == "[]"
+
+
+def test_importing_the_forecaster_loads_nothing_optional() -> None:
+    output = run_python(
+        "import sys\nfrom tsm2 import TSM2Forecaster\n"
+        f"print([name for name in {(*OPTIONAL, 'numba')!r} if name in sys.modules])"
+    )
+    assert output.strip() == "[]"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Forecaster'"):
+        tsm2.Forecaster  # noqa: B018
+    assert "TSM2Forecaster" in dir(tsm2)
+
+
+def test_the_wheel_holds_tsm2_alone(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"tsm2", f"tsm2-{tsm2.__version__}.dist-info"}
+    assert "tsm2/py.typed" in names
+    assert not [name for name in names if name.endswith((".nbi", ".nbc", ".csv"))]

@@ -1,0 +1,59 @@
+"""Windows are views that cover every position once."""
+
+import pytest
+import torch
+
+from tsm2.errors import WindowError
+from tsm2.windows import Windows
+
+
+def table(rows: int = 20, variates: int = 3) -> torch.Tensor:
+    return torch.arange(rows * variates, dtype=torch.float32).view(rows, variates)
+
+
+def test_a_batch_holds_the_rows_it_names() -> None:
+    values = table()
+    windows = Windows(values=values, lookback=4, horizon=2, first=3, stride=5)
+    assert len(windows) == 3  # rows 3, 8 and 13; the next would end behind row 19
+    context, target = windows.gather(torch.tensor([2, 0]))
+    torch.testing.assert_close(context[0], values[13:17].T)
+    torch.testing.assert_close(target[0], values[17:19].T)
+    torch.testing.assert_close(context[1], values[3:7].T)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_batches_cover_every_window_once(ranks: int) -> None:
+    windows = Windows(values=table(29), lookback=4, horizon=2)
+    generator = torch.Generator().manual_seed(0) if ranks == 1 else None
+    seen = torch.cat(
+        [
+            batch
+            for rank in range(ranks)
+            for batch in windows.batches(5, generator=generator, rank=rank, ranks=ranks)
+        ]
+    )
+    assert sorted(seen.tolist()) == list(range(len(windows)))
+
+
+def test_shuffling_follows_its_generator() -> None:
+    windows = Windows(values=table(40), lookback=4, horizon=2)
+
+    def order(seed: int) -> list[int]:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.cat(list(windows.batches(7, generator=generator))).tolist()
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+
+
+def test_the_table_is_not_copied() -> None:
+    values = table()
+    context, _ = Windows(values=values, lookback=4, horizon=2).gather(torch.tensor([0]))
+    values[0, 0] = -1
+    assert context[0, 0, 0] == 0  # a batch is its own
+    assert Windows(values=values, lookback=4, horizon=2).gather(torch.tensor([0]))[0][0, 0, 0] == -1
+
+
+def test_a_short_table_says_what_is_missing() -> None:
+    with pytest.raises(WindowError, match=r"has 5 rows.*needs 6 \(lookback=4 \+ horizon=2\)"):
+        Windows(values=table(5), lookback=4, horizon=2)

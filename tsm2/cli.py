@@ -1,0 +1,367 @@
+"""The command line: `tsm2 demo | fit | predict | backtest | data | info`.
+
+Results go to files or standard output, progress and messages to standard error. Exit codes: 0 for
+success, 1 for a check that found a fault, 2 for a mistake in what was asked, 130 when interrupted.
+"""
+
+import csv
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tsm2.errors import FrameError, OutputError, ParameterError, TSM2Error
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tsm2",
+    help="Forecast your own tables with TSM2, a selective state-space model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="List, fetch and check the benchmark datasets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+_out = Console(soft_wrap=True)
+_messages = Console(stderr=True, soft_wrap=True)
+
+DataFile = Annotated[
+    Path,
+    typer.Argument(metavar="DATA.csv", help="Rows are time steps, columns variates, header first."),
+]
+ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `fit` wrote.")]
+TimeColumn = Annotated[
+    str | None,
+    typer.Option("--time-column", help="Column with the time stamps; the first one by default."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+DataHome = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of the datasets; else TSM2_DATA_HOME, else the cache."),
+]
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        app()
+    except TSM2Error as error:
+        _messages.print(f"tsm2: {' '.join(str(error).split())}", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _messages.print("tsm2: interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Fit, backtest, forecast and plot the generated sample; needs no data."""
+    from tsm2.demo import run_demo
+
+    result = run_demo(out, verbose=0 if quiet else 1)
+    table = Table(title=f"Errors over {result.n_windows} test windows, standardised values")
+    for column in ("model", *result.errors.columns):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, row in result.errors.iterrows():
+        table.add_row(str(name), *(f"{value:.4f}" for value in row))
+    _out.print(table)
+    for what, path in result.written.items():
+        _out.print(f"{what}: {path}", highlight=False)
+
+
+@app.command()
+def fit(
+    data: DataFile,
+    horizon: Annotated[int, typer.Option(help="Rows to forecast at once.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    lookback: Annotated[int, typer.Option(help="Rows that the model reads.")] = 96,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    rows: Annotated[
+        int | None, typer.Option(help="Use only so many first rows of the data.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter; may be repeated."),
+    ] = None,
+    time_column: TimeColumn = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a forecaster on a CSV file and save it to a folder."""
+    from tsm2.forecaster import TSM2Forecaster
+
+    frame = read_csv(data, time_column)
+    _require_writable(out)
+    model = TSM2Forecaster(lookback, horizon, device=device, random_state=seed, verbose=not quiet)  # type: ignore[arg-type]
+    chosen = dict(_parse_setting(model, each) for each in settings or [])
+    if epochs is not None:
+        chosen["max_epochs"] = epochs
+    model.set_params(**chosen)
+    model.fit(frame if rows is None else frame.iloc[:rows])
+    model.save(out)
+    losses = model.history_.iloc[-1]
+    _messages.print(
+        f"trained {model.n_iter_} epochs on {frame.shape[1]} variates; last losses: "
+        f"train {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}",
+        highlight=False,
+    )
+    _out.print(f"model: {out}", highlight=False)
+
+
+@app.command()
+def predict(
+    model_folder: ModelFolder,
+    data: DataFile,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file for the forecast; standard output by default.")
+    ] = None,
+    horizon: Annotated[int | None, typer.Option(help="Rows to forecast.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of the forecast, .png or .svg.")
+    ] = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Forecast the rows after the end of a CSV file."""
+    from tsm2.forecaster import TSM2Forecaster
+
+    model = TSM2Forecaster.load(model_folder)
+    frame = read_csv(data, time_column)
+    forecast = model.predict(frame, horizon=horizon)
+    _write_csv(forecast, out)
+    if plot is not None:
+        from tsm2.plotting import plot_forecast, save_figure
+
+        save_figure(plot_forecast(frame, forecast), plot)
+        _messages.print(f"plot: {plot}", highlight=False)
+
+
+@app.command()
+def backtest(
+    model_folder: ModelFolder,
+    data: DataFile,
+    start: Annotated[
+        str | None, typer.Option(help="First row to forecast, by its time stamp or number.")
+    ] = None,
+    stride: Annotated[int, typer.Option(help="Rows from one forecast to the next.")] = 1,
+    horizon: Annotated[int | None, typer.Option(help="Rows per forecast.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file with every forecast beside the truth.")
+    ] = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Measure a saved model's errors on a CSV file; prints them per variate."""
+    from tsm2.forecaster import TSM2Forecaster
+
+    model = TSM2Forecaster.load(model_folder)
+    frame = read_csv(data, time_column)
+    if out is not None:
+        _require_writable(out)
+    first = None if start is None else _parse_label(start, frame.index)
+    table = model.backtest(frame, start=first, stride=stride, horizon=horizon)
+    scale = dict(zip(model.layout_.columns, model.scaling_.scale, strict=True))
+    error = (table["forecast"] - table["actual"]) / table["variate"].map(scale).astype(float)
+    errors = pd.DataFrame({"variate": table["variate"], "MSE": error**2, "MAE": error.abs()})
+    summary = errors.groupby("variate", observed=True, sort=False).mean()
+    summary.loc["all"] = errors[["MSE", "MAE"]].mean()
+    shown = Table(
+        title=f"Errors over {table['cutoff'].nunique()} windows, standardised values", min_width=40
+    )
+    for column in ("variate", "MSE", "MAE"):
+        shown.add_column(column, justify="left" if column == "variate" else "right")
+    for name, row in summary.iterrows():
+        shown.add_row(str(name), *(f"{value:.4f}" for value in row))
+    _out.print(shown)
+    if out is not None:
+        _write_csv(table.set_index("cutoff"), out)
+
+
+@app.command()
+def info(
+    warm_up: Annotated[
+        bool, typer.Option("--warm-up", help="Compile the kernels now and keep them on disk.")
+    ] = False,
+) -> None:
+    """Show versions, devices, threads, and which kernels run here and why."""
+    import torch
+
+    from tsm2 import kernels
+    from tsm2.training import choose_device
+
+    if warm_up:
+        kernels.warm_up()
+    device = choose_device("auto")
+    rows = {f"{name} version": _version(name) for name in _SHOWN_PACKAGES}
+    rows |= {
+        "Python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+    }
+    for name, reason in kernels.explain_backends(device).items():
+        rows[f"kernels: {name}"] = "usable" if reason is None else f"not usable: {reason}"
+    rows["kernels in use"] = kernels.available_backends(device)[0]
+    table = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    _out.print(table)
+
+
+_SHOWN_PACKAGES = (
+    "tsm2",
+    "torch",
+    "numba",
+    "triton",
+    "mamba-ssm",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "accelerate",
+)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the datasets with their sizes and licences."""
+    from tsm2 import datasets
+
+    table = Table(box=None)
+    for column in ("name", "rows", "variates", "frequency", "licence"):
+        table.add_column(column)
+    for name in datasets.names():
+        record = datasets.describe(name)
+        table.add_row(
+            name, str(record.rows), str(record.variates), record.frequency, record.licence
+        )
+    _out.print(table)
+
+
+@data_app.command("get")
+def data_get(name: str, data_dir: DataHome = None) -> None:
+    """Fetch a dataset, verify its checksum, and print where it is."""
+    from tsm2 import datasets
+
+    _out.print(str(datasets.fetch(name, data_home=data_dir)), highlight=False)
+
+
+@data_app.command("check")
+def data_check(
+    name: Annotated[str | None, typer.Argument(help="One dataset; all by default.")] = None,
+    data_dir: DataHome = None,
+) -> None:
+    """Compare local files with their known sizes and checksums; exit code 1 if one is damaged."""
+    from tsm2 import datasets
+
+    damaged = False
+    for each in datasets.names() if name is None else [name]:
+        result = datasets.check(each, data_home=data_dir)
+        damaged |= result.status.startswith("wrong")
+        line = f"{each}: {result.status}, {result.path}"
+        if result.status.startswith("wrong"):
+            line += f" (expected {result.expected}, found {result.found})"
+        _out.print(line, highlight=False, markup=False)
+    if damaged:
+        raise typer.Exit(1)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def read_csv(path: Path, time_column: str | None) -> pd.DataFrame:
+    """Read a CSV file into a frame indexed by its time column.
+
+    Raises
+    ------
+    FrameError
+        The file cannot be read, or its time column is missing or not readable as times.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FrameError(f"cannot read {path}: {reason}") from error
+    column = frame.columns[0] if time_column is None else time_column
+    if column not in frame.columns:
+        raise FrameError(
+            f"{path} has no column {column!r}; it has: {', '.join(map(str, frame.columns))}."
+        )
+    stamps = frame.pop(column)
+    if pd.api.types.is_integer_dtype(stamps):
+        return frame.set_index(pd.Index(stamps, name=column))
+    try:
+        index = pd.DatetimeIndex(pd.to_datetime(stamps), name=column)
+    except (ValueError, TypeError) as error:
+        raise FrameError(
+            f"column {column!r} of {path} does not hold times ({str(error).splitlines()[0]}). Name "
+            f"the time column with --time-column."
+        ) from error
+    return frame.set_index(index)
+
+
+def _write_csv(frame: pd.DataFrame, out: Path | None) -> None:
+    try:
+        frame.to_csv(sys.stdout if out is None else out, quoting=csv.QUOTE_MINIMAL)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    if out is not None:
+        _messages.print(f"written: {out}", highlight=False)
+
+
+def _require_writable(out: Path) -> None:
+    """Find out before the work starts that its result has a place to go."""
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {out}: the folder {parent} does not exist. Make it first.")
+
+
+def _parse_label(text: str, index: pd.Index) -> object:
+    try:
+        return pd.Timestamp(text) if isinstance(index, pd.DatetimeIndex) else int(text)
+    except ValueError as error:
+        raise ParameterError(f"start={text!r} is not a row of the data: {error}") from error
+
+
+def _parse_setting(model: object, text: str) -> tuple[str, object]:
+    """Read NAME=VALUE; the value is a JSON literal or else a word."""
+    import json
+
+    name, equals, value = text.partition("=")
+    known = model.get_params()  # type: ignore[attr-defined]
+    if not equals or name not in known:
+        raise ParameterError(
+            f"--set needs NAME=VALUE with one of these names: {', '.join(known)}; got {text!r}."
+        )
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    main()

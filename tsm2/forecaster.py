@@ -1,0 +1,669 @@
+"""TSM2Forecaster: a scikit-learn style estimator around the TSM2 network.
+
+    fit:      table -> frames -> split -> standardise -> windows -> network -> training
+    predict:  history -> frames -> standardise -> network, rolled forward -> original units -> table
+
+Sizes: T rows, M variates, B windows, L lookback, H horizon.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self, overload
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils.validation import validate_data
+
+from tsm2 import frames, saving
+from tsm2.backtesting import Walk, backtest_table, mean_errors, start_position
+from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
+from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.scaling import Scaling
+from tsm2.training import TrainingConfig, choose_device, fit_network, seeded
+from tsm2.windows import Windows
+
+__all__ = ["TSM2Forecaster"]
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+
+
+class TSM2Forecaster(BaseEstimator):
+    """Forecast all columns of a table with TSM2, the MambaMixer network for time series.
+
+    Parameters
+    ----------
+    lookback
+        Rows that the network reads.
+    horizon
+        Rows that it forecasts at once; `predict` rolls forward for more.
+    features
+        Width of a patch's embedding.
+    blocks
+        MambaMixer blocks; 0 leaves a linear model.
+    patch_length
+        Rows in a patch; None for 16, or the lookback if that is shorter.
+    patch_stride
+        Rows from one patch to the next; None for the patch length.
+    d_state
+        States per inner feature of a scan.
+    d_conv
+        Taps of the short convolution before a scan.
+    expand
+        Inner width of a mixer as a multiple of `features`.
+    dropout
+        Share of the mixers' outputs that is zeroed in training, in [0, 1).
+    pre_norm
+        What normalises a mixer's input: "2d" (patches and features together), "layer", "rms" or
+        "none".
+    selection
+        What the scans select by: the "convolved" tensor or the mixer's "input".
+    time_mixer
+        "selective"; "linear" and "none" are for ablation.
+    variate_mixer
+        "selective"; "mlp" and "none" (every variate on its own) are for ablation.
+    variate_directions
+        Scan the variates in "both" directions or only "forward".
+    averaging
+        Initial weights of the averaging of earlier outputs: "stream", "identity" or "mean".
+    averaging_learned
+        Learn these weights.
+    averaging_reach
+        How many outputs back a block may look; None for all.
+    readout
+        What the head reads: the "stream" that a next block would receive or the "last" output.
+    zero_start
+        Start the mixers at zero, so that the network starts as a linear model.
+    instance_norm
+        Remove each window's own level and deviation, and put both back at the end.
+    separate_heads
+        Give every variate a head of its own.
+    loss
+        What is minimised on standardised values: "mse", "mae" or "huber".
+    max_epochs
+        Passes over the training windows at most.
+    batch_size
+        Windows in a training step.
+    learning_rate
+        Peak learning rate of the linear path.
+    mixer_learning_rate
+        Peak learning rate of the mixers.
+    weight_decay
+        Decay of the mixers' matrices (AdamW).
+    sam_radius
+        Radius of the mixers' sharpness-aware minimisation; 0 halves the training time.
+    gradient_clip
+        Largest norm of the gradients.
+    schedule
+        Course of the learning rates: "onecycle", "cosine" or "constant".
+    validation_fraction
+        Share of the table's last rows that is kept from training and stops it, in [0, 1); 0 trains
+        for `max_epochs` and keeps the last weights.
+    patience
+        Epochs without a better validation loss after which training stops.
+    frequency
+        pandas alias of the time between rows; None infers it from the index.
+    device
+        "auto" takes the first of "cuda", "mps" and "cpu" that is here.
+    precision
+        "float32", or "bfloat16" for mixed precision.
+    backend
+        Kernel backend, see `tsm2.kernels.selective_scan`.
+    random_state
+        Seed; an integer makes fits repeatable bit for bit on one machine.
+    verbose
+        1 shows training progress with the time left.
+
+    Attributes
+    ----------
+    network_
+        The trained network, on the CPU.
+    history_
+        Losses of every epoch, on standardised values.
+    n_iter_
+        Epochs trained.
+    scaling_
+        Mean and deviation of every variate over the training rows.
+    context_
+        The last `lookback` rows of the table, (L, M), in its units.
+    context_index_
+        Their index.
+    layout_
+        The container that came in: columns, frequency, time zone.
+    n_features_in_, feature_names_in_
+        Number of columns, and their names if all are strings.
+
+    References
+    ----------
+    Behrouz, Santacatterina & Zabih (2024), "MambaMixer", arXiv:2403.19888, section 5.
+
+    Examples
+    --------
+    >>> from tsm2.datasets import load_sample
+    >>> frame = load_sample().iloc[:400]
+    >>> model = TSM2Forecaster(lookback=48, horizon=24, max_epochs=1, random_state=0).fit(frame)
+    >>> model.predict().shape == (24, frame.shape[1])
+    True
+    """
+
+    network_: TSM2Network
+    scaling_: Scaling
+    layout_: frames.Layout
+    context_: NDArray[np.float64]
+    context_index_: pd.Index
+    history_: pd.DataFrame
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "lookback": [_COUNT],
+        "horizon": [_COUNT],
+        "features": [_COUNT],
+        "blocks": [Interval(Integral, 0, None, closed="left")],
+        "patch_length": [_COUNT, None],
+        "patch_stride": [_COUNT, None],
+        "d_state": [_COUNT],
+        "d_conv": [_COUNT],
+        "expand": [_COUNT],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "pre_norm": [StrOptions({"2d", "layer", "rms", "none"})],
+        "selection": [StrOptions({"convolved", "input"})],
+        "time_mixer": [StrOptions({"selective", "linear", "none"})],
+        "variate_mixer": [StrOptions({"selective", "mlp", "none"})],
+        "variate_directions": [StrOptions({"forward", "both"})],
+        "averaging": [StrOptions({"stream", "identity", "mean"})],
+        "averaging_learned": ["boolean"],
+        "averaging_reach": [_COUNT, None],
+        "readout": [StrOptions({"stream", "last"})],
+        "zero_start": ["boolean"],
+        "instance_norm": ["boolean"],
+        "separate_heads": ["boolean"],
+        "loss": [StrOptions({"mse", "mae", "huber"})],
+        "max_epochs": [_COUNT],
+        "batch_size": [_COUNT],
+        "learning_rate": [_POSITIVE],
+        "mixer_learning_rate": [_POSITIVE],
+        "weight_decay": [_NOT_NEGATIVE],
+        "sam_radius": [_NOT_NEGATIVE],
+        "gradient_clip": [_POSITIVE],
+        "schedule": [StrOptions({"onecycle", "cosine", "constant"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "patience": [_COUNT],
+        "frequency": [str, None],
+        "device": [StrOptions({"auto", "cpu", "cuda", "mps"})],
+        "precision": [StrOptions({"float32", "bfloat16"})],
+        "backend": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        lookback: int = 96,
+        horizon: int = 24,
+        *,
+        features: int = 16,
+        blocks: int = 1,
+        patch_length: int | None = None,
+        patch_stride: int | None = None,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dropout: float = 0.0,
+        pre_norm: Literal["2d", "layer", "rms", "none"] = "2d",
+        selection: Literal["convolved", "input"] = "convolved",
+        time_mixer: Literal["selective", "linear", "none"] = "selective",
+        variate_mixer: Literal["selective", "mlp", "none"] = "selective",
+        variate_directions: Literal["forward", "both"] = "both",
+        averaging: Literal["stream", "identity", "mean"] = "stream",
+        averaging_learned: bool = True,
+        averaging_reach: int | None = None,
+        readout: Literal["stream", "last"] = "stream",
+        zero_start: bool = True,
+        instance_norm: bool = True,
+        separate_heads: bool = False,
+        loss: Literal["mse", "mae", "huber"] = "mse",
+        max_epochs: int = 10,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
+        mixer_learning_rate: float = 3e-4,
+        weight_decay: float = 0.0,
+        sam_radius: float = 0.5,
+        gradient_clip: float = 1.0,
+        schedule: Literal["onecycle", "cosine", "constant"] = "onecycle",
+        validation_fraction: float = 0.2,
+        patience: int = 5,
+        frequency: str | None = None,
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+        precision: Literal["float32", "bfloat16"] = "float32",
+        backend: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.lookback = lookback
+        self.horizon = horizon
+        self.features = features
+        self.blocks = blocks
+        self.patch_length = patch_length
+        self.patch_stride = patch_stride
+        self.d_state = d_state
+        self.d_conv = d_conv
+        self.expand = expand
+        self.dropout = dropout
+        self.pre_norm = pre_norm
+        self.selection = selection
+        self.time_mixer = time_mixer
+        self.variate_mixer = variate_mixer
+        self.variate_directions = variate_directions
+        self.averaging = averaging
+        self.averaging_learned = averaging_learned
+        self.averaging_reach = averaging_reach
+        self.readout = readout
+        self.zero_start = zero_start
+        self.instance_norm = instance_norm
+        self.separate_heads = separate_heads
+        self.loss = loss
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.mixer_learning_rate = mixer_learning_rate
+        self.weight_decay = weight_decay
+        self.sam_radius = sam_radius
+        self.gradient_clip = gradient_clip
+        self.schedule = schedule
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.frequency = frequency
+        self.device = device
+        self.precision = precision
+        self.backend = backend
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        return tags
+
+    # --- learn --------------------------------------------------------------------------------
+
+    def fit(self, X: pd.DataFrame | ArrayLike, y: object = None) -> Self:
+        """Learn to forecast the columns of a table.
+
+        Parameters
+        ----------
+        X
+            Rows are time steps, columns variates, (T, M). A DataFrame's index is a regular
+            DatetimeIndex, PeriodIndex or RangeIndex.
+        y
+            Ignored; scikit-learn's interface asks for it.
+
+        Returns
+        -------
+        The forecaster itself.
+
+        Raises
+        ------
+        ParameterError
+            A parameter has the wrong type or lies outside its range.
+        FrameError
+            The table is irregular, not numeric or not finite.
+        WindowError
+            The table is too short for lookback, horizon and validation.
+        BackendError
+            The device or the kernel backend is not at hand.
+        TrainingError
+            The loss left the finite numbers.
+        """
+        self._check_parameters()
+        panel = frames.read_table(X, frequency=self.frequency)
+        n_train = self._count_training_rows(len(panel.values))
+        self._check_columns(X, reset=True)
+        config = self._network_config(panel.values.shape[1])
+        self.scaling_ = Scaling.of(panel.values[:n_train])
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with seeded(seed, "cpu"):
+            network = TSM2Network(config)
+        train, validation = self._windows(panel.values, n_train)
+        history = fit_network(network, train, validation, self._training_config(), seed=seed)
+
+        self.network_ = network
+        self.history_ = pd.DataFrame(
+            [(e.epoch, e.train_loss, e.validation_loss) for e in history],
+            columns=["epoch", "train_loss", "validation_loss"],
+        ).astype({"validation_loss": float})
+        self.n_iter_ = len(history)
+        self.layout_ = panel.layout
+        self.context_ = panel.values[-self.lookback :].copy()
+        self.context_index_ = panel.index[-self.lookback :]
+        return self
+
+    def _check_parameters(self) -> None:
+        try:
+            self._validate_params()
+        except InvalidParameterError as error:
+            raise ParameterError(str(error)) from None
+        if self.patch_length is not None and self.patch_length > self.lookback:
+            raise ParameterError(
+                f"patch_length={self.patch_length} is longer than lookback={self.lookback}. Lower "
+                f"patch_length, or pass None for a length that fits."
+            )
+        if self.readout == "last" and self.zero_start:
+            raise ParameterError(
+                "readout='last' needs zero_start=False: mixers that start at zero would forecast "
+                "a constant and learn nothing."
+            )
+
+    def _check_columns(self, X: Any, *, reset: bool) -> None:
+        try:
+            validate_data(self, X, skip_check_array=True, reset=reset)
+        except ValueError as error:
+            raise FrameError(str(error)) from None
+
+    def _count_training_rows(self, n_rows: int) -> int:
+        n_validation = round(n_rows * self.validation_fraction)
+        n_train = n_rows - n_validation
+        needed = self.lookback + self.horizon
+        if n_train < needed:
+            raise WindowError(
+                f"the table has {n_rows} rows (n_samples = {n_rows}), of which {n_train} are for "
+                f"training and {n_validation} for validation (validation_fraction="
+                f"{self.validation_fraction}), but training needs {needed} (lookback="
+                f"{self.lookback} + horizon={self.horizon}). Give more rows, or lower lookback, "
+                f"horizon or validation_fraction."
+            )
+        if 0 < n_validation < self.horizon or (self.validation_fraction and not n_validation):
+            raise WindowError(
+                f"validation_fraction={self.validation_fraction} keeps {n_validation} of {n_rows} "
+                f"rows for validation, but one forecast needs {self.horizon} (horizon). Raise "
+                f"validation_fraction, or pass 0 to train without validation."
+            )
+        return n_train
+
+    def _windows(self, values: NDArray[np.float64], n_train: int) -> tuple[Windows, Windows | None]:
+        table = self.scaling_.standardise(values)
+        sizes = {"lookback": self.lookback, "horizon": self.horizon}
+        train = Windows(values=table[:n_train], **sizes)
+        if n_train == len(values):
+            return train, None
+        return train, Windows(values=table, first=n_train - self.lookback, **sizes)
+
+    def _network_config(self, n_variates: int) -> NetworkConfig:
+        patch_length = self.patch_length or min(16, self.lookback)
+        given = {
+            f.name: getattr(self, f.name) for f in fields(NetworkConfig) if hasattr(self, f.name)
+        }
+        given |= {
+            "n_variates": n_variates,
+            "patch_length": patch_length,
+            "patch_stride": self.patch_stride or patch_length,
+        }
+        return NetworkConfig(**given)
+
+    def _training_config(self) -> TrainingConfig:
+        return TrainingConfig(**{f.name: getattr(self, f.name) for f in fields(TrainingConfig)})
+
+    # --- forecast -----------------------------------------------------------------------------
+
+    @overload
+    def predict(self, X: pd.DataFrame, *, horizon: int | None = None) -> pd.DataFrame: ...
+    @overload
+    def predict(
+        self, X: ArrayLike | None = None, *, horizon: int | None = None
+    ) -> pd.DataFrame | NDArray[np.float64]: ...
+    def predict(
+        self, X: pd.DataFrame | ArrayLike | None = None, *, horizon: int | None = None
+    ) -> pd.DataFrame | NDArray[np.float64]:
+        """Forecast the rows after a history.
+
+        Parameters
+        ----------
+        X
+            The history to continue, with the columns and the frequency of the training table and
+            at least `lookback` rows; None for the training table.
+        horizon
+            Rows to forecast; None for the trained horizon, more rolls forward on its own forecasts.
+
+        Returns
+        -------
+        The next rows, (H, M), in the container that came in, with its columns and units.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` was not called.
+        FrameError
+            The history's columns or frequency are not those of the training table.
+        WindowError
+            The history is shorter than the lookback.
+        """
+        self._require_fitted()
+        context, index = self.context_, self.context_index_
+        if X is not None:
+            panel = self._read_history(X)
+            if len(panel.values) < self.lookback:
+                raise WindowError(
+                    f"the history has {len(panel.values)} rows, but a forecast reads "
+                    f"{self.lookback} (lookback). Give more history."
+                )
+            context, index = panel.values[-self.lookback :], panel.index
+        steps = self.horizon if horizon is None else _checked_count("horizon", horizon)
+        forecast = self.forecast_contexts(context[None], steps)[0]  # (H, M)
+        return frames.write_forecast(
+            forecast, frames.future_index(index, steps, self.layout_), self.layout_
+        )
+
+    def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
+        """Forecast many contexts at once, without looking at any index.
+
+        Parameters
+        ----------
+        contexts
+            Histories of `lookback` rows, (B, L, M), in the units of the training table.
+        horizon
+            Rows H to forecast; beyond the trained horizon it rolls forward.
+
+        Returns
+        -------
+        Forecasts, (B, H, M), in the same units.
+        """
+        self._require_fitted()
+        device = choose_device(self.device)
+        network = self.network_.to(device)
+        context = self.scaling_.standardise(contexts).swapaxes(1, 2).to(device)  # (B, M, L)
+        pieces, missing = [], horizon
+        with torch.inference_mode():
+            while missing > 0:
+                forecast = network(context)  # (B, M, trained horizon)
+                pieces.append(forecast)
+                missing -= self.horizon
+                context = torch.cat((context, forecast), dim=-1)[..., -self.lookback :]
+        whole = torch.cat(pieces, dim=-1)[..., :horizon].swapaxes(1, 2)  # (B, H, M)
+        return self.scaling_.restore(whole)
+
+    def backtest(
+        self,
+        X: pd.DataFrame | ArrayLike,
+        *,
+        horizon: int | None = None,
+        start: object = None,
+        stride: int = 1,
+        refit: Literal[False] = False,
+    ) -> pd.DataFrame:
+        """Forecast from every `stride`-th row of a table and set the truth beside it.
+
+        Rows that the model was trained on are forecast too well: pass later rows, or `start`. If
+        the table goes on where the training table ended, the stored context stands before it.
+
+        Parameters
+        ----------
+        X
+            The table, with the columns and the frequency of the training table.
+        horizon
+            Rows per forecast; None for the trained horizon.
+        start
+            Label of the first row to forecast; None for the first with a full lookback before it.
+        stride
+            Rows from one forecast to the next.
+        refit
+            Only False: the fitted network makes every forecast.
+
+        Returns
+        -------
+        One row per forecast, step and variate: `cutoff` (last row seen), `step` (from 1), `time`,
+        `variate`, `actual`, `forecast`.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError, ParameterError
+            As `predict`; or `start` is no row of the table, or `stride` is below 1.
+        """
+        self._require_fitted()
+        if refit:
+            raise ParameterError("refit=True is not supported; pass refit=False.")
+        panel = self._with_stored_context(self._read_history(X))
+        walk = Walk(
+            lookback=self.lookback,
+            horizon=self.horizon if horizon is None else _checked_count("horizon", horizon),
+            stride=_checked_count("stride", stride),
+            first=None if start is None else start_position(panel.index, start),
+        )
+        return backtest_table(self, panel, walk)
+
+    def score(self, X: pd.DataFrame | ArrayLike, y: object = None) -> float:
+        """Return the negative mean squared error over every window, on standardised values.
+
+        Parameters
+        ----------
+        X
+            Rows to forecast. If they go on where the training table ended, all of them are
+            forecast from the stored context on; else the first `lookback` rows serve as context.
+        y
+            Ignored; scikit-learn's interface asks for it.
+        """
+        self._require_fitted()
+        panel = self._with_stored_context(self._read_history(X))
+        walk = Walk(lookback=self.lookback, horizon=self.horizon)
+        return -mean_errors(self, panel.values, walk, scale=self.scaling_.scale)[0]
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "network_"):
+            raise NotFittedError(
+                f"this {type(self).__name__} is not fitted yet. Call fit(table) first."
+            )
+
+    def _read_history(self, X: pd.DataFrame | ArrayLike) -> frames.Panel:
+        panel = frames.read_table(X, frequency=self.layout_.frequency)
+        self._check_columns(X, reset=False)
+        frames.check_continues(panel, self.layout_)
+        return panel
+
+    def _with_stored_context(self, panel: frames.Panel) -> frames.Panel:
+        """Put the stored context before a table that goes on where the training table ended."""
+        is_frame = self.layout_.kind == "frame"
+        next_stamp = frames.future_index(self.context_index_, 1, self.layout_)[0]
+        if not is_frame or panel.index[0] != next_stamp:
+            return panel
+        return frames.Panel(
+            values=np.concatenate((self.context_, panel.values)),
+            layout=panel.layout,
+            index=self.context_index_.append(panel.index),
+        )
+
+    # --- keep ---------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted forecaster to a folder: safetensors and JSON, replaced as a whole.
+
+        Parameters
+        ----------
+        path
+            The folder; an earlier tsm2 model there is replaced, anything else is left alone.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` was not called.
+        SavedModelError
+            A parameter or column label cannot be written as JSON.
+        OutputError
+            The folder cannot be written.
+        """
+        self._require_fitted()
+        config = {
+            "parameters": self.get_params(deep=False),
+            "layout": frames.layout_to_json(self.layout_),
+            "context_end": frames.stamp_to_json(self.context_index_[-1]),
+            "feature_names": list(getattr(self, "feature_names_in_", [])),
+            "history": self.history_.to_dict("list"),
+        }
+        tensors = {f"network.{name}": each for name, each in self.network_.state_dict().items()}
+        arrays = {
+            "center": self.scaling_.center,
+            "scale": self.scaling_.scale,
+            "context": self.context_,
+        }
+        saving.save_folder(path, kind=type(self).__name__, config=config, tensors=tensors | arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a forecaster that `save` wrote; no code in the folder is run.
+
+        Parameters
+        ----------
+        path
+            The folder.
+
+        Raises
+        ------
+        SavedModelError
+            The folder is damaged, edited, of a newer format, or not a saved forecaster.
+        """
+        config, tensors = saving.load_folder(path, kind=cls.__name__)
+        try:
+            return cls._restore(config, tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise SavedModelError(
+                f"{os.fspath(path)} does not hold a usable {cls.__name__}: {error}. "
+                f"Save the model again."
+            ) from error
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
+        model = cls(**config["parameters"])
+        model._check_parameters()
+        center, scale, context = (tensors.pop(n).numpy() for n in ("center", "scale", "context"))
+        model.scaling_ = Scaling(center=center, scale=scale)
+        model.context_ = context
+        network = TSM2Network(model._network_config(len(center)))
+        prefix = "network."
+        network.load_state_dict({name.removeprefix(prefix): each for name, each in tensors.items()})
+        model.network_ = network.eval()
+        model.layout_ = frames.layout_from_json(config["layout"])
+        model.context_index_ = frames.past_index(
+            frames.stamp_from_json(config["context_end"], model.layout_),
+            len(model.context_),
+            model.layout_,
+        )
+        model.history_ = pd.DataFrame(config["history"])
+        model.n_iter_ = len(model.history_)
+        model.n_features_in_ = len(center)
+        if config["feature_names"]:
+            model.feature_names_in_ = np.asarray(config["feature_names"], dtype=object)
+        return model
+
+
+def _checked_count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ParameterError(f"{name} must be an integer of at least 1, got {value!r}.")
+    return int(value)

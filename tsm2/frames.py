@@ -1,0 +1,762 @@
+"""Tables in, forecasts out: a table becomes numbers and a layout, numbers become a table again.
+
+    read_table(X) -> Panel(values (T, M), layout, index)      rows are time steps, columns variates
+    write_forecast(values (H, M), future_index(index, H, layout), layout) -> the container of X
+
+Regular means: `_stamps(first, T, frequency)` gives the index back, stamp by stamp. The same
+function writes the future, so that a forecast continues its history by construction. A calendar
+frequency ("D", "B", "MS") steps on the wall clock of the index's time zone, a fixed one ("h",
+"15min") in elapsed time.
+
+This version reads wide DataFrames and 2-D arrays. Long, MultiIndex and dict inputs will be more
+branches of `read_table` and more kinds of `Layout`; until then they are refused by name.
+
+Longer than other files, because half of it is the text of errors: every way in which a table can
+be unusable is named once, here. The sections below use one another in one direction, upwards.
+
+Sizes: T rows of history, H rows of forecast, M variates.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api import types
+from pandas.tseries.frequencies import to_offset
+from sklearn.utils import check_array
+
+from tsm2.errors import FrameError, SavedModelError
+
+__all__ = [
+    "Layout",
+    "Panel",
+    "check_continues",
+    "future_index",
+    "layout_from_json",
+    "layout_to_json",
+    "past_index",
+    "read_table",
+    "stamp_from_json",
+    "stamp_to_json",
+    "write_forecast",
+]
+
+Stamp: TypeAlias = pd.Timestamp | pd.Period | int
+_BY_POSITION = "To go by position instead, drop the stamps: X.reset_index(drop=True)."
+_INDEX_NAMES = {
+    "datetime": "a DatetimeIndex",
+    "period": "a PeriodIndex",
+    "range": "an index of whole numbers",
+}
+
+
+class _CellError(FrameError, TypeError):
+    """A cell or container that is no number at all; scikit-learn wants a TypeError for these."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """The container that a table came in, without its numbers and its stamps."""
+
+    kind: Literal["frame", "array"]
+    """A DataFrame, or a 2-D array."""
+    columns: tuple[Hashable, ...]
+    """Labels of the M variates; their positions for an array."""
+    columns_name: Hashable = None
+    """Name of the columns' index."""
+    columns_dtype: str = "object"
+    """dtype of the columns' index."""
+    index_kind: Literal["datetime", "period", "range"]
+    """What a stamp is: a point in time, a span of time, or a whole number."""
+    index_name: Hashable = None
+    """Name of the rows' index."""
+    frequency: str | int
+    """Time from one row to the next: a pandas alias, or a whole number for "range"."""
+    timezone: str | None = None
+    """Name of the time zone, for "datetime"."""
+    unit: str | None = None
+    """Resolution of the stamps ("ns", "us", ...), for "datetime"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Panel:
+    """A table read into numbers: rows are time steps, columns variates."""
+
+    values: NDArray[np.float64]
+    """Numbers, (T, M), finite, C-contiguous, in memory of their own."""
+    layout: Layout
+    """What is needed to write a forecast in the container that came in."""
+    index: pd.Index
+    """The T stamps; row numbers for an array."""
+
+
+# --- in -------------------------------------------------------------------------------------------
+
+
+def read_table(X: object, *, frequency: str | int | None = None) -> Panel:
+    """Read a wide DataFrame or a 2-D array, and check that it is regular, numeric and finite.
+
+    Parameters
+    ----------
+    X
+        Rows are time steps, columns variates, (T, M). A DataFrame has a DatetimeIndex, a
+        PeriodIndex or whole numbers as its index. It is copied once and left as it is.
+    frequency
+        Time between rows, a pandas alias such as "h" or "MS" (a whole number for an index of whole
+        numbers); None takes it from the index. One row alone needs it.
+
+    Returns
+    -------
+    The numbers with their index and layout.
+
+    Raises
+    ------
+    FrameError
+        The container, an index, a column or a cell cannot be used; the message says which, where,
+        and what helps.
+
+    Examples
+    --------
+    >>> stamps = pd.date_range("2024-01-31", periods=3, freq="ME", name="month")
+    >>> panel = read_table(pd.DataFrame({"load": [1, 2, 3]}, index=stamps))
+    >>> panel.values.shape, panel.layout.frequency
+    ((3, 1), 'ME')
+    """
+    if isinstance(X, pd.DataFrame):
+        return _read_frame(X, frequency)
+    _refuse_container(X)
+    values = _read_array(X)
+    if frequency not in (None, 1):
+        raise FrameError(
+            f"frequency {frequency!r} is needed, but {_type_name(X)} has no time stamps. Pass a "
+            f"DataFrame with its stamps as index, or leave frequency out."
+        )
+    columns = tuple(range(values.shape[1]))
+    _check_finite(values, columns, pd.RangeIndex(len(values)))
+    layout = Layout(
+        kind="array", columns=columns, columns_dtype="int64", index_kind="range", frequency=1
+    )
+    return Panel(values=values, layout=layout, index=pd.RangeIndex(len(values)))
+
+
+def check_continues(panel: Panel, layout: Layout) -> None:
+    """Check that a table has the container, columns, time zone and frequency of an earlier one.
+
+    Parameters
+    ----------
+    panel
+        The table.
+    layout
+        Of the table that the model was fit on.
+
+    Raises
+    ------
+    FrameError
+        They differ; the message names what differs.
+    """
+    given = panel.layout
+    if given.kind != layout.kind:
+        raise FrameError(
+            f"the model was fit on {_container(layout)}, but this is {_container(given)}. Pass the "
+            f"same container to fit and predict: X.to_numpy() or pd.DataFrame(X, columns=...)."
+        )
+    _check_columns(given, layout)
+    if given.index_kind != layout.index_kind:
+        raise FrameError(
+            f"the model was fit on {_INDEX_NAMES[layout.index_kind]}, but this table has "
+            f"{_INDEX_NAMES[given.index_kind]}. Pass the same kind of index to fit and predict."
+        )
+    if given.timezone != layout.timezone:
+        raise FrameError(
+            f"the model was fit on time zone {layout.timezone or 'none'}, but this table has "
+            f"{given.timezone or 'none'}. Use X.tz_localize(...) or X.tz_convert(...)."
+        )
+    if given.frequency != layout.frequency and _first_break(panel.index, layout.frequency):
+        raise FrameError(
+            f"the model was fit on rows {layout.frequency!r} apart (frequency), but the rows of "
+            f"this table are {given.frequency!r} apart. Resample the table to "
+            f"{layout.frequency!r}, or fit a model on tables like this one."
+        )
+
+
+# --- out ------------------------------------------------------------------------------------------
+
+
+def future_index(index: pd.Index, n: int, layout: Layout) -> pd.Index:
+    """Return the n stamps after the last one, with the index's name, time zone and resolution.
+
+    Parameters
+    ----------
+    index
+        A regular index, as in a `Panel`.
+    n
+        Rows to come.
+    layout
+        Of the same table.
+
+    Raises
+    ------
+    FrameError
+        The stamps leave the range that pandas can represent.
+
+    Examples
+    --------
+    >>> panel = read_table(pd.DataFrame({"load": [1, 2, 3]}, index=[10, 12, 14]))
+    >>> future_index(panel.index, 2, panel.layout).tolist()
+    [16, 18]
+    """
+    rows = len(index)
+    return _stamps(index[0], rows + n, layout.frequency)[rows:].rename(index.name)
+
+
+def past_index(last: Stamp, n: int, layout: Layout) -> pd.Index:
+    """Return the n stamps that end with `last`, as the index of the table had them.
+
+    Parameters
+    ----------
+    last
+        The last stamp, as `stamp_from_json` gives it back.
+    n
+        Rows.
+    layout
+        Of the table.
+    """
+    if isinstance(last, pd.Timestamp):
+        offset = _offset(layout.frequency)
+        wall = _on_wall_clock(last, offset)
+        index = pd.date_range(end=wall, periods=n, freq=offset, unit=last.unit)
+        return _into_zone(index, last).rename(layout.index_name)
+    step = 1 if isinstance(last, pd.Period) else cast("int", layout.frequency)
+    return _stamps(last - (n - 1) * step, n, layout.frequency).rename(layout.index_name)
+
+
+def write_forecast(
+    values: NDArray[np.float64], index: pd.Index, layout: Layout
+) -> pd.DataFrame | NDArray[np.float64]:
+    """Put a forecast into the container that the table came in.
+
+    Parameters
+    ----------
+    values
+        Forecast, (H, M), in the order of the layout's columns.
+    index
+        Its H stamps, see `future_index`.
+    layout
+        Of the table.
+
+    Returns
+    -------
+    A DataFrame with the table's columns, or an array, float64, in memory of its own.
+    """
+    own = np.array(values, dtype=np.float64, order="C")
+    if layout.kind == "array":
+        return own
+    columns = pd.Index(
+        layout.columns,
+        dtype=layout.columns_dtype,
+        name=layout.columns_name,
+        tupleize_cols=False,  # a label may be a tuple
+    )
+    return pd.DataFrame(own, index=index, columns=columns, copy=False)
+
+
+def layout_to_json(layout: Layout) -> dict[str, Any]:
+    """Return the layout as plain JSON types; a tuple in a label becomes a list."""
+    return {f.name: _lists(getattr(layout, f.name)) for f in fields(layout)}
+
+
+def layout_from_json(saved: Mapping[str, Any]) -> Layout:
+    """Return the layout that `layout_to_json` wrote.
+
+    Raises
+    ------
+    SavedModelError
+        A field is missing, unknown, or holds what no layout holds.
+    """
+    wanted = {f.name for f in fields(Layout)}
+    if not isinstance(saved, Mapping) or set(saved) != wanted:
+        raise SavedModelError(f"the saved layout {saved!r} needs exactly the fields {wanted}.")
+    layout = Layout(**{name: cast("Any", _tuples(value)) for name, value in saved.items()})
+    is_range = layout.index_kind == "range"
+    usable = (
+        layout.kind in ("frame", "array")
+        and layout.index_kind in _INDEX_NAMES
+        and isinstance(layout.columns, tuple)
+        and type(layout.frequency) is (int if is_range else str)
+    )
+    if not usable:
+        raise SavedModelError(f"the saved layout {saved!r} is damaged. Save the model again.")
+    return layout
+
+
+def stamp_to_json(stamp: object) -> str | int:
+    """Return one stamp of an index as a plain JSON type."""
+    if isinstance(stamp, pd.Period):
+        return int(stamp.ordinal)
+    return stamp.isoformat() if isinstance(stamp, pd.Timestamp) else int(cast("int", stamp))
+
+
+def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
+    """Return the stamp that `stamp_to_json` wrote; `layout` is that of its table.
+
+    Raises
+    ------
+    SavedModelError
+        It is no stamp of such a table.
+    """
+    try:
+        if layout.index_kind == "range":
+            return int(saved)
+        if layout.index_kind == "period":
+            return pd.Period(ordinal=int(saved), freq=cast("str", layout.frequency))
+        stamp = pd.Timestamp(saved).as_unit(cast("Any", layout.unit))
+        return stamp if layout.timezone is None else stamp.tz_convert(layout.timezone)
+    except (TypeError, ValueError, LookupError) as error:
+        raise SavedModelError(
+            f"the saved stamp {saved!r} does not fit its table ({error}). Save the model again."
+        ) from error
+
+
+# --- containers and cells -------------------------------------------------------------------------
+
+
+def _read_frame(frame: pd.DataFrame, frequency: str | int | None) -> Panel:
+    columns = _read_labels(frame.columns)
+    index = frame.index
+    kind = _index_kind(index)
+    if len(index) == 0:
+        raise FrameError("the table has no rows: 0 sample(s) where at least 1 is needed.")
+    _check_order(index)
+    layout = Layout(
+        kind="frame",
+        columns=columns,
+        columns_name=_plain_label(frame.columns.name, "name of the columns"),
+        columns_dtype=str(frame.columns.dtype),
+        index_kind=kind,
+        index_name=_plain_label(index.name, "name of the index"),
+        frequency=_frequency_of(index, frequency),
+        timezone=_timezone_name(index) if isinstance(index, pd.DatetimeIndex) else None,
+        unit=index.unit if isinstance(index, pd.DatetimeIndex) else None,
+    )
+    values = _read_cells(frame)
+    _check_finite(values, columns, index)
+    return Panel(values=values, layout=layout, index=index)
+
+
+def _refuse_container(X: object) -> None:
+    """Refuse what `check_array` would misread or explain badly."""
+    advice = None
+    if isinstance(X, pd.Series):
+        advice = "a Series is one column: pass X.to_frame()"
+    elif isinstance(X, Mapping) and not hasattr(X, "toarray"):  # scipy's dok_array is one
+        advice = "dicts of tables come in a later version: fit one table at a time, or pd.concat"
+    elif isinstance(X, list | tuple) and any(isinstance(each, pd.DataFrame) for each in X):
+        advice = "lists of tables come in a later version: fit one table at a time, or pd.concat"
+    elif hasattr(X, "to_pandas"):
+        advice = "pass X.to_pandas() with its time stamps as index"
+    elif isinstance(X, np.ma.MaskedArray):
+        advice = "a mask would be ignored: pass X.filled(...) or a DataFrame with the gaps filled"
+    elif isinstance(X, np.ndarray) and X.dtype.kind in "mM":
+        advice = "time stamps are no values: pass a DataFrame with them as index"
+    if advice is not None:
+        raise _CellError(
+            f"X is {_type_name(X)}, but a wide DataFrame or a 2-D array is needed; {advice}."
+        )
+
+
+def _read_array(X: object) -> NDArray[np.float64]:
+    try:
+        values = check_array(
+            X, dtype="float64", order="C", copy=True, ensure_all_finite=False, input_name="X"
+        )
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        wrong_type = isinstance(error, TypeError)
+        raise (_CellError if wrong_type else FrameError)(
+            f"X is {_type_name(X)} that cannot be read as a 2-D table of numbers: {error}"
+        ) from error
+    return cast("NDArray[np.float64]", values)
+
+
+def _read_cells(frame: pd.DataFrame) -> NDArray[np.float64]:
+    _check_dtypes(frame)
+    values = np.empty(frame.shape)
+    for position, label in enumerate(frame.columns):  # the one copy; no mixed table in between
+        column = frame.iloc[:, position]
+        try:
+            values[:, position] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise FrameError(
+                f"column {label!r} of dtype {column.dtype} cannot be read as numbers: {error}. "
+                f"Convert it with pd.to_numeric."
+            ) from error
+    return values
+
+
+def _check_dtypes(frame: pd.DataFrame) -> None:
+    dtypes = list(zip(frame.columns, frame.dtypes, strict=True))
+    sparse = [label for label, dtype in dtypes if isinstance(dtype, pd.SparseDtype)]
+    if sparse:
+        raise FrameError(
+            f"{_name_some(sparse, 'column')} sparse, but dense numbers are needed. Use "
+            f"X.sparse.to_dense()."
+        )
+    if any(types.is_complex_dtype(dtype) for _, dtype in dtypes):
+        raise FrameError("Complex data not supported: split it into real and imaginary columns.")
+    wrong = [
+        (k, d) for k, d in dtypes if not types.is_numeric_dtype(d) and not types.is_bool_dtype(d)
+    ]
+    if not wrong:
+        return
+    times = [label for label, dtype in wrong if types.is_datetime64_any_dtype(dtype)]
+    advice = "Convert with pd.to_numeric, or drop what is no series: X.select_dtypes('number')."
+    if times and len(wrong) > 1:
+        advice = (
+            "Is this a long table, with one row per series and time? Long tables come in a later "
+            f"version: X.pivot(index={times[0]!r}, columns=..., values=...) makes it wide."
+        )
+    elif times:
+        advice = f"Make the time stamps the index: X.set_index({times[0]!r})."
+    listed = ", ".join(f"{label!r} ({dtype})" for label, dtype in wrong[:5])
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    raise FrameError(f"every column must be numeric, but these are not: {listed}{more}. {advice}")
+
+
+def _check_finite(
+    values: NDArray[np.float64], columns: tuple[Hashable, ...], index: pd.Index
+) -> None:
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    missing = int(np.isnan(values).sum())
+    infinite = int(values.size - finite.sum() - missing)
+    kinds = [f"{missing} NaN"] * bool(missing) + [f"{infinite} infinity"] * bool(infinite)
+    places = []
+    for position in np.flatnonzero(~finite.all(axis=0))[:3]:
+        rows = np.flatnonzero(~finite[:, position])
+        places.append(f"{columns[position]!r} ({len(rows)}, first at {index[rows[0]]})")
+    affected = int((~finite.all(axis=0)).sum())
+    more = f" and {affected - 3} more columns" if affected > 3 else ""
+    raise FrameError(
+        f"the table contains {' and '.join(kinds)} value(s), in column {', '.join(places)}{more}; "
+        f"finite numbers are needed. Fill them (X.ffill(), X.interpolate()), or drop these rows "
+        f"or columns; missing values as such come in a later version."
+    )
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+def _read_labels(columns: pd.Index) -> tuple[Hashable, ...]:
+    if isinstance(columns, pd.MultiIndex):
+        raise FrameError(
+            f"the columns are a MultiIndex of {columns.nlevels} levels, but one label per variate "
+            f"is needed. Flatten them: X.columns = ['_'.join(map(str, c)) for c in X.columns]."
+        )
+    if len(columns) == 0:
+        raise FrameError("the table has 0 feature(s), no column, while a minimum of 1 is required.")
+    if columns.has_duplicates:
+        repeated = columns[columns.duplicated()].unique()
+        raise FrameError(
+            f"{_name_some(repeated, 'column')} there more than once, but labels must be unique. "
+            f"Rename them, or keep the first of each: X.loc[:, ~X.columns.duplicated()]."
+        )
+    return tuple(_plain_label(label, "label of a column") for label in columns)
+
+
+def _plain_label(label: Hashable, what: str) -> Hashable:
+    """Return the label as plain Python, which a saved model can hold."""
+    if isinstance(label, np.generic):
+        label = label.item()
+    if isinstance(label, tuple):
+        return tuple(_plain_label(each, what) for each in label)
+    is_name = what.startswith("name")
+    if type(label) not in (str, int, float, bool) and not (is_name and label is None):
+        raise FrameError(
+            f"the {what} is {label!r}, {_type_name(label)}, but text, a number or a tuple of them "
+            f"is needed. Use X.columns = X.columns.map(str) or X.rename_axis(...); if the labels "
+            f"are time stamps, transpose the table: X.T."
+        )
+    if label != label:
+        raise FrameError(f"the {what} is NaN. Name it with X.rename(columns=...).")
+    return label
+
+
+def _check_columns(given: Layout, fitted: Layout) -> None:
+    if given.columns == fitted.columns:
+        return
+    if given.kind == "array":
+        raise FrameError(
+            f"X has {len(given.columns)} features, but TSM2Forecaster is expecting "
+            f"{len(fitted.columns)} features as input: the columns that it was fit on."
+        )
+    missing = [label for label in fitted.columns if label not in set(given.columns)]
+    unexpected = [label for label in given.columns if label not in set(fitted.columns)]
+    reasons = [f"{_name_some(missing, 'column')} missing"] * bool(missing)
+    reasons += [f"{_name_some(unexpected, 'column')} unexpected"] * bool(unexpected)
+    if not reasons:
+        pairs = enumerate(zip(given.columns, fitted.columns, strict=True))
+        place, (got, needed) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+        reasons = [f"they are reordered: column {place} is {got!r} where {needed!r} was"]
+    raise FrameError(
+        f"the columns differ from those at fit: {'; '.join(reasons)}. Pass the same columns in the "
+        f"same order: X[list(model.layout_.columns)]."
+    )
+
+
+def _name_some(labels: Iterable[object], noun: str) -> str:
+    """Return "column 'a' is" or "columns 'a', 'b' and 7 more are"."""
+    named = [repr(label) for label in labels]
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    plural = len(named) > 1
+    return f"{noun}{'s' * plural} {', '.join(named[:5])}{more} {'are' if plural else 'is'}"
+
+
+def _container(layout: Layout) -> str:
+    return "a DataFrame" if layout.kind == "frame" else "an array"
+
+
+def _type_name(X: object) -> str:
+    module = type(X).__module__.partition(".")[0]
+    return f"a {type(X).__name__}" if module == "builtins" else f"a {module} {type(X).__name__}"
+
+
+def _lists(value: object) -> object:
+    return [_lists(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: object) -> object:
+    return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value
+
+
+# --- stamps ---------------------------------------------------------------------------------------
+
+
+def _index_kind(index: pd.Index) -> Literal["datetime", "period", "range"]:
+    if isinstance(index, pd.DatetimeIndex):
+        return "datetime"
+    if isinstance(index, pd.PeriodIndex):
+        return "period"
+    if isinstance(index, pd.MultiIndex):
+        raise FrameError(
+            f"the rows have a MultiIndex of {index.nlevels} levels {list(index.names)}; tables "
+            f"of several series come in a later version. Select one series, X.xs(...), or set "
+            f"the series side by side: X.unstack()."
+        )
+    if types.is_integer_dtype(index.dtype):
+        return "range"
+    raise FrameError(
+        f"the index is {_type_name(index)} of dtype {index.dtype}, but time stamps or whole "
+        f"numbers are needed. Dates kept as text or objects become stamps with "
+        f"X.index = pd.to_datetime(X.index). {_BY_POSITION}"
+    )
+
+
+def _check_order(index: pd.Index) -> None:
+    if index.hasnans:
+        rows = np.flatnonzero(np.asarray(index.isna()))
+        raise FrameError(
+            f"the index has {len(rows)} missing stamps (NaT), first in row {rows[0]}. Drop these "
+            f"rows: X[X.index.notna()]."
+        )
+    if index.has_duplicates:
+        repeated = index[index.duplicated()]
+        first = ", ".join(str(stamp) for stamp in repeated.unique()[:3])
+        raise FrameError(
+            f"the index has duplicated stamps: {len(repeated)} row(s) repeat an earlier one, "
+            f"first {first}. Keep one row each, X[~X.index.duplicated()], or average them, "
+            f"X.groupby(level=0).mean(). Several series below each other need X.pivot(...) first."
+        )
+    if not index.is_monotonic_increasing:
+        row = int(np.flatnonzero(np.asarray(index[1:] < index[:-1]))[0]) + 1
+        raise FrameError(
+            f"the index is unsorted: row {row} at {index[row]} follows {index[row - 1]}. "
+            f"Use X.sort_index()."
+        )
+
+
+def _frequency_of(index: pd.Index, given: str | int | None) -> str | int:
+    """Return the frequency that continues this index, given or its own; raise if none does."""
+    frequency = _own_frequency(index) if given is None else _in_index_terms(given, index)
+    broken = _first_break(index, frequency)
+    if broken is None:
+        return frequency
+    row, expected = broken
+    where = f"row {row} should be at {expected}, but is at {index[row]}"
+    if given is not None and len(index) > 1:
+        own = _followed_frequency(index)
+        if _first_break(index, own) is None:
+            raise FrameError(
+                f"frequency {given!r} (given, or that of the fit) contradicts the index, whose "
+                f"rows are {own!r} apart: {where}. Leave frequency out, or resample the table."
+            )
+    ways = "Insert the missing rows with X.reindex(...) and fill them."
+    if isinstance(index, pd.DatetimeIndex):
+        ways = (
+            f"Insert missing rows with X.asfreq({frequency!r}) and fill them; put stamps beside "
+            f"the grid on it with X.resample({frequency!r}).mean(); pass frequency= if this one "
+            f"is wrong."
+        )
+    raise FrameError(
+        f"the index is irregular: with frequency {frequency!r}, {where}. {ways} {_BY_POSITION}"
+    )
+
+
+def _in_index_terms(given: str | int, index: pd.Index) -> str | int:
+    """Return a given frequency as the index would spell it."""
+    if isinstance(given, str) != isinstance(index, pd.DatetimeIndex | pd.PeriodIndex):
+        raise FrameError(
+            f"frequency {given!r} is needed, but does not suit {_INDEX_NAMES[_index_kind(index)]}: "
+            f"time stamps are an alias such as 'h' apart, whole numbers a whole number. Give the "
+            f"table the index that suits, or leave frequency out."
+        )
+    if isinstance(index, pd.DatetimeIndex):
+        return cast("str", _offset(given).freqstr)
+    if isinstance(index, pd.PeriodIndex):
+        try:
+            return pd.PeriodIndex([], freq=cast("str", given)).freqstr
+        except ValueError as error:
+            raise FrameError(
+                f"frequency {given!r} is no alias for periods ({error}). This index has "
+                f"{index.freqstr!r}."
+            ) from error
+    return given
+
+
+def _own_frequency(index: pd.Index) -> str | int:
+    """Return the frequency that the index states, or that its rows follow."""
+    if isinstance(index, pd.DatetimeIndex) and index.freq is not None:
+        return _alias(index.freq)
+    if isinstance(index, pd.RangeIndex):
+        return abs(index.step)
+    if len(index) == 1 and not isinstance(index, pd.PeriodIndex):
+        raise FrameError(
+            f"the table has one row, at {index[0]}, which says nothing about the time to the "
+            f"next. Give more rows, or pass frequency=, for example frequency='h'."
+        )
+    return _followed_frequency(index)
+
+
+def _followed_frequency(index: pd.Index) -> str | int:
+    """Return the frequency of all rows, else of most."""
+    if isinstance(index, pd.PeriodIndex):
+        return index.freqstr
+    if not isinstance(index, pd.DatetimeIndex):
+        return max(1, int(pd.Series(np.diff(index.to_numpy())).mode()[0]))
+    middle = len(index) // 2
+    for piece in (index, index[:8], index[middle : middle + 8], index[-8:]):
+        offset = _inferred(piece)
+        if offset is not None:
+            return _alias(offset)
+    return _commonest_step(index)
+
+
+def _inferred(index: pd.DatetimeIndex) -> Any:
+    try:  # pandas 3.1 warns from infer_freq
+        return pd.DatetimeIndex(index, freq="infer").freq
+    except ValueError:  # pandas inferred what it then found not to fit, business hours for one
+        return None
+
+
+def _commonest_step(index: pd.DatetimeIndex) -> str:
+    wall = index.tz_localize(None)
+    step = pd.Series(wall[1:] - wall[:-1]).mode()[0]
+    if step > pd.Timedelta(0) and step % pd.Timedelta(days=1) == pd.Timedelta(0):
+        return f"{step.days}D"  # days on the wall clock, also when the clocks change
+    return _alias(to_offset(pd.Series(index[1:] - index[:-1]).mode()[0]))
+
+
+def _alias(offset: Any) -> str:
+    """Return the alias of an offset, if the alias says all of it."""
+    try:
+        if to_offset(offset.freqstr) == offset:
+            return cast("str", offset.freqstr)
+    except ValueError:
+        pass
+    raise FrameError(
+        f"the index has frequency {offset!r}, which no alias expresses (holidays, a DateOffset): a "
+        f"saved model could not keep it. Pass an alias that fits as frequency=. {_BY_POSITION}"
+    )
+
+
+def _offset(frequency: str | int) -> Any:
+    try:
+        offset = to_offset(cast("str", frequency))
+    except ValueError as error:
+        raise FrameError(
+            f"frequency {frequency!r} is no pandas alias ({error}). Examples: 'h', '15min', 'D', "
+            f"'B', 'W-SUN', 'MS', 'ME', 'QE'."
+        ) from error
+    if offset.n < 1:
+        raise FrameError(f"frequency {frequency!r} does not go forward; use a positive one.")
+    return offset
+
+
+def _first_break(index: pd.Index, frequency: str | int) -> tuple[int, object] | None:
+    """Return the first row that is not where the frequency puts it, and its place; None if none."""
+    expected = _stamps(index[0], len(index), frequency)
+    breaks = np.flatnonzero(np.asarray(index != expected))
+    return (int(breaks[0]), expected[breaks[0]]) if breaks.size else None
+
+
+def _stamps(first: Stamp, n: int, frequency: str | int) -> pd.Index:
+    """Return n stamps from `first` on: what regular means."""
+    try:
+        if isinstance(first, pd.Timestamp):
+            offset = _offset(frequency)
+            wall = _on_wall_clock(first, offset)
+            index = pd.date_range(wall, periods=n, freq=offset, unit=first.unit)
+            return _into_zone(index, first)
+        if isinstance(first, pd.Period):
+            return pd.period_range(first, periods=n, freq=cast("str", frequency))
+        steps = range(int(first), int(first) + n * int(frequency), int(frequency))
+        if max(abs(steps[0]), abs(steps[-1])) >= 2**63:  # RangeIndex lets some of them pass
+            raise OverflowError("beyond 64 bits")
+        return pd.RangeIndex(steps)
+    except FrameError:
+        raise
+    except (ValueError, OverflowError) as error:  # also pandas' OutOfBoundsDatetime
+        raise FrameError(
+            f"{n} rows from {first} on, {frequency!r} apart, leave what pandas can represent "
+            f"({error}). Time stamps reach further in a coarser unit: X.index.as_unit('s'). "
+            f"{_BY_POSITION}"
+        ) from error
+
+
+def _on_wall_clock(stamp: pd.Timestamp, offset: Any) -> pd.Timestamp:
+    """Drop the time zone for a calendar frequency; a fixed one counts elapsed time."""
+    is_fixed = isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
+    return stamp if is_fixed else stamp.tz_localize(None)
+
+
+def _into_zone(index: pd.DatetimeIndex, stamp: pd.Timestamp) -> pd.DatetimeIndex:
+    if stamp.tz is None or index.tz is not None:
+        return index
+    first_of_two = np.ones(len(index), dtype=bool)  # an hour that comes twice in autumn
+    return index.tz_localize(stamp.tz, ambiguous=first_of_two, nonexistent="shift_forward")
+
+
+def _timezone_name(index: pd.DatetimeIndex) -> str | None:
+    """Return a name of the time zone that pandas reads back on any machine."""
+    zone = index.tz
+    if zone is None:
+        return None
+    name = getattr(zone, "key", None) or getattr(zone, "zone", None)  # zoneinfo, pytz
+    if name is not None:
+        return str(name)
+    elapsed = zone.utcoffset(None)
+    if elapsed is not None:
+        return str(datetime.timezone(elapsed))
+    found = re.search(r"zoneinfo/(?:posix/|right/)?([\w+/-]+)", repr(zone))  # dateutil
+    if found is None:
+        raise FrameError(
+            f"the time zone {zone!r} has no name that a saved model could keep. Use a named one: "
+            f"X.tz_convert('Europe/Berlin') or X.tz_convert('UTC')."
+        )
+    return found[1]
