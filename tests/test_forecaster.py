@@ -243,11 +243,8 @@ def test_score_is_the_negative_standardised_error(
     frame: pd.DataFrame, fitted: TSM2Forecaster
 ) -> None:
     table = fitted.backtest(frame)
-    scale = (
-        table["variate"]
-        .map(dict(zip(frame.columns, fitted.scaling_.scale, strict=True)))
-        .astype(float)
-    )
+    scales = dict(zip(frame.columns, fitted.scaling_.scale, strict=True))
+    scale = table["variate"].map(scales).astype(float)
     wanted = -(((table["forecast"] - table["actual"]) / scale) ** 2).mean()
     assert fitted.score(frame) == pytest.approx(wanted)
 

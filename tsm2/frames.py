@@ -22,7 +22,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -50,6 +50,7 @@ __all__ = [
 
 Stamp: TypeAlias = pd.Timestamp | pd.Period | int
 _BY_POSITION = "To go by position instead, drop the stamps: X.reset_index(drop=True)."
+_CONTAINERS = {"frame": "a DataFrame", "array": "an array"}
 _INDEX_NAMES = {
     "datetime": "a DatetimeIndex",
     "period": "a PeriodIndex",
@@ -100,7 +101,9 @@ class Panel:
 # --- in -------------------------------------------------------------------------------------------
 
 
-def read_table(X: object, *, frequency: str | int | None = None) -> Panel:
+def read_table(
+    X: object, *, frequency: str | int | None = None, like: Layout | None = None
+) -> Panel:
     """Read a wide DataFrame or a 2-D array, and check that it is regular, numeric and finite.
 
     Parameters
@@ -111,6 +114,9 @@ def read_table(X: object, *, frequency: str | int | None = None) -> Panel:
     frequency
         Time between rows, a pandas alias such as "h" or "MS" (a whole number for an index of whole
         numbers); None takes it from the index. One row alone needs it.
+    like
+        Layout of an earlier table that this one must continue, see `check_continues`; its
+        frequency is needed. Columns are compared before their cells are read.
 
     Returns
     -------
@@ -129,21 +135,28 @@ def read_table(X: object, *, frequency: str | int | None = None) -> Panel:
     >>> panel.values.shape, panel.layout.frequency
     ((3, 1), 'ME')
     """
+    frequency = frequency if like is None else like.frequency
     if isinstance(X, pd.DataFrame):
-        return _read_frame(X, frequency)
+        return _read_frame(X, frequency, like)
     _refuse_container(X)
     values = _read_array(X)
-    if frequency not in (None, 1):
+    layout = Layout(
+        kind="array",
+        columns=tuple(range(values.shape[1])),
+        columns_dtype="int64",
+        index_kind="range",
+        frequency=1,
+    )
+    if like is not None:
+        _check_same(layout, like)
+    elif frequency not in (None, 1):
         raise FrameError(
             f"frequency {frequency!r} is needed, but {_type_name(X)} has no time stamps. Pass a "
             f"DataFrame with its stamps as index, or leave frequency out."
         )
-    columns = tuple(range(values.shape[1]))
-    _check_finite(values, columns, pd.RangeIndex(len(values)))
-    layout = Layout(
-        kind="array", columns=columns, columns_dtype="int64", index_kind="range", frequency=1
-    )
-    return Panel(values=values, layout=layout, index=pd.RangeIndex(len(values)))
+    index = pd.RangeIndex(len(values))
+    _check_finite(values, layout.columns, index)
+    return Panel(values=values, layout=layout, index=index)
 
 
 def check_continues(panel: Panel, layout: Layout) -> None:
@@ -162,22 +175,7 @@ def check_continues(panel: Panel, layout: Layout) -> None:
         They differ; the message names what differs.
     """
     given = panel.layout
-    if given.kind != layout.kind:
-        raise FrameError(
-            f"the model was fit on {_container(layout)}, but this is {_container(given)}. Pass the "
-            f"same container to fit and predict: X.to_numpy() or pd.DataFrame(X, columns=...)."
-        )
-    _check_columns(given, layout)
-    if given.index_kind != layout.index_kind:
-        raise FrameError(
-            f"the model was fit on {_INDEX_NAMES[layout.index_kind]}, but this table has "
-            f"{_INDEX_NAMES[given.index_kind]}. Pass the same kind of index to fit and predict."
-        )
-    if given.timezone != layout.timezone:
-        raise FrameError(
-            f"the model was fit on time zone {layout.timezone or 'none'}, but this table has "
-            f"{given.timezone or 'none'}. Use X.tz_localize(...) or X.tz_convert(...)."
-        )
+    _check_same(given, layout)
     if given.frequency != layout.frequency and _first_break(panel.index, layout.frequency):
         raise FrameError(
             f"the model was fit on rows {layout.frequency!r} apart (frequency), but the rows of "
@@ -316,7 +314,10 @@ def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
             return int(saved)
         if layout.index_kind == "period":
             return pd.Period(ordinal=int(saved), freq=cast("str", layout.frequency))
-        stamp = pd.Timestamp(saved).as_unit(cast("Any", layout.unit))
+        if not isinstance(saved, str):
+            raise TypeError("it is no text")
+        stamp = pd.Timestamp(datetime.datetime.min if saved == "NaT" else saved)
+        stamp = stamp.as_unit(cast("Any", layout.unit))
         return stamp if layout.timezone is None else stamp.tz_convert(layout.timezone)
     except (TypeError, ValueError, LookupError) as error:
         raise SavedModelError(
@@ -327,27 +328,37 @@ def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
 # --- containers and cells -------------------------------------------------------------------------
 
 
-def _read_frame(frame: pd.DataFrame, frequency: str | int | None) -> Panel:
-    columns = _read_labels(frame.columns)
+def _read_frame(
+    frame: pd.DataFrame, frequency: str | int | None, like: Layout | None
+) -> Panel:
+    layout = _describe(frame)
+    if like is not None:
+        _check_same(layout, like)
     index = frame.index
-    kind = _index_kind(index)
     if len(index) == 0:
         raise FrameError("the table has no rows: 0 sample(s) where at least 1 is needed.")
     _check_order(index)
-    layout = Layout(
-        kind="frame",
-        columns=columns,
-        columns_name=_plain_label(frame.columns.name, "name of the columns"),
-        columns_dtype=str(frame.columns.dtype),
-        index_kind=kind,
-        index_name=_plain_label(index.name, "name of the index"),
-        frequency=_frequency_of(index, frequency),
-        timezone=_timezone_name(index) if isinstance(index, pd.DatetimeIndex) else None,
-        unit=index.unit if isinstance(index, pd.DatetimeIndex) else None,
-    )
+    layout = replace(layout, frequency=_frequency_of(index, frequency))
     values = _read_cells(frame)
-    _check_finite(values, columns, index)
+    _check_finite(values, layout.columns, index)
     return Panel(values=values, layout=layout, index=index)
+
+
+def _describe(frame: pd.DataFrame) -> Layout:
+    """Return the layout of a frame whose frequency is still to be found."""
+    index, columns = frame.index, frame.columns
+    stamps = index if isinstance(index, pd.DatetimeIndex) else None
+    return Layout(
+        kind="frame",
+        columns=_read_labels(columns),
+        columns_name=_plain_label(columns.name, "name of the columns"),
+        columns_dtype=str(columns.dtype),
+        index_kind=_index_kind(index),
+        index_name=_plain_label(index.name, "name of the index"),
+        frequency=0,
+        timezone=None if stamps is None else _timezone_name(stamps),
+        unit=None if stamps is None else stamps.unit,
+    )
 
 
 def _refuse_container(X: object) -> None:
@@ -379,7 +390,8 @@ def _read_array(X: object) -> NDArray[np.float64]:
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         wrong_type = isinstance(error, TypeError)
         raise (_CellError if wrong_type else FrameError)(
-            f"X is {_type_name(X)} that cannot be read as a 2-D table of numbers: {error}"
+            f"X is {_type_name(X)} that cannot be read as a 2-D table of numbers: {error}\n"
+            f"Pass a DataFrame, or an array with a row per time step and a column per variate."
         ) from error
     return cast("NDArray[np.float64]", values)
 
@@ -488,7 +500,29 @@ def _plain_label(label: Hashable, what: str) -> Hashable:
     return label
 
 
+def _check_same(given: Layout, fitted: Layout) -> None:
+    """Check everything of a layout but the frequency."""
+    if given.kind != fitted.kind:
+        raise FrameError(
+            f"the model was fit on {_CONTAINERS[fitted.kind]}, but this is "
+            f"{_CONTAINERS[given.kind]}. Pass the same container to fit and predict: X.to_numpy() "
+            f"or pd.DataFrame(X, columns=...)."
+        )
+    _check_columns(given, fitted)
+    if given.index_kind != fitted.index_kind:
+        raise FrameError(
+            f"the model was fit on {_INDEX_NAMES[fitted.index_kind]}, but this table has "
+            f"{_INDEX_NAMES[given.index_kind]}. Pass the same kind of index to fit and predict."
+        )
+    if given.timezone != fitted.timezone:
+        raise FrameError(
+            f"the model was fit on time zone {fitted.timezone or 'none'}, but this table has "
+            f"{given.timezone or 'none'}. Use X.tz_localize(...) or X.tz_convert(...)."
+        )
+
+
 def _check_columns(given: Layout, fitted: Layout) -> None:
+    """Compare columns; the wording is what scikit-learn's checks look for."""
     if given.columns == fitted.columns:
         return
     if given.kind == "array":
@@ -496,18 +530,23 @@ def _check_columns(given: Layout, fitted: Layout) -> None:
             f"X has {len(given.columns)} features, but TSM2Forecaster is expecting "
             f"{len(fitted.columns)} features as input: the columns that it was fit on."
         )
-    missing = [label for label in fitted.columns if label not in set(given.columns)]
-    unexpected = [label for label in given.columns if label not in set(fitted.columns)]
-    reasons = [f"{_name_some(missing, 'column')} missing"] * bool(missing)
-    reasons += [f"{_name_some(unexpected, 'column')} unexpected"] * bool(unexpected)
-    if not reasons:
+    parts = {
+        "Feature names unseen at fit time": set(given.columns) - set(fitted.columns),
+        "Feature names seen at fit time, yet now missing": set(fitted.columns) - set(given.columns),
+    }
+    message = "The feature names should match those that were passed during fit.\n"
+    for title, labels in parts.items():
+        listed = [f"- {label}\n" for label in given.columns + fitted.columns if label in labels]
+        more = "- ...\n" if len(listed) > 5 else ""
+        message += f"{title}:\n{''.join(listed[:5])}{more}" if listed else ""
+    if not any(parts.values()):
         pairs = enumerate(zip(given.columns, fitted.columns, strict=True))
         place, (got, needed) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-        reasons = [f"they are reordered: column {place} is {got!r} where {needed!r} was"]
-    raise FrameError(
-        f"the columns differ from those at fit: {'; '.join(reasons)}. Pass the same columns in the "
-        f"same order: X[list(model.layout_.columns)]."
-    )
+        message += (
+            f"Feature names must be in the same order as they were in fit.\n"
+            f"Column {place} is {got!r} where {needed!r} was.\n"
+        )
+    raise FrameError(f"{message}Pass the same columns in the same order: X[[...]].")
 
 
 def _name_some(labels: Iterable[object], noun: str) -> str:
@@ -516,10 +555,6 @@ def _name_some(labels: Iterable[object], noun: str) -> str:
     more = f" and {len(named) - 5} more" if len(named) > 5 else ""
     plural = len(named) > 1
     return f"{noun}{'s' * plural} {', '.join(named[:5])}{more} {'are' if plural else 'is'}"
-
-
-def _container(layout: Layout) -> str:
-    return "a DataFrame" if layout.kind == "frame" else "an array"
 
 
 def _type_name(X: object) -> str:
@@ -668,7 +703,7 @@ def _commonest_step(index: pd.DatetimeIndex) -> str:
     wall = index.tz_localize(None)
     step = pd.Series(wall[1:] - wall[:-1]).mode()[0]
     if step > pd.Timedelta(0) and step % pd.Timedelta(days=1) == pd.Timedelta(0):
-        return f"{step.days}D"  # days on the wall clock, also when the clocks change
+        return _alias(to_offset(f"{step.days}D"))  # also when the clocks change in between
     return _alias(to_offset(pd.Series(index[1:] - index[:-1]).mode()[0]))
 
 

@@ -261,8 +261,10 @@ def read_gradient(call: Backward, chunk: Chunk, w: Workspace) -> None:
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
+            prefetch(row(dout, max(now - STEPS, 0)) + i)
             dy = load_lanes(row(dout, now) + i, lanes)
             if scan.gated:
+                prefetch(row(z, max(now - STEPS, 0)) + i)
                 z_t = load_lanes(row(z, now) + i, lanes)
                 dy = dy * (z_t * sigmoid(z_t))
             store(w.dy + at, dy)
