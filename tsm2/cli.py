@@ -7,6 +7,7 @@ success, 1 for a check that found a fault, 2 for a mistake in what was asked, 13
 import csv
 import platform
 import sys
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -306,7 +307,9 @@ def read_csv(path: Path, time_column: str | None) -> pd.DataFrame:
     if pd.api.types.is_integer_dtype(stamps):
         return frame.set_index(pd.Index(stamps, name=column))
     try:
-        index = pd.DatetimeIndex(pd.to_datetime(stamps), name=column)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a format that must be guessed row by row
+            index = pd.DatetimeIndex(pd.to_datetime(stamps), name=column)
     except (ValueError, TypeError) as error:
         raise FrameError(
             f"column {column!r} of {path} does not hold times ({str(error).splitlines()[0]}). Name "

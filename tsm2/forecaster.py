@@ -236,7 +236,7 @@ class TSM2Forecaster(BaseEstimator):
         max_epochs: int = 10,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
-        mixer_learning_rate: float = 3e-4,
+        mixer_learning_rate: float = 3e-3,
         weight_decay: float = 0.0,
         sam_radius: float = 0.5,
         gradient_clip: float = 1.0,

@@ -314,9 +314,9 @@ def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
             return int(saved)
         if layout.index_kind == "period":
             return pd.Period(ordinal=int(saved), freq=cast("str", layout.frequency))
-        if not isinstance(saved, str):
-            raise TypeError("it is no text")
-        stamp = pd.Timestamp(datetime.datetime.min if saved == "NaT" else saved)
+        stamp = pd.Timestamp(saved)
+        if pd.isna(stamp):
+            raise ValueError("it is no point in time")
         stamp = stamp.as_unit(cast("Any", layout.unit))
         return stamp if layout.timezone is None else stamp.tz_convert(layout.timezone)
     except (TypeError, ValueError, LookupError) as error:
@@ -328,9 +328,7 @@ def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
 # --- containers and cells -------------------------------------------------------------------------
 
 
-def _read_frame(
-    frame: pd.DataFrame, frequency: str | int | None, like: Layout | None
-) -> Panel:
+def _read_frame(frame: pd.DataFrame, frequency: str | int | None, like: Layout | None) -> Panel:
     layout = _describe(frame)
     if like is not None:
         _check_same(layout, like)
@@ -700,11 +698,19 @@ def _inferred(index: pd.DatetimeIndex) -> Any:
 
 
 def _commonest_step(index: pd.DatetimeIndex) -> str:
-    wall = index.tz_localize(None)
-    step = pd.Series(wall[1:] - wall[:-1]).mode()[0]
-    if step > pd.Timedelta(0) and step % pd.Timedelta(days=1) == pd.Timedelta(0):
-        return _alias(to_offset(f"{step.days}D"))  # also when the clocks change in between
-    return _alias(to_offset(pd.Series(index[1:] - index[:-1]).mode()[0]))
+    try:
+        wall = index.tz_localize(None)
+        step = pd.Series(wall[1:] - wall[:-1]).mode()[0]
+        if step > pd.Timedelta(0) and step % pd.Timedelta(days=1) == pd.Timedelta(0):
+            return _alias(to_offset(f"{step.days}D"))  # also when the clocks change in between
+        return _alias(to_offset(pd.Series(index[1:] - index[:-1]).mode()[0]))
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, FrameError):
+            raise
+        raise FrameError(
+            f"the stamps {index[0]} and {index[1]} are too far apart ({error}). Correct them, or "
+            f"pass frequency=."
+        ) from error
 
 
 def _alias(offset: Any) -> str:

@@ -98,7 +98,7 @@ def _describe_scan(
 ) -> numba_scan.Scan:
     states, n_tiles = B.shape[-1], parameters.shape[1] // LANES
     tiles = numba_scan.TILES
-    while tiles > 1 and walk.sequences * -(-n_tiles // tiles) < 4:
+    while tiles > 1 and walk.sequences * -(-n_tiles // tiles) < 2:
         tiles //= 2  # smaller blocks, so that there are tasks for several threads
     padded = parameters.stride(0) * parameters.itemsize
     return numba_scan.Scan(
@@ -170,7 +170,7 @@ class _SelectiveScan(torch.autograd.Function):
         dout = kernel_input(dout)
         scan = _describe_scan(walk, u, delta, B, C, z, parameters, checkpoints)
         # Few sequences: the blocks of a row go to several tasks, each with a dB and dC of its own.
-        groups = min(scan.blocks, -(-4 // max(1, walk.sequences)))
+        groups = min(scan.blocks, -(-2 // max(1, walk.sequences)))
         tasks = walk.sequences * groups
         du, ddelta = u.new_empty(u.shape), u.new_empty(u.shape)
         dz = None if z is None else u.new_empty(u.shape)

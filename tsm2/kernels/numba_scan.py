@@ -261,10 +261,8 @@ def read_gradient(call: Backward, chunk: Chunk, w: Workspace) -> None:
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
-            prefetch(row(dout, max(now - STEPS, 0)) + i)
             dy = load_lanes(row(dout, now) + i, lanes)
             if scan.gated:
-                prefetch(row(z, max(now - STEPS, 0)) + i)
                 z_t = load_lanes(row(z, now) + i, lanes)
                 dy = dy * (z_t * sigmoid(z_t))
             store(w.dy + at, dy)
@@ -372,7 +370,9 @@ def reverse_chunk(call: Backward, chunk: Chunk, w: Workspace, slot: int, n: int,
     A = load(scan.A + i)
     h = fill(0.0)
     if chunk.start > 0:
-        h = load(checkpoint(scan, chunk) + n * scan.padded + tile * VECTOR_BYTES)
+        kept = checkpoint(scan, chunk) + n * scan.padded + tile * VECTOR_BYTES
+        prefetch(kept - scan.states * scan.padded)  # for the chunk before
+        h = load(kept)
     store(w.h_path, h)
     for t in range(chunk.steps):
         vt, nt = t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n

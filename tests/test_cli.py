@@ -1,0 +1,141 @@
+"""The command line: each command does its job, and a user's mistake is one line and exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsm2 import TSM2Forecaster
+
+FAST = ["--lookback", "24", "--epochs", "1", "--device", "cpu", "--set", "features=8", "-q"]
+
+
+def tsm2(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tsm2.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        cwd=cwd,
+    )
+
+
+def refused(*arguments: object) -> str:
+    """Run what must fail by the user's fault, and return its one line."""
+    result = tsm2(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("tsm2: ")
+    assert result.stdout == ""
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table and a model that was fitted to its first 200 rows."""
+    folder = tmp_path_factory.mktemp("cli")
+    index = pd.date_range("2024-01-01", periods=240, freq="h", name="date")
+    t = np.arange(240)
+    frame = pd.DataFrame({"sun": 5 + np.sin(t * 0.26), "load": 50 + np.cos(t * 0.26)}, index)
+    frame.to_csv(folder / "data.csv")
+    frame.iloc[:200].to_csv(folder / "head.csv")
+    data, model = folder / "data.csv", folder / "model"
+    result = tsm2("fit", data, "--horizon", 6, "--rows", 200, "--out", model, *FAST)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"model: {model}\n"
+    assert "trained 1 epochs on 2 variates" in result.stderr
+    return folder
+
+
+def test_predict_writes_what_python_says(work: Path) -> None:
+    model = TSM2Forecaster.load(work / "model")
+    wanted = model.predict(horizon=9)
+    assert isinstance(wanted, pd.DataFrame)
+    out, plot = work / "forecast.csv", work / "forecast.png"
+    result = tsm2(
+        "predict", work / "model", work / "head.csv", "--horizon", 9, "--out", out, "--plot", plot
+    )
+    assert result.returncode == 0, result.stderr
+    written = pd.read_csv(out, index_col=0, parse_dates=True)
+    np.testing.assert_allclose(written, wanted)
+    assert list(written.index) == list(wanted.index)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_prints_to_standard_output(work: Path) -> None:
+    result = tsm2("predict", work / "model", work / "data.csv")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "date,sun,load"
+    assert len(result.stdout.splitlines()) == 7
+
+
+def test_backtest_measures_every_window(work: Path) -> None:
+    out = work / "backtest.csv"
+    start = "2024-01-09 08:00"  # row 200
+    result = tsm2("backtest", work / "model", work / "data.csv", "--start", start, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "35 windows" in result.stdout
+    assert all(name in result.stdout for name in ("sun", "load", "all"))
+    table = pd.read_csv(out)
+    assert len(table) == 35 * 6 * 2
+    assert table["cutoff"].iloc[0] == "2024-01-09 07:00:00"
+
+
+def test_info_explains_the_kernels() -> None:
+    result = tsm2("info")
+    assert result.returncode == 0, result.stderr
+    assert "kernels: numba" in result.stdout
+    assert "threads" in result.stdout
+
+
+def test_data_lists_and_checks(tmp_path: Path) -> None:
+    listed = tsm2("data", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert all(name in listed.stdout for name in ("ETTh1", "Weather", "Solar"))
+    missing = tsm2("data", "check", "ETTh1", "--data-dir", tmp_path)
+    assert missing.returncode == 0, missing.stderr
+    assert "missing" in missing.stdout
+    (tmp_path / "ETTh1.csv").write_text("date,OT\n2016-07-01,1\n")
+    damaged = tsm2("data", "check", "ETTh1", "--data-dir", tmp_path)
+    assert damaged.returncode == 1
+    assert "wrong size" in damaged.stdout
+
+
+def test_help_names_every_command() -> None:
+    result = tsm2("--help")
+    assert result.returncode == 0
+    for command in ("demo", "fit", "predict", "backtest", "data", "info"):
+        assert command in result.stdout
+
+
+def test_mistakes_are_one_line(work: Path, tmp_path: Path) -> None:
+    data, model, out = work / "data.csv", work / "model", tmp_path / "out"
+    fit = ("--horizon", 6, "--out", out, *FAST)
+    assert "No such file" in refused("fit", tmp_path / "none.csv", *fit)
+    (tmp_path / "empty.csv").write_text("")
+    assert "No columns" in refused("fit", tmp_path / "empty.csv", *fit)
+    (tmp_path / "words.csv").write_text("day,load\nMonday,1\nTuesday,2\n")
+    assert "does not hold times" in refused("fit", tmp_path / "words.csv", *fit)
+    assert "has no column 'when'" in refused("fit", data, "--time-column", "when", *fit)
+    assert "'dropout' parameter" in refused("fit", data, "--set", "dropout=2", *fit)
+    assert "NAME=VALUE" in refused("fit", data, "--set", "droput=0.1", *fit)
+    assert "does not exist" in refused(
+        "fit", data, "--horizon", 6, "--out", tmp_path / "no" / "model"
+    )
+    assert "needs 306" in refused("fit", data, "--horizon", 6, "--out", out, "--lookback", 300)
+    assert "tsm2: " in refused("predict", tmp_path, data)
+    assert "stride must be" in refused("backtest", model, data, "--stride", 0)
+    assert "is not a row" in refused("backtest", model, data, "--start", "2030-01-01")
+    assert "did you mean" in refused("data", "get", "ETTh11").lower()
+    assert not out.exists()
+
+
+def test_a_wrong_option_has_exit_code_2(work: Path) -> None:
+    result = tsm2("predict", work / "model", work / "data.csv", "--horizont", 3)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
