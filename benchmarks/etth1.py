@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results" / "etth1.csv"
 LOOKBACK, HORIZON, DAY = 512, 96, 24
 SETTINGS: dict[str, Any] = {
     "max_epochs": 6,
-    "mixer_learning_rate": 1e-3,
+    "mixer_learning_rate": 3e-3,
     "sam_radius": 0.5,
 }
 

@@ -7,7 +7,7 @@ Source: Gu & Dao (2023), arXiv:2312.00752, section 3.2, algorithm 2.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -125,18 +125,18 @@ def selective_scan(
     state = _state_dtype(u)
     with _without_autocast(u):
         y = kernels.selective_scan(
-            u.to(state),
-            delta.to(state),
-            A.to(state),
-            B.to(state),
-            C.to(state),
-            None if D is None else D.to(state),
-            None if z is None else z.to(state),
-            None if delta_bias is None else delta_bias.to(state),
+            _cast(u, state),
+            _cast(delta, state),
+            _cast(A, state),
+            _cast(B, state),
+            _cast(C, state),
+            _cast(D, state),
+            _cast(z, state),
+            _cast(delta_bias, state),
             scan_axes,
             reverse,
         )
-    return y.to(u.dtype)
+    return _cast(y, u.dtype)
 
 
 def causal_conv(
@@ -216,14 +216,14 @@ def causal_conv(
     state = _state_dtype(x)
     with _without_autocast(x):
         y = kernels.causal_conv(
-            x.to(state),
-            weight.to(state),
-            None if bias is None else bias.to(state),
+            _cast(x, state),
+            _cast(weight, state),
+            _cast(bias, state),
             scan_axes,
             reverse,
             activation == "silu",
         )
-    return y.to(x.dtype)
+    return _cast(y, x.dtype)
 
 
 def warm_up(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -271,7 +271,7 @@ def _check_like(
     """Raise unless a tensor fits the signal in shape, device and kind of number."""
     if tensor is None:
         return
-    if tuple(tensor.shape) != wanted:
+    if tensor.shape != wanted:
         raise _mismatch(name, tensor, wanted, signal_name, signal)
     if tensor.device != signal.device:
         raise ParameterError(
@@ -296,6 +296,14 @@ def _mismatch(
 
 def _state_dtype(signal: Tensor) -> torch.dtype:
     return torch.float64 if signal.dtype == torch.float64 else torch.float32
+
+
+@overload
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
+@overload
+def _cast(tensor: None, dtype: torch.dtype) -> None: ...
+def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _without_autocast(signal: Tensor) -> AbstractContextManager[object]:
