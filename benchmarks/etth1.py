@@ -118,10 +118,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
+    parser.add_argument(
+        "--models", nargs="+", default=["repeat last", "seasonal naive", "RLinear", "TSM2"]
+    )
     arguments = parser.parse_args()
     seeds = range(arguments.seeds)
-    runs = [("repeat last", 0), ("seasonal naive", 0)]
-    runs += [(name, seed) for name in ("RLinear", "TSM2") for seed in seeds]
+    learns = {"RLinear", "TSM2"}
+    runs = [(n, seed) for n in arguments.models for seed in (seeds if n in learns else [0])]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
         futures = [

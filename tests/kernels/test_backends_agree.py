@@ -29,8 +29,7 @@ def scan_arguments(
     return [
         normal(*lead, channels),
         normal(*lead, channels) * delta_scale,
-        rates
-        * (1 + torch.rand(channels, states, generator=generator).double().mul(64).round() / 64),
+        rates * spread,
         normal(*lead, states),
         normal(*lead, states),
         normal(channels),

@@ -53,8 +53,9 @@ class RLinear:
     ----------
     lookback, horizon
         Rows that are read and forecast.
-    max_epochs, batch_size, learning_rate, patience
-        As in `TSM2Forecaster`; Adam, mean squared error, constant learning rate.
+    max_epochs, batch_size, learning_rate
+        As in `TSM2Forecaster`; Adam, mean squared error, one-cycle schedule, the epoch with the best
+        validation loss.
     random_state
         Seed of the initial weights and of the order of the windows.
     """
@@ -64,10 +65,9 @@ class RLinear:
         lookback: int,
         horizon: int,
         *,
-        max_epochs: int = 20,
+        max_epochs: int = 10,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
-        patience: int = 3,
         random_state: int = 0,
     ) -> None:
         self.lookback = lookback
@@ -81,9 +81,9 @@ class RLinear:
             weight_decay=0.0,
             sam_radius=0.0,
             gradient_clip=float("inf"),
-            schedule="constant",
+            schedule="onecycle",
             loss="mse",
-            patience=patience,
+            patience=max_epochs,
             device="cpu",
             precision="float32",
             verbose=0,

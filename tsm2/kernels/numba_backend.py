@@ -14,12 +14,13 @@ from torch.autograd.function import once_differentiable
 
 from tsm2.errors import ParameterError
 from tsm2.kernels import numba_conv, numba_scan
-from tsm2.kernels.numba_runtime import Walk, kernel_input, n_chunks, run, walk_over
+from tsm2.kernels.numba_rows import Walk, kernel_input, walk_over
+from tsm2.kernels.numba_runtime import n_chunks, run
 from tsm2.kernels.numba_vectors import LANES
 
 __all__ = ["causal_conv", "selective_scan"]
 
-if config.DISABLE_JIT:
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("needs numba's compiler, which NUMBA_DISABLE_JIT switches off")
 
 
@@ -36,7 +37,7 @@ def selective_scan(
     reverse: bool,
 ) -> Tensor:
     """Scan; see `tsm2.kernels.selective_scan`."""
-    if A.numel() and A.detach().amax() > 0:
+    if A.numel() and A.detach().amax().item() > 0:
         raise ParameterError(f"A must hold no positive rate, got {A.max().item()}")
     walk = walk_over(tuple(u.shape[:-1]), axes, reverse)
     arguments = (walk, u, delta, A, B, C, D, z, delta_bias)
@@ -164,7 +165,9 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor | None, ...]:
         walk: Walk = ctx.walk
         u, delta, B, C, z, parameters, checkpoints = ctx.saved_tensors
         dout = kernel_input(dout)
@@ -271,7 +274,9 @@ class _CausalConv(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor | None, ...]:
         walk: Walk = ctx.walk
         x, parameters = ctx.saved_tensors
         dout = kernel_input(dout)

@@ -17,7 +17,7 @@ of dx[t] and replaces it K - 1 steps later, when the last dx that needs it is do
 
 from typing import Any, NamedTuple
 
-from tsm2.kernels.numba_runtime import Path, Rows, path, row
+from tsm2.kernels.numba_rows import Path, Rows, path, row
 from tsm2.kernels.numba_vectors import (
     LANES,
     VECTOR_BYTES,

@@ -14,7 +14,7 @@ With `dq` for the gradient of the loss by q, g[t] = dh[t] runs backwards and the
     dA = sum_t r[t] dt[t]                  dD = sum_t dy[t] u[t]         ddelta_bias = sum_t dx[t]
 
 Sizes: E channels, N states per channel; a chunk is 16 steps of time, a tile 16 channels (one
-vector), a block 4 tiles. One task walks through one sequence, a block of channels at a time.
+vector), a block 8 tiles. One task walks through one sequence, a block of channels at a time.
 Strides matter only where a chunk is copied into the workspace and out of it; in between, the
 recurrence takes one state of one tile through the chunk, with h or g in a register. The forward
 pass keeps h between chunks, and the backward pass recomputes the h in between.
@@ -26,7 +26,7 @@ Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algor
 from math import log
 from typing import Any, NamedTuple
 
-from tsm2.kernels.numba_runtime import Rows, path, row
+from tsm2.kernels.numba_rows import Rows, path, row
 from tsm2.kernels.numba_vectors import (
     LANES,
     VECTOR_BYTES,
@@ -58,9 +58,9 @@ __all__ = [
 ]
 
 STEPS = 16
-"""Time steps in a chunk. 8, 16 and 32 are equally fast; fewer keep more states."""
+"""Time steps in a chunk. 8, 16 and 32 are equally fast; the shorter, the more states are kept."""
 TILES = 8
-"""Tiles in a block, at most; rows are then read in runs of 256 bytes."""
+"""Tiles in a block, at most. 4 to 16 are equally fast, 2 a fifth slower."""
 
 TILE = STEPS * VECTOR_BYTES
 BLOCK = TILES * TILE + 9 * VECTOR_BYTES
@@ -130,30 +130,23 @@ class Workspace(NamedTuple):
     dt: int  # [tile, t]
     v: int  # [tile, t]
     y: int  # [tile, t]
-    B: int  # [t, n], floats
-    C: int  # [t, n], floats
-    h: int  # [n, tile], between chunks; in the backward pass g
     dy: int  # [tile, t]
     dv: int  # [tile, t]
     ddt: int  # [tile, t], without the part by u, in units of log(2)
-    dB: int  # [t, n], floats
-    dC: int  # [t, n], floats
     dB_lanes: int  # [t], for one n, before the sum over channels
     dC_lanes: int  # [t]
     a_path: int  # [t], for one n and tile
     h_path: int  # [t + 1]
-
-
-@inlined
-def state_row(states: int) -> int:
-    """Return the bytes of a row of B or C in the workspace, whole vectors."""
-    return (states + LANES - 1) // LANES * VECTOR_BYTES
+    h: int  # [n, tile], between chunks; in the backward pass g
+    B: int  # [t, n], floats
+    C: int  # [t, n], floats
+    dB: int  # [t, n], floats
+    dC: int  # [t, n], floats
 
 
 @inlined
 def lay_out(start: int, states: int) -> Workspace:
-    """Place everything in a worker's memory, what is used together close together."""
-    floats = state_row(states) * STEPS
+    """Place everything in a worker's memory, fixed sizes first: then offsets are constants."""
     dt = start
     v = dt + BLOCK
     y = v + BLOCK
@@ -164,17 +157,23 @@ def lay_out(start: int, states: int) -> Workspace:
     dC_lanes = dB_lanes + TILE
     a_path = dC_lanes + TILE
     h_path = a_path + TILE
-    B = h_path + TILE + VECTOR_BYTES
-    C = B + floats
-    dB = C + floats
-    dC = dB + floats
-    h = dC + floats
-    return Workspace(dt, v, y, B, C, h, dy, dv, ddt, dB, dC, dB_lanes, dC_lanes, a_path, h_path)
+    h = h_path + TILE + VECTOR_BYTES
+    B = h + states * TILES * VECTOR_BYTES
+    C = B + STEPS * state_row(states)
+    dB = C + STEPS * state_row(states)
+    dC = dB + STEPS * state_row(states)
+    return Workspace(dt, v, y, dy, dv, ddt, dB_lanes, dC_lanes, a_path, h_path, h, B, C, dB, dC)
+
+
+@inlined
+def state_row(states: int) -> int:
+    """Return the bytes of a row of B or C in the workspace, whole vectors."""
+    return (states + LANES - 1) // LANES * VECTOR_BYTES
 
 
 def workspace_bytes(states: int) -> int:
     """Return how much memory a worker needs."""
-    return lay_out(0, states).h + states * TILES * VECTOR_BYTES
+    return lay_out(0, states).dC + STEPS * state_row(states)
 
 
 # --- copying a chunk into the workspace and out of it -----------------------------------------

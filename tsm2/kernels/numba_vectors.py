@@ -26,7 +26,6 @@ from numba.extending import (
 __all__ = [
     "LANES",
     "VECTOR_BYTES",
-    "add_scalar",
     "broadcast",
     "exp2",
     "fetch_add",
@@ -36,7 +35,6 @@ __all__ = [
     "load",
     "load_lanes",
     "load_offset",
-    "load_scalar",
     "prefetch",
     "sigmoid",
     "softplus",
@@ -67,7 +65,7 @@ class _Vector(types.Type):
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: _Vector) -> None:
-        super().__init__(manager, vector, _FLOATS)
+        super().__init__(manager, vector, _FLOATS)  # type: ignore[no-untyped-call]
 
 
 _VECTOR, _ADDRESS, _SCALAR, _NOTHING = _Vector(), types.int64, types.float32, types.void
@@ -79,7 +77,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def inlined(function: _Function) -> _Function:
     """Let kernels call a function; its code takes the place of the call."""
     inline = register_jitable(forceinline=True, error_model="numpy")
-    return inline(function)  # type: ignore[no-any-return]
+    return inline(function)
 
 
 def _word(result: Any, *operands: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -209,23 +207,10 @@ def fill(build: Any, value: Any) -> Any:
     return _splat(build, build.fptrunc(value, _FLOAT), _FLOATS)
 
 
-@_word(_SCALAR, _ADDRESS)
-def load_scalar(build: Any, address: Any) -> Any:
-    """Read one float."""
-    return build.load(_pointer(build, address, _FLOAT), align=4)
-
-
 @_word(_NOTHING, _ADDRESS, _SCALAR)
 def store_scalar(build: Any, address: Any, value: Any) -> None:
     """Write one float."""
     build.store(value, _pointer(build, address, _FLOAT), align=4)
-
-
-@_word(_NOTHING, _ADDRESS, _SCALAR)
-def add_scalar(build: Any, address: Any, value: Any) -> None:
-    """Add to one float in memory."""
-    pointer = _pointer(build, address, _FLOAT)
-    build.store(build.fadd(build.load(pointer, align=4), value), pointer, align=4)
 
 
 @_word(types.int64, _ADDRESS, types.int64)
@@ -255,11 +240,11 @@ def fetch_add(build: Any, address: Any, value: Any) -> Any:
 def _register_operator(python_operator: Callable[[Any, Any], Any], instruction: str) -> None:
     """Let a Python operator between two vectors emit one LLVM instruction."""
 
-    @type_callable(python_operator)  # type: ignore[untyped-decorator]
+    @type_callable(python_operator)
     def _(context: Any) -> Callable[[Any, Any], Any]:
         return lambda x, y: _VECTOR if x is _VECTOR and y is _VECTOR else None
 
-    @lower_builtin(python_operator, _Vector, _Vector)  # type: ignore[untyped-decorator]
+    @lower_builtin(python_operator, _Vector, _Vector)  # type: ignore[no-untyped-call]
     def _(context: Any, build: Any, signature: Any, operands: Any) -> Any:
         return getattr(build, instruction)(*operands)
 

@@ -1,0 +1,111 @@
+"""Where the rows of a tensor are, in the order in which a scan visits them.
+
+A row is one token's channels, next to each other in memory. Everything about axes, strides and
+directions ends here, in two tables of byte offsets: a kernel only walks down a list of rows. So
+slices, split views, permuted and expanded tensors cost no copy, and any order of axes none either.
+"""
+
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tsm2.errors import BackendError
+from tsm2.kernels.numba_vectors import inlined, load_offset
+
+__all__ = ["Path", "Rows", "Walk", "kernel_input", "path", "row", "walk_over"]
+
+_FLOAT_BYTES = 4
+
+
+class Rows(NamedTuple):
+    """The rows of one tensor.
+
+    Row t of sequence s starts at `address + sequences[s] + steps[t]`, all in bytes;
+    `sequences` and `steps` are the addresses of tables.
+    """
+
+    address: int
+    sequences: int
+    steps: int
+
+
+class Path(NamedTuple):
+    """The rows of one sequence; `start + steps[t]` is the address of row t."""
+
+    start: int
+    steps: int
+
+
+@inlined
+def path(rows: Rows, sequence: int) -> Path:
+    """Find the rows of one sequence."""
+    return Path(rows.address + load_offset(rows.sequences, sequence), rows.steps)
+
+
+@inlined
+def row(path: Path, t: int) -> Any:
+    """Return the address of row t."""
+    return path.start + load_offset(path.steps, t)
+
+
+class Walk:
+    """The order in which the tokens of some lead axes are visited.
+
+    Parameters
+    ----------
+    lead
+        Sizes of all axes but the last.
+    axes
+        Those that a sequence runs along, the last named one fastest; the others count sequences.
+    reverse
+        From the last token to the first.
+    """
+
+    def __init__(self, lead: tuple[int, ...], axes: tuple[int, ...], reverse: bool) -> None:
+        self._lead, self._axes, self._reverse = lead, axes, reverse
+        self._batch_axes = tuple(axis for axis in range(len(lead)) if axis not in axes)
+        self.sequences = prod(lead[axis] for axis in self._batch_axes)
+        self.length = prod(lead[axis] for axis in axes)
+        self._tables: dict[tuple[int, ...], tuple[int, int, object]] = {}
+
+    def rows(self, tensor: Tensor | None) -> Rows:
+        """Describe a tensor of these lead axes; good while the tensor and this walk live."""
+        if tensor is None:
+            return Rows(0, 0, 0)
+        strides = tensor.stride()
+        if strides not in self._tables:
+            steps = self._offsets(strides, self._axes)
+            steps = np.ascontiguousarray(steps[::-1]) if self._reverse else steps
+            sequences = self._offsets(strides, self._batch_axes)
+            self._tables[strides] = sequences.ctypes.data, steps.ctypes.data, (sequences, steps)
+        sequences_at, steps_at, _ = self._tables[strides]
+        return Rows(tensor.data_ptr(), sequences_at, steps_at)
+
+    def _offsets(self, strides: tuple[int, ...], axes: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """Byte offsets of all positions along some axes, the last named axis fastest."""
+        table = np.zeros(1, np.int64)
+        for axis in axes:
+            along = _FLOAT_BYTES * strides[axis] * np.arange(self._lead[axis])
+            table = np.add.outer(table, along).ravel()
+        return table
+
+
+walk_over = lru_cache(maxsize=64)(Walk)
+"""The same walk for the same arguments, so that its tables are made once."""
+
+
+def kernel_input(tensor: Tensor) -> Tensor:
+    """Return a tensor whose memory a kernel may read: float32, on the CPU, rows unbroken."""
+    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        raise BackendError(
+            f"the numba kernels read float32 on cpu, got {tensor.dtype} on {tensor.device}"
+        )
+    if tensor.layout != torch.strided:
+        raise BackendError(f"the numba kernels read dense tensors, got {tensor.layout}")
+    tensor = tensor.resolve_neg()
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
