@@ -148,6 +148,12 @@ def test_a_daily_hour_that_the_clocks_skip_moves_forward_for_that_day() -> None:
     assert [f"{stamp:%d %H:%M}" for stamp in later] == ["31 03:00", "01 02:30"]
 
 
+def test_a_daily_hour_that_comes_twice_is_the_first_one() -> None:
+    days = pd.date_range("2024-10-25 02:30", periods=2, freq="D", tz="Europe/Berlin")
+    later = future_index(days, 2, read_table(frame_on(days)).layout)
+    assert [f"{stamp:%d %H:%M%z}" for stamp in later] == ["27 02:30+0200", "28 02:30+0100"]
+
+
 def test_two_rows_give_their_difference() -> None:
     assert read_table(frame_on(bare(hours(2)))).layout.frequency == "h"
     days = pd.date_range("2024-03-30", periods=2, freq="D", tz="Europe/Berlin")
@@ -393,6 +399,16 @@ def test_a_time_zone_without_a_name_is_refused() -> None:
 def test_an_array_has_no_frequency() -> None:
     assert "has no time stamps" in error_of(lambda: read_table(np.ones((3, 2)), frequency="h"))
     assert read_table(np.ones((3, 2)), frequency=1).layout.frequency == 1
+
+
+def test_a_column_that_does_not_convert_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise TypeError("no numbers inside")  # as arrays of other libraries may
+
+    frame = frame_on(hours())
+    monkeypatch.setattr(pd.Series, "to_numpy", fail)
+    message = error_of(lambda: read_table(frame))
+    assert "column 'a' of dtype float64 cannot be read as numbers: no numbers inside" in message
 
 
 def test_every_refusal_names_a_way_out() -> None:

@@ -702,15 +702,15 @@ def _commonest_step(index: pd.DatetimeIndex) -> str:
         wall = index.tz_localize(None)
         step = pd.Series(wall[1:] - wall[:-1]).mode()[0]
         if step > pd.Timedelta(0) and step % pd.Timedelta(days=1) == pd.Timedelta(0):
-            return _alias(to_offset(f"{step.days}D"))  # also when the clocks change in between
-        return _alias(to_offset(pd.Series(index[1:] - index[:-1]).mode()[0]))
+            offset = to_offset(f"{step.days}D")  # also when the clocks change in between
+        else:
+            offset = to_offset(pd.Series(index[1:] - index[:-1]).mode()[0])
     except (OverflowError, ValueError) as error:
-        if isinstance(error, FrameError):
-            raise
         raise FrameError(
             f"the stamps {index[0]} and {index[1]} are too far apart ({error}). Correct them, or "
             f"pass frequency=."
         ) from error
+    return _alias(offset)
 
 
 def _alias(offset: Any) -> str:
@@ -748,9 +748,9 @@ def _first_break(index: pd.Index, frequency: str | int) -> tuple[int, object] | 
 
 def _stamps(first: Stamp, n: int, frequency: str | int) -> pd.Index:
     """Return n stamps from `first` on: what regular means."""
+    offset = _offset(frequency) if isinstance(first, pd.Timestamp) else None
     try:
         if isinstance(first, pd.Timestamp):
-            offset = _offset(frequency)
             wall = _on_wall_clock(first, offset)
             index = pd.date_range(wall, periods=n, freq=offset, unit=first.unit)
             return _into_zone(index, first)
@@ -760,8 +760,6 @@ def _stamps(first: Stamp, n: int, frequency: str | int) -> pd.Index:
         if max(abs(steps[0]), abs(steps[-1])) >= 2**63:  # RangeIndex lets some of them pass
             raise OverflowError("beyond 64 bits")
         return pd.RangeIndex(steps)
-    except FrameError:
-        raise
     except (ValueError, OverflowError) as error:  # also pandas' OutOfBoundsDatetime
         raise FrameError(
             f"{n} rows from {first} on, {frequency!r} apart, leave what pandas can represent "

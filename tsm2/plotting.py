@@ -63,7 +63,9 @@ def plot_forecast(
         axes.set_title(str(column), loc="left", fontsize="medium")
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
-    grid[0].legend(loc="upper left", ncols=3, frameon=False, fontsize="small")
+    grid[0].legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize="small"
+    )
     return list(grid)
 
 

@@ -54,7 +54,7 @@ class RLinear:
     lookback, horizon
         Rows that are read and forecast.
     max_epochs, batch_size, learning_rate
-        As in `TSM2Forecaster`; Adam, mean squared error, one-cycle schedule, the epoch with the best
+        As in `TSM2Forecaster`; Adam, mean squared error, one-cycle schedule, best epoch by
         validation loss.
     random_state
         Seed of the initial weights and of the order of the windows.
@@ -65,9 +65,9 @@ class RLinear:
         lookback: int,
         horizon: int,
         *,
-        max_epochs: int = 10,
+        max_epochs: int = 20,
         batch_size: int = 32,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         random_state: int = 0,
     ) -> None:
         self.lookback = lookback

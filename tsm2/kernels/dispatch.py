@@ -159,16 +159,18 @@ def available_backends(
 @cache
 def choose_backend(device: str, dtype: torch.dtype, requested: str = "auto") -> str:
     """Return the fastest backend that fits, or exactly the requested one; never another."""
-    runnable = available_backends(device, dtype)
-    can_run = f"These can: {', '.join(runnable) or 'none'}. Pass backend='auto' to let tsm2 choose."
-    if requested == "auto" and runnable:
+    if requested == "auto" and (runnable := available_backends(device, dtype)):
         return runnable[0]
-    if requested not in _BACKENDS:
-        raise BackendError(f"no backend {requested!r} for {dtype} on {device!r}. {can_run}")
-    if requested not in runnable:
-        reason = explain_backends(device, dtype)[requested]
-        raise BackendError(f"backend {requested!r} cannot run here: it {reason}. {can_run}")
-    return requested
+    obstacle: str | None = "there is no such backend"
+    if requested in _BACKENDS:
+        obstacle = _obstacle(_BACKENDS[requested], device, dtype)
+    if obstacle is None:
+        return requested
+    can_run = ", ".join(available_backends(device, dtype)) or "none"
+    raise BackendError(
+        f"backend {requested!r} cannot run with {dtype} on {device!r}: {obstacle}. "
+        f"These can: {can_run}. Pass backend='auto' to let tsm2 choose."
+    )
 
 
 @cache

@@ -37,7 +37,7 @@ def selective_scan(
     reverse: bool,
 ) -> Tensor:
     """Scan; see `tsm2.kernels.selective_scan`."""
-    if A.numel() and A.detach().amax().item() > 0:
+    if A.numel() and A.detach().amax() > 0:
         raise ParameterError(f"A must hold no positive rate, got {A.max().item()}")
     walk = walk_over(tuple(u.shape[:-1]), axes, reverse)
     arguments = (walk, u, delta, A, B, C, D, z, delta_bias)

@@ -71,20 +71,25 @@ class Walk:
         self._batch_axes = tuple(axis for axis in range(len(lead)) if axis not in axes)
         self.sequences = prod(lead[axis] for axis in self._batch_axes)
         self.length = prod(lead[axis] for axis in axes)
-        self._tables: dict[tuple[int, ...], tuple[int, int, object]] = {}
+        self._tables: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._kept: list[npt.NDArray[np.int64]] = []  # addresses are no references
 
     def rows(self, tensor: Tensor | None) -> Rows:
         """Describe a tensor of these lead axes; good while the tensor and this walk live."""
         if tensor is None:
             return Rows(0, 0, 0)
         strides = tensor.stride()
-        if strides not in self._tables:
-            steps = self._offsets(strides, self._axes)
-            steps = np.ascontiguousarray(steps[::-1]) if self._reverse else steps
-            sequences = self._offsets(strides, self._batch_axes)
-            self._tables[strides] = sequences.ctypes.data, steps.ctypes.data, (sequences, steps)
-        sequences_at, steps_at, _ = self._tables[strides]
-        return Rows(tensor.data_ptr(), sequences_at, steps_at)
+        sequences, steps = self._tables.get(strides) or self._make_tables(strides)
+        return Rows(tensor.data_ptr(), sequences, steps)
+
+    def _make_tables(self, strides: tuple[int, ...]) -> tuple[int, int]:
+        """Make the tables for some strides and return their addresses."""
+        steps = self._offsets(strides, self._axes)
+        steps = np.ascontiguousarray(steps[::-1]) if self._reverse else steps
+        sequences = self._offsets(strides, self._batch_axes)
+        self._kept += sequences, steps
+        self._tables[strides] = sequences.ctypes.data, steps.ctypes.data
+        return self._tables[strides]
 
     def _offsets(self, strides: tuple[int, ...], axes: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """Byte offsets of all positions along some axes, the last named axis fastest."""

@@ -50,7 +50,7 @@ def selective_scan(
     delta
         Step lengths before softplus, (\*lead, E); after softplus in the time unit of `A`.
     A
-        Rates, (E, N), not positive, per time unit.
+        Rates, (E, N), per time unit, not positive.
     B
         Weights into the state, (\*lead, N).
     C
@@ -88,8 +88,9 @@ def selective_scan(
 
     Notes
     -----
-    The state is float64 if `u` is float64, else float32, and every other argument is cast to
-    the state's dtype first; autocast does not reach inside.
+    The state is float64 if `u` is float64, else float32; every argument is cast to the dtype of
+    the state first, and autocast does not reach inside. Only backend="reference" has second
+    derivatives, `torch.func` transforms, and rates above zero.
 
     References
     ----------
@@ -190,6 +191,10 @@ def causal_conv(
     -----
     KernelFallbackWarning
         "auto" found nothing faster than the reference; said once for each reason.
+
+    Notes
+    -----
+    Arguments are cast as in `selective_scan`.
 
     References
     ----------
