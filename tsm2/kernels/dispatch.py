@@ -103,7 +103,7 @@ def _obstacle(backend: Backend, device: str, dtype: torch.dtype) -> str | None:
     if device not in backend.devices:
         return f"runs on {', '.join(sorted(backend.devices))}, not on {device}"
     if dtype not in backend.dtypes:
-        return f"computes in float32, not in {str(dtype).removeprefix('torch.')}"
+        return f"does not take {str(dtype).removeprefix('torch.')}"
     return _import_obstacle(backend.module)
 
 
@@ -126,7 +126,7 @@ def explain_backends(
     Examples
     --------
     >>> explain_backends(dtype=torch.float64)
-    {'numba': 'computes in float32, not in float64', 'reference': None}
+    {'numba': 'does not take float64', 'reference': None}
     """
     kind = torch.device(device).type
     return {name: _obstacle(backend, kind, dtype) for name, backend in _BACKENDS.items()}
@@ -161,7 +161,7 @@ def choose_backend(device: str, dtype: torch.dtype, requested: str = "auto") -> 
     """Return the fastest backend that fits, or exactly the requested one; never another."""
     if requested == "auto" and (runnable := available_backends(device, dtype)):
         return runnable[0]
-    obstacle: str | None = "there is no such backend"
+    obstacle: str | None = "no backend of this name fits"
     if requested in _BACKENDS:
         obstacle = _obstacle(_BACKENDS[requested], device, dtype)
     if obstacle is None:

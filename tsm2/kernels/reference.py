@@ -83,7 +83,7 @@ def _tokens(tensor: Tensor, axes: tuple[int, ...], reverse: bool) -> tuple[Tenso
 def _untoken(tokens: list[Tensor], like: Tensor, axes: tuple[int, ...], reverse: bool) -> Tensor:
     """Put tokens back to their places: the inverse of `_tokens`."""
     if not tokens:
-        return torch.zeros_like(like, memory_format=torch.contiguous_format)
+        return like.clone(memory_format=torch.contiguous_format)  # as empty as the output
     front = torch.stack(tokens[::-1] if reverse else tokens)
     front = front.reshape(*(like.shape[axis] for axis in axes), *front.shape[1:])
     return front.movedim(tuple(range(len(axes))), axes).contiguous()

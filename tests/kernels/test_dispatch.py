@@ -1,0 +1,130 @@
+"""Which backend runs, what is said about it, and what is refused before any kernel starts."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from tsm2.errors import BackendError, ParameterError
+from tsm2.kernels import available_backends, causal_conv, explain_backends, selective_scan
+
+
+def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | variables,
+    )
+
+
+def arguments(**changes: Tensor) -> dict[str, Tensor]:
+    sizes = {"u": (2, 5, 3), "delta": (2, 5, 3), "B": (2, 5, 4), "C": (2, 5, 4)}
+    made = {name: torch.ones(size) for name, size in sizes.items()}
+    return made | {"A": -torch.ones(3, 4)} | changes
+
+
+def test_importing_the_kernels_loads_no_compiler() -> None:
+    result = run_python(
+        "import sys, tsm2.kernels\n"
+        "print([name for name in ('numba', 'triton', 'mamba_ssm') if name in sys.modules])"
+    )
+    assert result.stdout == "[]\n", result.stderr
+
+
+FALLBACK = """
+import torch, warnings
+from tsm2.kernels import available_backends, explain_backends, selective_scan
+one = torch.ones(1, 3, 1, dtype={dtype})
+for _ in range(3):
+    selective_scan(one, one, -one[0, :1], one, one)
+print(available_backends(dtype={dtype}), explain_backends(dtype={dtype})['numba'])
+"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "variables", "reason"),
+    [
+        ("torch.float32", {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT"),
+        ("torch.float64", {}, "float64"),
+    ],
+)
+def test_auto_falls_back_to_the_reference_and_says_so_once(
+    dtype: str, variables: dict[str, str], reason: str
+) -> None:
+    result = run_python(FALLBACK.format(dtype=dtype), **variables)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("KernelFallbackWarning") == 1
+    assert reason in result.stderr
+    assert result.stdout.startswith("['reference']")
+    assert reason in result.stdout
+
+
+def test_a_missing_numba_is_explained() -> None:
+    code = "import sys\nsys.modules['numba'] = None\n" + FALLBACK.format(dtype="torch.float32")
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert "numba" in result.stdout
+    assert result.stdout.startswith("['reference']")
+
+
+def test_a_named_backend_is_never_replaced() -> None:
+    double = {name: tensor.double() for name, tensor in arguments().items()}
+    with pytest.raises(BackendError, match=r"'numba' cannot run with .*float64.*reference"):
+        selective_scan(**double, backend="numba")  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match=r"'cuda'.*Pass backend='auto'"):
+        selective_scan(**arguments(), backend="cuda")  # type: ignore[arg-type]
+
+
+def test_every_backend_is_explained() -> None:
+    assert set(explain_backends()) == {"numba", "reference"}
+    assert all(explain_backends()[name] is None for name in available_backends())
+    assert explain_backends("meta")["numba"] is not None
+
+
+@pytest.mark.parametrize("name", ["delta", "A", "B", "C"])
+def test_a_wrong_shape_names_both_arguments(name: str) -> None:
+    with pytest.raises(ParameterError, match=rf"{name}.*u"):
+        selective_scan(**arguments(**{name: torch.ones(2, 7, 7)}))
+
+
+@pytest.mark.parametrize("axes", [(), (2,), (-1,), (1, 1), (0, 1, 2), (5,)])
+def test_axes_that_do_not_fit_are_refused(axes: tuple[int, ...]) -> None:
+    with pytest.raises(ParameterError, match="axes must name"):
+        selective_scan(**arguments(), axes=axes)
+    with pytest.raises(ParameterError, match="axes must name"):
+        causal_conv(torch.ones(2, 5, 3), torch.ones(3, 4), axes=axes)
+
+
+def test_other_mistakes_are_refused() -> None:
+    with pytest.raises(ParameterError, match="floating point"):
+        selective_scan(**arguments(u=torch.ones(2, 5, 3, dtype=torch.int64)))
+    with pytest.raises(ParameterError, match="activation must be"):
+        causal_conv(torch.ones(2, 5, 3), torch.ones(3, 4), activation="relu")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="weight"):
+        causal_conv(torch.ones(2, 5, 3), torch.ones(4, 4))
+
+
+def test_autocast_stays_outside() -> None:
+    wanted = selective_scan(**arguments())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = selective_scan(**arguments())
+        half = selective_scan(**arguments(u=torch.ones(2, 5, 3, dtype=torch.bfloat16)))
+    assert torch.equal(got, wanted)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), wanted, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)], ids=str)
+def test_empty_tensors_give_empty_tensors(backend: str, shape: tuple[int, ...]) -> None:
+    u = torch.ones(shape, requires_grad=True)
+    states = torch.ones(*shape[:-1], 4)
+    y = selective_scan(u, u, -torch.ones(3, 4), states, states, backend=backend)
+    assert y.shape == shape
+    y.sum().backward()  # type: ignore[no-untyped-call]
+    assert u.grad is not None
