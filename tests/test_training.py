@@ -98,7 +98,7 @@ def test_the_best_weights_come_back_and_patience_ends_the_fit() -> None:
 
 
 def test_sharpness_aware_steps_take_the_gradient_uphill() -> None:
-    """For loss w^2/2 and radius r the step's gradient is w + r sign(w)."""
+    """For loss w^2/2 and radius r the gradient is that at w + r sign(w), and the step is from w."""
 
     class Scalar(nn.Module):
         def __init__(self) -> None:
@@ -111,17 +111,20 @@ def test_sharpness_aware_steps_take_the_gradient_uphill() -> None:
         def forward(self, context: Tensor) -> Tensor:
             return self.w * torch.ones_like(context[..., :1]) / math.sqrt(2)
 
-    def clipped_share(radius: float) -> float:
+    def one_step(radius: float) -> tuple[float, float]:
         seen: list[float] = []
         network = Scalar()
         network.w.register_hook(lambda g: seen.append(g.item()))  # type: ignore[no-untyped-call]
         zero = Windows(values=torch.zeros(9, 1), lookback=8, horizon=1)
-        config = dataclasses.replace(CONFIG, max_epochs=1, sam_radius=radius)
+        config = dataclasses.replace(
+            CONFIG, max_epochs=1, sam_radius=radius, schedule="constant", gradient_clip=float("inf")
+        )
         fit_network(network, zero, None, config, seed=0)
-        return seen[-1]
+        return seen[-1], network.w.item()
 
-    assert clipped_share(0.0) == pytest.approx(2.0)
-    assert clipped_share(0.5) == pytest.approx(2.5)
+    first_adam_step = 2.0 - CONFIG.mixer_learning_rate
+    assert one_step(0.0) == pytest.approx((2.0, first_adam_step))
+    assert one_step(0.5) == pytest.approx((2.5, first_adam_step))
 
 
 def test_the_linear_path_takes_plain_steps() -> None:
