@@ -305,7 +305,7 @@ def test_parameters_that_do_not_fit_each_other_are_refused() -> None:
         TSM2Forecaster(**(SMALL | {"patch_length": 32})).fit(waves())
     with pytest.raises(ParameterError, match="zero_start=False"):
         TSM2Forecaster(**(SMALL | {"readout": "last"})).fit(waves())
-    with pytest.raises(BackendError, match="'cudnn'.*Pass backend='auto'"):
+    with pytest.raises(BackendError, match=r"'cudnn'.*Pass backend='auto'"):
         TSM2Forecaster(**(SMALL | {"backend": "cudnn"})).fit(waves())
 
 

@@ -23,7 +23,8 @@ MODULES = sorted(
 LAYERS = {  # a module may import its own layer and those of smaller number
     "errors": 0,
     "metrics": 0,
-    "frames": 1,
+    "stamps": 1,
+    "frames": 2,
     "windows": 1,
     "kernels": 1,
     "networks": 2,

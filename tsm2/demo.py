@@ -57,6 +57,7 @@ def run_demo(out: Path, *, verbose: int = 0) -> Demo:
     model = TSM2Forecaster(
         lookback=_LOOKBACK,
         horizon=_HORIZON,
+        max_epochs=20,  # the sample is small
         validation_fraction=_VALIDATION_SHARE,
         random_state=0,
         verbose=verbose,

@@ -3,6 +3,8 @@
     fit:      table -> frames -> split -> standardise -> windows -> network -> training
     predict:  history -> frames -> standardise -> network, rolled forward -> original units -> table
 
+Half of this file is the parameters: scikit-learn shows their documentation and checks their ranges.
+
 Sizes: T rows, M variates, B windows, L lookback, H horizon.
 """
 
@@ -563,9 +565,8 @@ class TSM2Forecaster(BaseEstimator):
             )
 
     def _read_history(self, X: pd.DataFrame | ArrayLike) -> frames.Panel:
-        panel = frames.read_table(X, frequency=self.layout_.frequency)
+        panel = frames.read_table(X, like=self.layout_)
         self._check_columns(X, reset=False)
-        frames.check_continues(panel, self.layout_)
         return panel
 
     def _with_stored_context(self, panel: frames.Panel) -> frames.Panel:

@@ -3,36 +3,42 @@
     read_table(X) -> Panel(values (T, M), layout, index)      rows are time steps, columns variates
     write_forecast(values (H, M), future_index(index, H, layout), layout) -> the container of X
 
-Regular means: `_stamps(first, T, frequency)` gives the index back, stamp by stamp. The same
-function writes the future, so that a forecast continues its history by construction. A calendar
-frequency ("D", "B", "MS") steps on the wall clock of the index's time zone, a fixed one ("h",
-"15min") in elapsed time.
-
 This version reads wide DataFrames and 2-D arrays. Long, MultiIndex and dict inputs will be more
 branches of `read_table` and more kinds of `Layout`; until then they are refused by name.
 
-Longer than other files, because half of it is the text of errors: every way in which a table can
-be unusable is named once, here. The sections below use one another in one direction, upwards.
+What makes rows regular is in `tsm2.stamps`. Longer than other files, because half of it is the text
+of errors: every way in which a table can be unusable is named once.
 
 Sizes: T rows of history, H rows of forecast, M variates.
 """
 
 from __future__ import annotations
 
-import datetime
-import re
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api import types
-from pandas.tseries.frequencies import to_offset
 from sklearn.utils import check_array
 
 from tsm2.errors import FrameError, SavedModelError
+from tsm2.stamps import (
+    INDEX_NAMES,
+    Stamp,
+    check_order,
+    first_break,
+    frequency_of,
+    index_kind,
+    into_zone,
+    offset_of,
+    on_wall_clock,
+    stamps_from,
+    timezone_name,
+    type_name,
+)
 
 __all__ = [
     "Layout",
@@ -48,14 +54,7 @@ __all__ = [
     "write_forecast",
 ]
 
-Stamp: TypeAlias = pd.Timestamp | pd.Period | int
-_BY_POSITION = "To go by position instead, drop the stamps: X.reset_index(drop=True)."
 _CONTAINERS = {"frame": "a DataFrame", "array": "an array"}
-_INDEX_NAMES = {
-    "datetime": "a DatetimeIndex",
-    "period": "a PeriodIndex",
-    "range": "an index of whole numbers",
-}
 
 
 class _CellError(FrameError, TypeError):
@@ -151,7 +150,7 @@ def read_table(
         _check_same(layout, like)
     elif frequency not in (None, 1):
         raise FrameError(
-            f"frequency {frequency!r} is needed, but {_type_name(X)} has no time stamps. Pass a "
+            f"frequency {frequency!r} is needed, but {type_name(X)} has no time stamps. Pass a "
             f"DataFrame with its stamps as index, or leave frequency out."
         )
     index = pd.RangeIndex(len(values))
@@ -176,7 +175,7 @@ def check_continues(panel: Panel, layout: Layout) -> None:
     """
     given = panel.layout
     _check_same(given, layout)
-    if given.frequency != layout.frequency and _first_break(panel.index, layout.frequency):
+    if given.frequency != layout.frequency and first_break(panel.index, layout.frequency):
         raise FrameError(
             f"the model was fit on rows {layout.frequency!r} apart (frequency), but the rows of "
             f"this table are {given.frequency!r} apart. Resample the table to "
@@ -211,7 +210,7 @@ def future_index(index: pd.Index, n: int, layout: Layout) -> pd.Index:
     [16, 18]
     """
     rows = len(index)
-    return _stamps(index[0], rows + n, layout.frequency)[rows:].rename(index.name)
+    return stamps_from(index[0], rows + n, layout.frequency)[rows:].rename(index.name)
 
 
 def past_index(last: Stamp, n: int, layout: Layout) -> pd.Index:
@@ -227,12 +226,12 @@ def past_index(last: Stamp, n: int, layout: Layout) -> pd.Index:
         Of the table.
     """
     if isinstance(last, pd.Timestamp):
-        offset = _offset(layout.frequency)
-        wall = _on_wall_clock(last, offset)
+        offset = offset_of(layout.frequency)
+        wall = on_wall_clock(last, offset)
         index = pd.date_range(end=wall, periods=n, freq=offset, unit=last.unit)
-        return _into_zone(index, last).rename(layout.index_name)
+        return into_zone(index, last).rename(layout.index_name)
     step = 1 if isinstance(last, pd.Period) else cast("int", layout.frequency)
-    return _stamps(last - (n - 1) * step, n, layout.frequency).rename(layout.index_name)
+    return stamps_from(last - (n - 1) * step, n, layout.frequency).rename(layout.index_name)
 
 
 def write_forecast(
@@ -285,7 +284,7 @@ def layout_from_json(saved: Mapping[str, Any]) -> Layout:
     is_range = layout.index_kind == "range"
     usable = (
         layout.kind in ("frame", "array")
-        and layout.index_kind in _INDEX_NAMES
+        and layout.index_kind in INDEX_NAMES
         and isinstance(layout.columns, tuple)
         and type(layout.frequency) is (int if is_range else str)
     )
@@ -335,8 +334,8 @@ def _read_frame(frame: pd.DataFrame, frequency: str | int | None, like: Layout |
     index = frame.index
     if len(index) == 0:
         raise FrameError("the table has no rows: 0 sample(s) where at least 1 is needed.")
-    _check_order(index)
-    layout = replace(layout, frequency=_frequency_of(index, frequency))
+    check_order(index)
+    layout = replace(layout, frequency=frequency_of(index, frequency))
     values = _read_cells(frame)
     _check_finite(values, layout.columns, index)
     return Panel(values=values, layout=layout, index=index)
@@ -351,10 +350,10 @@ def _describe(frame: pd.DataFrame) -> Layout:
         columns=_read_labels(columns),
         columns_name=_plain_label(columns.name, "name of the columns"),
         columns_dtype=str(columns.dtype),
-        index_kind=_index_kind(index),
+        index_kind=index_kind(index),
         index_name=_plain_label(index.name, "name of the index"),
         frequency=0,
-        timezone=None if stamps is None else _timezone_name(stamps),
+        timezone=None if stamps is None else timezone_name(stamps),
         unit=None if stamps is None else stamps.unit,
     )
 
@@ -376,7 +375,7 @@ def _refuse_container(X: object) -> None:
         advice = "time stamps are no values: pass a DataFrame with them as index"
     if advice is not None:
         raise _CellError(
-            f"X is {_type_name(X)}, but a wide DataFrame or a 2-D array is needed; {advice}."
+            f"X is {type_name(X)}, but a wide DataFrame or a 2-D array is needed; {advice}."
         )
 
 
@@ -388,7 +387,7 @@ def _read_array(X: object) -> NDArray[np.float64]:
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         wrong_type = isinstance(error, TypeError)
         raise (_CellError if wrong_type else FrameError)(
-            f"X is {_type_name(X)} that cannot be read as a 2-D table of numbers: {error}\n"
+            f"X is {type_name(X)} that cannot be read as a 2-D table of numbers: {error}\n"
             f"Pass a DataFrame, or an array with a row per time step and a column per variate."
         ) from error
     return cast("NDArray[np.float64]", values)
@@ -489,7 +488,7 @@ def _plain_label(label: Hashable, what: str) -> Hashable:
     is_name = what.startswith("name")
     if type(label) not in (str, int, float, bool) and not (is_name and label is None):
         raise FrameError(
-            f"the {what} is {label!r}, {_type_name(label)}, but text, a number or a tuple of them "
+            f"the {what} is {label!r}, {type_name(label)}, but text, a number or a tuple of them "
             f"is needed. Use X.columns = X.columns.map(str) or X.rename_axis(...); if the labels "
             f"are time stamps, transpose the table: X.T."
         )
@@ -509,8 +508,8 @@ def _check_same(given: Layout, fitted: Layout) -> None:
     _check_columns(given, fitted)
     if given.index_kind != fitted.index_kind:
         raise FrameError(
-            f"the model was fit on {_INDEX_NAMES[fitted.index_kind]}, but this table has "
-            f"{_INDEX_NAMES[given.index_kind]}. Pass the same kind of index to fit and predict."
+            f"the model was fit on {INDEX_NAMES[fitted.index_kind]}, but this table has "
+            f"{INDEX_NAMES[given.index_kind]}. Pass the same kind of index to fit and predict."
         )
     if given.timezone != fitted.timezone:
         raise FrameError(
@@ -555,247 +554,9 @@ def _name_some(labels: Iterable[object], noun: str) -> str:
     return f"{noun}{'s' * plural} {', '.join(named[:5])}{more} {'are' if plural else 'is'}"
 
 
-def _type_name(X: object) -> str:
-    module = type(X).__module__.partition(".")[0]
-    return f"a {type(X).__name__}" if module == "builtins" else f"a {module} {type(X).__name__}"
-
-
 def _lists(value: object) -> object:
     return [_lists(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _tuples(value: object) -> object:
     return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value
-
-
-# --- stamps ---------------------------------------------------------------------------------------
-
-
-def _index_kind(index: pd.Index) -> Literal["datetime", "period", "range"]:
-    if isinstance(index, pd.DatetimeIndex):
-        return "datetime"
-    if isinstance(index, pd.PeriodIndex):
-        return "period"
-    if isinstance(index, pd.MultiIndex):
-        raise FrameError(
-            f"the rows have a MultiIndex of {index.nlevels} levels {list(index.names)}; tables "
-            f"of several series come in a later version. Select one series, X.xs(...), or set "
-            f"the series side by side: X.unstack()."
-        )
-    if types.is_integer_dtype(index.dtype):
-        return "range"
-    raise FrameError(
-        f"the index is {_type_name(index)} of dtype {index.dtype}, but time stamps or whole "
-        f"numbers are needed. Dates kept as text or objects become stamps with "
-        f"X.index = pd.to_datetime(X.index). {_BY_POSITION}"
-    )
-
-
-def _check_order(index: pd.Index) -> None:
-    if index.hasnans:
-        rows = np.flatnonzero(np.asarray(index.isna()))
-        raise FrameError(
-            f"the index has {len(rows)} missing stamps (NaT), first in row {rows[0]}. Drop these "
-            f"rows: X[X.index.notna()]."
-        )
-    if index.has_duplicates:
-        repeated = index[index.duplicated()]
-        first = ", ".join(str(stamp) for stamp in repeated.unique()[:3])
-        raise FrameError(
-            f"the index has duplicated stamps: {len(repeated)} row(s) repeat an earlier one, "
-            f"first {first}. Keep one row each, X[~X.index.duplicated()], or average them, "
-            f"X.groupby(level=0).mean(). Several series below each other need X.pivot(...) first."
-        )
-    if not index.is_monotonic_increasing:
-        row = int(np.flatnonzero(np.asarray(index[1:] < index[:-1]))[0]) + 1
-        raise FrameError(
-            f"the index is unsorted: row {row} at {index[row]} follows {index[row - 1]}. "
-            f"Use X.sort_index()."
-        )
-
-
-def _frequency_of(index: pd.Index, given: str | int | None) -> str | int:
-    """Return the frequency that continues this index, given or its own; raise if none does."""
-    frequency = _own_frequency(index) if given is None else _in_index_terms(given, index)
-    broken = _first_break(index, frequency)
-    if broken is None:
-        return frequency
-    row, expected = broken
-    where = f"row {row} should be at {expected}, but is at {index[row]}"
-    if given is not None and len(index) > 1:
-        own = _followed_frequency(index)
-        if _first_break(index, own) is None:
-            raise FrameError(
-                f"frequency {given!r} (given, or that of the fit) contradicts the index, whose "
-                f"rows are {own!r} apart: {where}. Leave frequency out, or resample the table."
-            )
-    ways = "Insert the missing rows with X.reindex(...) and fill them."
-    if isinstance(index, pd.DatetimeIndex):
-        ways = (
-            f"Insert missing rows with X.asfreq({frequency!r}) and fill them; put stamps beside "
-            f"the grid on it with X.resample({frequency!r}).mean(); pass frequency= if this one "
-            f"is wrong."
-        )
-    raise FrameError(
-        f"the index is irregular: with frequency {frequency!r}, {where}. {ways} {_BY_POSITION}"
-    )
-
-
-def _in_index_terms(given: str | int, index: pd.Index) -> str | int:
-    """Return a given frequency as the index would spell it."""
-    if isinstance(given, str) != isinstance(index, pd.DatetimeIndex | pd.PeriodIndex):
-        raise FrameError(
-            f"frequency {given!r} is needed, but does not suit {_INDEX_NAMES[_index_kind(index)]}: "
-            f"time stamps are an alias such as 'h' apart, whole numbers a whole number. Give the "
-            f"table the index that suits, or leave frequency out."
-        )
-    if isinstance(index, pd.DatetimeIndex):
-        return cast("str", _offset(given).freqstr)
-    if isinstance(index, pd.PeriodIndex):
-        try:
-            return pd.PeriodIndex([], freq=cast("str", given)).freqstr
-        except ValueError as error:
-            raise FrameError(
-                f"frequency {given!r} is no alias for periods ({error}). This index has "
-                f"{index.freqstr!r}."
-            ) from error
-    return given
-
-
-def _own_frequency(index: pd.Index) -> str | int:
-    """Return the frequency that the index states, or that its rows follow."""
-    if isinstance(index, pd.DatetimeIndex) and index.freq is not None:
-        return _alias(index.freq)
-    if isinstance(index, pd.RangeIndex):
-        return abs(index.step)
-    if len(index) == 1 and not isinstance(index, pd.PeriodIndex):
-        raise FrameError(
-            f"the table has one row, at {index[0]}, which says nothing about the time to the "
-            f"next. Give more rows, or pass frequency=, for example frequency='h'."
-        )
-    return _followed_frequency(index)
-
-
-def _followed_frequency(index: pd.Index) -> str | int:
-    """Return the frequency of all rows, else of most."""
-    if isinstance(index, pd.PeriodIndex):
-        return index.freqstr
-    if not isinstance(index, pd.DatetimeIndex):
-        return max(1, int(pd.Series(np.diff(index.to_numpy())).mode()[0]))
-    middle = len(index) // 2
-    for piece in (index, index[:8], index[middle : middle + 8], index[-8:]):
-        offset = _inferred(piece)
-        if offset is not None:
-            return _alias(offset)
-    return _commonest_step(index)
-
-
-def _inferred(index: pd.DatetimeIndex) -> Any:
-    try:  # pandas 3.1 warns from infer_freq
-        return pd.DatetimeIndex(index, freq="infer").freq
-    except ValueError:  # pandas inferred what it then found not to fit, business hours for one
-        return None
-
-
-def _commonest_step(index: pd.DatetimeIndex) -> str:
-    try:
-        wall = index.tz_localize(None)
-        step = pd.Series(wall[1:] - wall[:-1]).mode()[0]
-        if step > pd.Timedelta(0) and step % pd.Timedelta(days=1) == pd.Timedelta(0):
-            offset = to_offset(f"{step.days}D")  # also when the clocks change in between
-        else:
-            offset = to_offset(pd.Series(index[1:] - index[:-1]).mode()[0])
-    except (OverflowError, ValueError) as error:
-        raise FrameError(
-            f"the stamps {index[0]} and {index[1]} are too far apart ({error}). Correct them, or "
-            f"pass frequency=."
-        ) from error
-    return _alias(offset)
-
-
-def _alias(offset: Any) -> str:
-    """Return the alias of an offset, if the alias says all of it."""
-    try:
-        if to_offset(offset.freqstr) == offset:
-            return cast("str", offset.freqstr)
-    except ValueError:
-        pass
-    raise FrameError(
-        f"the index has frequency {offset!r}, which no alias expresses (holidays, a DateOffset): a "
-        f"saved model could not keep it. Pass an alias that fits as frequency=. {_BY_POSITION}"
-    )
-
-
-def _offset(frequency: str | int) -> Any:
-    try:
-        offset = to_offset(cast("str", frequency))
-    except ValueError as error:
-        raise FrameError(
-            f"frequency {frequency!r} is no pandas alias ({error}). Examples: 'h', '15min', 'D', "
-            f"'B', 'W-SUN', 'MS', 'ME', 'QE'."
-        ) from error
-    if offset.n < 1:
-        raise FrameError(f"frequency {frequency!r} does not go forward; use a positive one.")
-    return offset
-
-
-def _first_break(index: pd.Index, frequency: str | int) -> tuple[int, object] | None:
-    """Return the first row that is not where the frequency puts it, and its place; None if none."""
-    expected = _stamps(index[0], len(index), frequency)
-    breaks = np.flatnonzero(np.asarray(index != expected))
-    return (int(breaks[0]), expected[breaks[0]]) if breaks.size else None
-
-
-def _stamps(first: Stamp, n: int, frequency: str | int) -> pd.Index:
-    """Return n stamps from `first` on: what regular means."""
-    offset = _offset(frequency) if isinstance(first, pd.Timestamp) else None
-    try:
-        if isinstance(first, pd.Timestamp):
-            wall = _on_wall_clock(first, offset)
-            index = pd.date_range(wall, periods=n, freq=offset, unit=first.unit)
-            return _into_zone(index, first)
-        if isinstance(first, pd.Period):
-            return pd.period_range(first, periods=n, freq=cast("str", frequency))
-        steps = range(int(first), int(first) + n * int(frequency), int(frequency))
-        if max(abs(steps[0]), abs(steps[-1])) >= 2**63:  # RangeIndex lets some of them pass
-            raise OverflowError("beyond 64 bits")
-        return pd.RangeIndex(steps)
-    except (ValueError, OverflowError) as error:  # also pandas' OutOfBoundsDatetime
-        raise FrameError(
-            f"{n} rows from {first} on, {frequency!r} apart, leave what pandas can represent "
-            f"({error}). Time stamps reach further in a coarser unit: X.index.as_unit('s'). "
-            f"{_BY_POSITION}"
-        ) from error
-
-
-def _on_wall_clock(stamp: pd.Timestamp, offset: Any) -> pd.Timestamp:
-    """Drop the time zone for a calendar frequency; a fixed one counts elapsed time."""
-    is_fixed = isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
-    return stamp if is_fixed else stamp.tz_localize(None)
-
-
-def _into_zone(index: pd.DatetimeIndex, stamp: pd.Timestamp) -> pd.DatetimeIndex:
-    if stamp.tz is None or index.tz is not None:
-        return index
-    first_of_two = np.ones(len(index), dtype=bool)  # an hour that comes twice in autumn
-    return index.tz_localize(stamp.tz, ambiguous=first_of_two, nonexistent="shift_forward")
-
-
-def _timezone_name(index: pd.DatetimeIndex) -> str | None:
-    """Return a name of the time zone that pandas reads back on any machine."""
-    zone = index.tz
-    if zone is None:
-        return None
-    name = getattr(zone, "key", None) or getattr(zone, "zone", None)  # zoneinfo, pytz
-    if name is not None:
-        return str(name)
-    elapsed = zone.utcoffset(None)
-    if elapsed is not None:
-        return str(datetime.timezone(elapsed))
-    found = re.search(r"zoneinfo/(?:posix/|right/)?([\w+/-]+)", repr(zone))  # dateutil
-    if found is None:
-        raise FrameError(
-            f"the time zone {zone!r} has no name that a saved model could keep. Use a named one: "
-            f"X.tz_convert('Europe/Berlin') or X.tz_convert('UTC')."
-        )
-    return found[1]

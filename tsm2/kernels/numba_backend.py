@@ -169,8 +169,11 @@ class _SelectiveScan(torch.autograd.Function):
         ctx: Any, dout: Tensor
     ) -> tuple[Tensor | None, ...]:
         walk: Walk = ctx.walk
-        u, delta, B, C, z, parameters, checkpoints = ctx.saved_tensors
-        dout = kernel_input(dout)
+        dout, u, delta, B, C = (kernel_input(each) for each in (dout, *ctx.saved_tensors[:4]))
+        z, parameters, checkpoints = ctx.saved_tensors[4:]
+        z = None if z is None else kernel_input(z)
+        # Hooks on saved tensors may have moved them, so nothing is left from the forward pass.
+        parameters, checkpoints = parameters.contiguous(), checkpoints.contiguous()
         scan = _describe_scan(walk, u, delta, B, C, z, parameters, checkpoints)
         # Few sequences: the blocks of a row go to several tasks, each with a dB and dC of its own.
         groups = min(scan.blocks, -(-2 // max(1, walk.sequences)))
@@ -278,8 +281,8 @@ class _CausalConv(torch.autograd.Function):
         ctx: Any, dout: Tensor
     ) -> tuple[Tensor | None, ...]:
         walk: Walk = ctx.walk
-        x, parameters = ctx.saved_tensors
-        dout = kernel_input(dout)
+        dout, x = kernel_input(dout), kernel_input(ctx.saved_tensors[0])
+        parameters = ctx.saved_tensors[1].contiguous()
         conv = _describe_conv(walk, ctx.silu, x, parameters)
         tasks = walk.sequences * conv.blocks
         dx = x.new_empty(x.shape)
