@@ -23,6 +23,12 @@ def test_links_to_files_lead_somewhere() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
+def test_no_formatter_broke_a_snippet_marker(page: Path) -> None:
+    """A broken marker is shown as text, and the strict build does not notice."""
+    assert not re.search(r"--8\s+<|<\s+--\"", page.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("command", re.findall(r"^make (\w+)", README, re.MULTILINE))
 def test_its_commands_are_in_the_makefile(command: str) -> None:
     assert f"\n{command}:" in (ROOT / "Makefile").read_text(encoding="utf-8")

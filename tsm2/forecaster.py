@@ -128,7 +128,7 @@ class TSM2Forecaster(BaseEstimator):
     Attributes
     ----------
     network_
-        The trained network, on the CPU.
+        The trained network.
     history_
         Losses of every epoch, on standardised values.
     n_iter_
@@ -608,7 +608,8 @@ class TSM2Forecaster(BaseEstimator):
             "feature_names": list(getattr(self, "feature_names_in_", [])),
             "history": self.history_.to_dict("list"),
         }
-        tensors = {f"network.{name}": each for name, each in self.network_.state_dict().items()}
+        weights = self.network_.state_dict().items()
+        tensors = {f"network.{name}": weight.cpu() for name, weight in weights}
         arrays = {
             "center": self.scaling_.center,
             "scale": self.scaling_.scale,

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def arguments(**changes: Tensor) -> dict[str, Tensor]:
+def arguments(**changes: Tensor) -> dict[str, Any]:
     sizes = {"u": (2, 5, 3), "delta": (2, 5, 3), "B": (2, 5, 4), "C": (2, 5, 4)}
-    made = {name: torch.ones(size) for name, size in sizes.items()}
+    made: dict[str, Any] = {name: torch.ones(size) for name, size in sizes.items()}
     return made | {"A": -torch.ones(3, 4)} | changes
 
 
@@ -75,9 +76,9 @@ def test_a_missing_numba_is_explained() -> None:
 def test_a_named_backend_is_never_replaced() -> None:
     double = {name: tensor.double() for name, tensor in arguments().items()}
     with pytest.raises(BackendError, match=r"'numba' cannot run with .*float64.*reference"):
-        selective_scan(**double, backend="numba")  # type: ignore[arg-type]
+        selective_scan(**double, backend="numba")
     with pytest.raises(BackendError, match=r"'cuda'.*Pass backend='auto'"):
-        selective_scan(**arguments(), backend="cuda")  # type: ignore[arg-type]
+        selective_scan(**arguments(), backend="cuda")
 
 
 def test_every_backend_is_explained() -> None:
@@ -107,24 +108,3 @@ def test_other_mistakes_are_refused() -> None:
         causal_conv(torch.ones(2, 5, 3), torch.ones(3, 4), activation="relu")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="weight"):
         causal_conv(torch.ones(2, 5, 3), torch.ones(4, 4))
-
-
-def test_autocast_stays_outside() -> None:
-    wanted = selective_scan(**arguments())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = selective_scan(**arguments())
-        half = selective_scan(**arguments(u=torch.ones(2, 5, 3, dtype=torch.bfloat16)))
-    assert torch.equal(got, wanted)
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), wanted, rtol=1e-2, atol=1e-2)
-
-
-@pytest.mark.parametrize("backend", available_backends())
-@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)], ids=str)
-def test_empty_tensors_give_empty_tensors(backend: str, shape: tuple[int, ...]) -> None:
-    u = torch.ones(shape, requires_grad=True)
-    states = torch.ones(*shape[:-1], 4)
-    y = selective_scan(u, u, -torch.ones(3, 4), states, states, backend=backend)
-    assert y.shape == shape
-    y.sum().backward()  # type: ignore[no-untyped-call]
-    assert u.grad is not None

@@ -13,7 +13,7 @@ from kernel_cases import (
 )
 
 from tsm2.errors import ParameterError
-from tsm2.kernels import available_backends, causal_conv, selective_scan
+from tsm2.kernels import available_backends, selective_scan
 
 every_backend = pytest.mark.parametrize("backend", available_backends("cpu", torch.float32))
 both_directions = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -59,7 +59,8 @@ def test_expanded_and_transposed_arguments(backend: str) -> None:
 
 def test_views_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    views = {n: out_of_a_wider_buffer(v) for n, v in scan_arguments((2, 5, 4)).items()}
+    arguments = scan_arguments((2, 5, 4))
+    views: Arguments = {name: out_of_a_wider_buffer(arguments[name]) for name in arguments}
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("copied")
@@ -184,7 +185,7 @@ def test_numba_has_no_second_derivative() -> None:
     out = selective_scan(**arguments, backend="numba")
     (first,) = torch.autograd.grad(out.square().sum(), u, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
-        first.sum().backward()  # type: ignore[no-untyped-call]
+        first.sum().backward()
 
 
 def test_numba_refuses_growing_states() -> None:

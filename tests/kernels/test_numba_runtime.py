@@ -68,7 +68,7 @@ def test_kernels_are_kept_on_disk_until_a_word_of_theirs_changes(tmp_path: Path)
 def test_kernels_run_where_nothing_can_be_kept(
     monkeypatch: pytest.MonkeyPatch, obstacle: str
 ) -> None:
-    njit = numba_runtime.njit
+    from numba import njit
 
     class FullDisk:
         def compile(self, signature: Any) -> None:

@@ -34,11 +34,9 @@ def selective_scan(
 ) -> Tensor:
     r"""Run the input-dependent linear recurrence along one or two axes.
 
-    .. math::
-
-        d_t &= \operatorname{softplus}(\delta_t + \delta_{bias}) \\
-        h_t &= \exp(d_t A)\, h_{t-1} + d_t B_t u_t \\
-        y_t &= (C_t h_t + D u_t) \operatorname{silu}(z_t)
+        d[t] = softplus(delta[t] + delta_bias)
+        h[t] = exp(d[t] A) h[t-1] + d[t] B[t] u[t]
+        y[t] = (C[t] h[t] + D u[t]) * silu(z[t])
 
     Tensors are read where they lie: slices of a wider projection, permuted lead axes and
     expanded axes cost no copy as long as the last axis has stride 1.
@@ -152,9 +150,7 @@ def causal_conv(
 ) -> Tensor:
     r"""Convolve every channel with its own window of the current and earlier tokens.
 
-    .. math::
-
-        y_t = \operatorname{silu}\Bigl(\text{bias} + \sum_{k=0}^{K-1} w_{K-1-k}\, x_{t-k}\Bigr)
+        y[t] = silu(bias + sum over k of weight[K-1-k] x[t-k])        k = 0 .. K-1
 
     Tokens before the first count as zero. Tensors are read where they lie, as in
     `selective_scan`.
