@@ -127,6 +127,11 @@ def test_mistakes_are_one_line(work: Path, tmp_path: Path) -> None:
     assert "does not exist" in refused(
         "fit", data, "--horizon", 6, "--out", tmp_path / "no" / "model"
     )
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep me")
+    notes = refused("fit", data, "--horizon", 6, "--out", tmp_path / "notes", *FAST)
+    assert "not overwritten" in notes
+    assert (tmp_path / "notes" / "mine.txt").exists()
     assert "needs 306" in refused("fit", data, "--horizon", 6, "--out", out, "--lookback", 300)
     assert "tsm2: " in refused("predict", tmp_path, data)
     assert "stride must be" in refused("backtest", model, data, "--stride", 0)

@@ -265,6 +265,16 @@ def test_a_loaded_model_forecasts_the_same(
     loaded.fit(frame)
 
 
+def test_parameters_that_were_edited_do_not_fit_the_weights(
+    fitted: TSM2Forecaster, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"features": 8', '"features": 16'))
+    with pytest.raises(SavedModelError, match="embedding"):
+        TSM2Forecaster.load(tmp_path / "model")
+
+
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SavedModelError):
         TSM2Forecaster.load(tmp_path)

@@ -376,7 +376,7 @@ def save_in_a_process_stopped_at(folder: Path, nth: int, way: str) -> bool:
 
 
 def stopper(nth: int, way: str) -> Any:
-    disk = {"_write_model", "_replace_file", "_remove_unused", "_check_replaceable"}
+    disk = {"_write_model", "_replace_file", "_remove_unused", "check_replaceable"}
     lines = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:

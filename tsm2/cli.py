@@ -5,6 +5,7 @@ success, 1 for a check that found a fault, 2 for a mistake in what was asked, 13
 """
 
 import csv
+import os
 import platform
 import sys
 import warnings
@@ -108,9 +109,11 @@ def fit(
 ) -> None:
     """Train a forecaster on a CSV file and save it to a folder."""
     from tsm2.forecaster import TSM2Forecaster
+    from tsm2.saving import check_replaceable
 
     frame = read_csv(data, time_column)
     _require_writable(out)
+    check_replaceable(out)
     model = TSM2Forecaster(lookback, horizon, device=device, random_state=seed, verbose=not quiet)  # type: ignore[arg-type]
     chosen = dict(_parse_setting(model, each) for each in settings or [])
     if epochs is not None:
@@ -334,6 +337,8 @@ def _require_writable(out: Path) -> None:
     parent = out.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"cannot write {out}: the folder {parent} does not exist. Make it first.")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"cannot write {out}: the folder {parent} is not writable.")
 
 
 def _parse_label(text: str, index: pd.Index) -> object:

@@ -648,8 +648,10 @@ class TSM2Forecaster(BaseEstimator):
         model.scaling_ = Scaling(center=center, scale=scale)
         model.context_ = context
         network = TSM2Network(model._network_config(len(center)))
-        prefix = "network."
-        network.load_state_dict({name.removeprefix(prefix): each for name, each in tensors.items()})
+        weights = {name.removeprefix("network."): weight for name, weight in tensors.items()}
+        own = network.state_dict().items()
+        saving.check_tensors(weights, {name: tuple(weight.shape) for name, weight in own})
+        network.load_state_dict(weights)
         model.network_ = network.eval()
         model.layout_ = frames.layout_from_json(config["layout"])
         model.context_index_ = frames.past_index(

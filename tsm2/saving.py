@@ -40,7 +40,7 @@ from torch import Tensor
 from tsm2 import __version__
 from tsm2.errors import OutputError, SavedModelError
 
-__all__ = ["FORMAT_VERSION", "check_tensors", "load_folder", "save_folder"]
+__all__ = ["FORMAT_VERSION", "check_replaceable", "check_tensors", "load_folder", "save_folder"]
 
 FORMAT_VERSION = 1
 """Version of the folder's format; a reader refuses newer ones."""
@@ -116,7 +116,7 @@ def save_folder(
     )
     folder = Path(path)
     try:
-        _check_replaceable(folder)
+        check_replaceable(folder)
         _write_model(folder, name, weights, text)
     except OutputError:
         raise
@@ -171,7 +171,14 @@ def _replace_file(file: Path, data: bytes) -> None:
             os.close(descriptor)
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Check that a model may be written to a folder: nothing is there yet, or a tsm2 model.
+
+    Raises
+    ------
+    OutputError
+        Something else is there, which would be overwritten.
+    """
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
@@ -317,11 +324,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         if file.stat().st_size > _MOST_CONFIG_BYTES:
-            raise SavedModelError(f"{file} is larger than any config of tsm2. Check the path.")
+            raise ValueError("it is larger than any config of tsm2")
         saved = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, SavedModelError):
-            raise
         raise SavedModelError(f"{file} cannot be read: {error}. {_AGAIN}") from error
     if not isinstance(saved, dict) or saved.get("format") != _MARK:
         raise SavedModelError(

@@ -59,6 +59,15 @@ def test_reverse_is_flip_scan_flip() -> None:
     torch.testing.assert_close(got, wanted, rtol=1e-13, atol=1e-15)
 
 
+def test_negative_axes_count_from_the_end() -> None:
+    scan, conv = scan_arguments((2, 3, 4)), conv_arguments((2, 3, 4))
+    for negative, positive in [((-2,), (2,)), ((-3, -2), (1, 2)), ((-4,), (0,))]:
+        for operation, arguments in ((selective_scan, scan), (causal_conv, conv)):
+            got = operation(**arguments, axes=negative, backend="reference")
+            wanted = operation(**arguments, axes=positive, backend="reference")
+            torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 def test_conv_is_pytorchs_padded_conv1d(reverse: bool) -> None:
     arguments = doubled(conv_arguments((2, 9), features=5, taps=4))

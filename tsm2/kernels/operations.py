@@ -6,7 +6,6 @@ Source: Gu & Dao (2023), arXiv:2312.00752, section 3.2, algorithm 2.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, overload
 
 import torch
@@ -86,9 +85,9 @@ def selective_scan(
 
     Notes
     -----
-    The state is float64 if `u` is float64, else float32; every argument is cast to the dtype of
-    the state first, and autocast does not reach inside. Only backend="reference" has second
-    derivatives, `torch.func` transforms, and rates above zero.
+    The state is float64 if `u` is float64, else float32, also under autocast; every argument is
+    cast to the dtype of the state first. Only backend="reference" has second derivatives,
+    `torch.func` transforms, and rates above zero.
 
     References
     ----------
@@ -122,19 +121,18 @@ def selective_scan(
 
     kernels = load_backend(u.device.type, u.dtype, backend)
     state = _state_dtype(u)
-    with _without_autocast(u):
-        y = kernels.selective_scan(
-            _cast(u, state),
-            _cast(delta, state),
-            _cast(A, state),
-            _cast(B, state),
-            _cast(C, state),
-            _cast(D, state),
-            _cast(z, state),
-            _cast(delta_bias, state),
-            scan_axes,
-            reverse,
-        )
+    y = kernels.selective_scan(
+        _cast(u, state),
+        _cast(delta, state),
+        _cast(A, state),
+        _cast(B, state),
+        _cast(C, state),
+        _cast(D, state),
+        _cast(z, state),
+        _cast(delta_bias, state),
+        scan_axes,
+        reverse,
+    )
     return _cast(y, u.dtype)
 
 
@@ -215,15 +213,14 @@ def causal_conv(
 
     kernels = load_backend(x.device.type, x.dtype, backend)
     state = _state_dtype(x)
-    with _without_autocast(x):
-        y = kernels.causal_conv(
-            _cast(x, state),
-            _cast(weight, state),
-            _cast(bias, state),
-            scan_axes,
-            reverse,
-            activation == "silu",
-        )
+    y = kernels.causal_conv(
+        _cast(x, state),
+        _cast(weight, state),
+        _cast(bias, state),
+        scan_axes,
+        reverse,
+        activation == "silu",
+    )
     return _cast(y, x.dtype)
 
 
@@ -305,11 +302,3 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
 def _cast(tensor: None, dtype: torch.dtype) -> None: ...
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
-
-
-def _without_autocast(signal: Tensor) -> AbstractContextManager[object]:
-    """Keep autocast out: half precision in the state loses the recurrence."""
-    kind = signal.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
