@@ -5,6 +5,7 @@ success, 1 for a check that found a fault, 2 for a mistake in what was asked, 13
 """
 
 import csv
+import logging
 import os
 import platform
 import sys
@@ -53,6 +54,8 @@ DataHome = Annotated[
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    logging.basicConfig(format="tsm2: %(message)s")
+    logging.getLogger("tsm2").setLevel(logging.INFO)  # such as: kernels are being compiled
     try:
         app()
     except TSM2Error as error:
