@@ -6,6 +6,7 @@
 Every candidate runs in one process, in turn, round after round; medians of the rounds are printed,
 with one thread in CPU time, else in wall time. Ratios are the result: the machine may be shared.
 Nothing is timed before the backend has agreed with the reference in float64, values and gradients.
+glibc is told to keep freed memory: else whoever happens to be given back pages pays for all.
 `--prototypes` names a folder with the modules numba_scan_final and numba_conv to compare with.
 """
 
@@ -19,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ SIZES: list[Size] = [  # batch, channels, length, states
 ]
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 VARIATES = (7, 21, 62, 321, 862)
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 REFERENCE_LIMIT = 8_000_000  # state updates; beyond, the reference only costs time
 
 
@@ -187,6 +188,8 @@ def print_growth(rounds: int) -> None:
 
 
 def print_memory(prototypes: Path | None) -> None:
+    if not Path("/proc/self/clear_refs").exists():
+        return
     print("\nscan: growth of the peak resident memory in forward and backward, MiB")
     for size in [(32, 128, 96, 16), (224, 64, 96, 16), (32, 256, 512, 16)]:
         line = f"  {size!s:20}"
@@ -194,7 +197,10 @@ def print_memory(prototypes: Path | None) -> None:
             command = [sys.executable, __file__, "--peak", candidate, *map(str, size)]
             command += ["--threads", str(torch.get_num_threads())]
             command += ["--prototypes", str(prototypes)] if prototypes else []
-            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            environment = {k: v for k, v in os.environ.items() if k not in KEEP_MEMORY}
+            output = subprocess.run(
+                command, capture_output=True, text=True, check=True, env=environment
+            ).stdout
             line += f"   {candidate} {float(output):7.0f}"
         print(line, flush=True)
 
@@ -208,9 +214,16 @@ def peak(candidate: str, size: Size, prototypes: Path | None) -> float:
     step(kernel, arguments_of("scan", (1, 16, 20, 2)))
     leaves = [argument.requires_grad_() for argument in arguments_of("scan", size)]
     upstream = torch.randn(leaves[0].shape)
-    before = getrusage(RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     torch.autograd.grad(kernel(*leaves), leaves, upstream)
-    return (getrusage(RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> float:
+    """Read a field of the process's memory, in MiB."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in status if line.startswith(field))
 
 
 def machine() -> str:
@@ -237,6 +250,8 @@ def main() -> None:
         batch, channels, length, states = map(int, numbers)
         print(peak(candidate, (batch, channels, length, states), options.prototypes))
         return
+    if not KEEP_MEMORY.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
     if "numba" not in available_backends("cpu"):
         sys.exit("the numba backend cannot run here: see `tsm2 info`")
     warm_up()

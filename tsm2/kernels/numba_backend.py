@@ -295,11 +295,6 @@ class _CausalConv(torch.autograd.Function):
             work=2 * x.numel(),
             workspace_bytes=0,
         )
-        *dweight, dbias = sums.sum(0)[:, : conv.channels]
-        return (
-            None,
-            None,
-            dx,
-            torch.stack(dweight[::-1], -1),
-            dbias if ctx.needs_input_grad[4] else None,
-        )
+        dW = sums.sum(0)[:, : conv.channels]
+        dbias = dW[-1] if ctx.needs_input_grad[4] else None
+        return None, None, dx, dW[:-1].flip(0).t().contiguous(), dbias

@@ -157,11 +157,12 @@ def run(
     kernel = _compiled(body)
     chunks = n_chunks(tasks)
     workers = max(1, min(torch.get_num_threads(), work // _WORK_PER_THREAD, chunks))
-    counter = np.zeros(1, np.int64)
     stride = -(-workspace_bytes // VECTOR_BYTES) * VECTOR_BYTES
-    workspace = np.empty(workers * stride + VECTOR_BYTES, np.uint8)
-    start = -(-workspace.ctypes.data // VECTOR_BYTES) * VECTOR_BYTES
-    shared = _Work(counter.ctypes.data, tasks, chunks, start, stride)
+    memory = np.empty((workers * stride + 2 * VECTOR_BYTES) // 8, np.int64)
+    memory[0] = 0  # the counter; behind it, from a multiple of a vector on, the workspaces
+    counter = memory.ctypes.data
+    workspace = (counter // VECTOR_BYTES + 1) * VECTOR_BYTES
+    shared = _Work(counter, tasks, chunks, workspace, stride)
 
     helpers = [
         _pool(os.getpid()).submit(kernel, call, shared, worker) for worker in range(1, workers)
