@@ -23,6 +23,7 @@ docs: .venv/made
 	$(BIN)/mkdocs build --strict
 
 bench: .venv/made
+	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/etth1.py
 

@@ -3,8 +3,8 @@
     python benchmarks/kernels.py --threads 1
     python benchmarks/kernels.py --threads 2 --prototypes path/to/prototypes
 
-Every candidate runs in one process, in turn, round after round; medians of the rounds are printed,
-with one thread in CPU time, else in wall time. Ratios are the result: the machine may be shared.
+All candidates run in one process, in every round once and in another order; medians of the rounds
+are printed, with one thread in CPU time, else in wall time. Ratios are the result: the machine may be shared.
 Nothing is timed before the backend has agreed with the reference in float64, values and gradients.
 glibc is told to keep freed memory: else whoever happens to be given back pages pays for all.
 `--prototypes` names a folder with the modules numba_scan_final and numba_conv to compare with.
@@ -14,6 +14,7 @@ import argparse
 import importlib
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def refuse_if_wrong(kernel: Kernel, name: str, size: Size) -> None:
 
 
 def medians(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of each task, all of them in turn in every round."""
+    """Return the median milliseconds of each task, all of them run in every round."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     repeats, seconds = {}, {name: list[float]() for name in tasks}
     for name, task in tasks.items():
@@ -104,8 +105,10 @@ def medians(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
         start = time.perf_counter()
         task()
         repeats[name] = max(1, int(0.02 / (time.perf_counter() - start)))
+    shuffled = random.Random(0)
     for _ in range(rounds):
-        for name, task in tasks.items():
+        for name in shuffled.sample(list(tasks), len(tasks)):  # nobody always follows the slowest
+            task = tasks[name]
             start = clock()
             for _ in range(repeats[name]):
                 task()
