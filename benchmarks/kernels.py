@@ -4,7 +4,8 @@
     python benchmarks/kernels.py --threads 2 --prototypes path/to/prototypes
 
 All candidates run in one process, in every round once and in another order; medians of the rounds
-are printed, with one thread in CPU time, else in wall time. Ratios are the result: the machine may be shared.
+are printed, with one thread in CPU time, else in wall time. Ratios are the result: the machine may
+be shared.
 Nothing is timed before the backend has agreed with the reference in float64, values and gradients.
 glibc is told to keep freed memory: else whoever happens to be given back pages pays for all.
 `--prototypes` names a folder with the modules numba_scan_final and numba_conv to compare with.
