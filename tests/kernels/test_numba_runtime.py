@@ -136,12 +136,8 @@ def test_python_threads_may_scan_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     "tensor",
-    [
-        torch.zeros(2, 3, dtype=torch.float64),
-        torch.zeros(2, 3, device="meta"),
-        torch.zeros(2, 3).to_sparse(),
-    ],
-    ids=["dtype", "device", "layout"],
+    [torch.zeros(2, 3, device="meta"), torch.zeros(2, 3).to_sparse()],
+    ids=["device", "layout"],
 )
 def test_memory_that_a_kernel_cannot_read_is_refused(tensor: Tensor) -> None:
     with pytest.raises(BackendError, match="the numba kernels read"):

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tsm2.networks.mixers import AxisLinear, AxisMLP, DirectedScan, SelectiveMixer
+from tsm2.networks.mixers import (
+    AxisLinear,
+    AxisMLP,
+    DirectedScan,
+    SelectiveMixer,
+    _LowRankLinear,
+)
 
 
 def seeded_mixer(**settings: object) -> SelectiveMixer:
@@ -56,9 +62,9 @@ def mamba_block(x: Tensor, weights: dict[str, Tensor], states: int) -> Tensor:
 def test_one_causal_scan_is_the_mamba_block() -> None:
     mixer = seeded_mixer(orders=((1,),))
     scan = mixer.scans[0]
-    state = scan.state_dict()
+    state, gate = scan.state_dict(), mixer.get_parameter("project_gate.weight")
     weights = {
-        "in_proj.weight": mixer.project_in.weight,
+        "in_proj.weight": torch.cat((mixer.project_in.weight, gate)),
         "conv1d.weight": state["conv_weight"][:, None],
         "conv1d.bias": state["conv_bias"],
         "x_proj.weight": state["select.weight"],
@@ -115,7 +121,7 @@ def test_tied_directions_commute_with_a_flip() -> None:
 def test_scans_are_summed_before_the_gate(norm: str | None) -> None:
     mixer = seeded_mixer(orders=((1, 2), (2, 1)), directions="both", norm=norm)
     x = tokens(2, 3, 4, 8)
-    value, gate = mixer.project_in(x).chunk(2, dim=-1)
+    value, gate = mixer.project_in(x), mixer.get_submodule("project_gate")(x)
     total = sum(scan(value, x, None) for scan in mixer.scans)
     if mixer.norm is not None:
         total = mixer.norm(total)
@@ -132,3 +138,18 @@ def test_fixed_mixers_mix_only_their_axis(mixer_class: type[AxisLinear | AxisMLP
     moved = (mixer(changed) - mixer(x)).abs() > 0
     assert moved[:, :, 2, 5].all()
     assert int(moved.sum()) == 2 * 3
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_step_projection_has_the_gradients_of_a_linear_map(autocast: bool) -> None:
+    x, weight, upstream = tokens(2, 3, 5, 6), tokens(7, 4), tokens(2, 3, 5, 7)
+    results = []
+    for linear in (_LowRankLinear.apply, functional.linear):
+        leaves = [(each.float() if autocast else each).requires_grad_() for each in (x, weight)]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            out = linear(leaves[0][..., 1:5], leaves[1])
+        gradients = torch.autograd.grad(out, leaves, upstream.to(out.dtype))
+        results.append((out, *gradients))
+    for got, wanted in zip(*results, strict=True):
+        assert got.dtype == wanted.dtype
+        torch.testing.assert_close(got, wanted)

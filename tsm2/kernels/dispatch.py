@@ -1,14 +1,17 @@
 """Which backend runs: a table, a pure choice, a late import.
 
-"auto" takes the first backend of the table that can run; a backend that was named is never
+"auto" takes the first fused backend of the table that can run; a backend that was named is never
 replaced by another. A backend's module says that it cannot run here by raising ImportError,
 in words, when it is imported.
 """
 
+import itertools
+import sys
 import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from traceback import walk_stack
 from typing import Protocol, cast
 
 import torch
@@ -17,21 +20,24 @@ from torch import Tensor
 from tsm2.errors import BackendError
 
 __all__ = [
+    "DifferentiableKernels",
+    "FusedKernels",
     "KernelFallbackWarning",
-    "Kernels",
     "available_backends",
     "choose_backend",
     "explain_backends",
-    "load_backend",
+    "is_fused",
+    "load_differentiable",
+    "load_fused",
 ]
 
 
 class KernelFallbackWarning(UserWarning):
-    """backend="auto" had to take the slow reference; the message says why."""
+    """backend="auto" had to take slow kernels; the message says why."""
 
 
-class Kernels(Protocol):
-    """What a backend's module provides.
+class DifferentiableKernels(Protocol):
+    """What a backend's module provides that is made of operations which autograd knows.
 
     Arguments arrive checked: one device, one floating dtype, axes counted from the front.
     """
@@ -65,6 +71,79 @@ class Kernels(Protocol):
         ...
 
 
+class FusedKernels(Protocol):
+    """What a backend's module provides that computes gradients itself; `fused` does the rest.
+
+    Arguments arrive checked: one device, any floating dtypes, axes counted from the front.
+    Outputs are new and contiguous, in the dtype of the signal; gradients are so too, each in the
+    shape and dtype of its argument, and None for None.
+    """
+
+    def scan_forward(
+        self,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        delta_bias: Tensor | None,
+        axes: tuple[int, ...],
+        reverse: bool,
+        keep_states: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output and, if asked, the states that the backward pass starts from.
+
+        These are h before tokens 16, 32, ... of each walk, (sequences, chunks - 1, N, E), the
+        sequences in row-major order of the batch axes; else an empty tensor, (0,).
+        """
+        ...
+
+    def scan_backward(
+        self,
+        dout: Tensor,
+        states: Tensor,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        delta_bias: Tensor | None,
+        axes: tuple[int, ...],
+        reverse: bool,
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of u, delta, A, B, C, D, z and delta_bias."""
+        ...
+
+    def conv_forward(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        axes: tuple[int, ...],
+        reverse: bool,
+        silu: bool,
+    ) -> Tensor:
+        """Convolve."""
+        ...
+
+    def conv_backward(
+        self,
+        dout: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        axes: tuple[int, ...],
+        reverse: bool,
+        silu: bool,
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, weight and bias."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backend:
     """One way to run the kernels: where its code is and what it accepts."""
@@ -72,18 +151,32 @@ class Backend:
     module: str
     devices: frozenset[str]
     dtypes: frozenset[torch.dtype]
+    fused: bool
+    """Whether it provides `FusedKernels`; "auto" takes no other."""
 
 
+_EVERYWHERE = frozenset({"cpu", "cuda", "mps", "xpu"})
 _SINGLE = frozenset({torch.float32, torch.bfloat16, torch.float16})
+_ALL = _SINGLE | {torch.float64}
 
 _BACKENDS = {  # fastest first
     "numba": Backend(
-        module="tsm2.kernels.numba_backend", devices=frozenset({"cpu"}), dtypes=_SINGLE
+        module="tsm2.kernels.numba_backend",
+        devices=frozenset({"cpu"}),
+        dtypes=_SINGLE,
+        fused=True,
+    ),
+    "torch": Backend(
+        module="tsm2.kernels.torch_backend", devices=_EVERYWHERE, dtypes=_ALL, fused=True
+    ),
+    "mamba_ssm": Backend(
+        module="tsm2.kernels.mamba_ssm_backend",
+        devices=frozenset({"cuda"}),
+        dtypes=_SINGLE,
+        fused=False,
     ),
     "reference": Backend(
-        module="tsm2.kernels.reference",
-        devices=frozenset({"cpu", "cuda", "mps", "xpu"}),
-        dtypes=_SINGLE | {torch.float64},
+        module="tsm2.kernels.reference", devices=_EVERYWHERE, dtypes=_ALL, fused=False
     ),
 }
 
@@ -125,8 +218,8 @@ def explain_backends(
 
     Examples
     --------
-    >>> explain_backends(dtype=torch.float64)
-    {'numba': 'does not take float64', 'reference': None}
+    >>> explain_backends(dtype=torch.float64)  # doctest: +ELLIPSIS
+    {'numba': 'does not take float64', ..., 'torch': None, ..., 'reference': None}
     """
     kind = torch.device(device).type
     return {name: _obstacle(backend, kind, dtype) for name, backend in _BACKENDS.items()}
@@ -151,43 +244,72 @@ def available_backends(
     Examples
     --------
     >>> available_backends(dtype=torch.float64)
-    ['reference']
+    ['torch', 'reference']
     """
     return [name for name, obstacle in explain_backends(device, dtype).items() if not obstacle]
 
 
 @cache
 def choose_backend(device: str, dtype: torch.dtype, requested: str = "auto") -> str:
-    """Return the fastest backend that fits, or exactly the requested one; never another."""
-    if requested == "auto" and (runnable := available_backends(device, dtype)):
-        return runnable[0]
+    """Return the fastest fused backend that fits, or exactly the requested one; never another."""
+    runnable = available_backends(device, dtype)
     obstacle: str | None = "no backend of this name fits"
-    if requested in _BACKENDS:
+    if requested == "auto":
+        for name in runnable:
+            if is_fused(name):
+                return name
+    elif requested in _BACKENDS:
         obstacle = _obstacle(_BACKENDS[requested], device, dtype)
-    if obstacle is None:
-        return requested
-    can_run = ", ".join(available_backends(device, dtype)) or "none"
+        if obstacle is None:
+            return requested
     raise BackendError(
         f"backend {requested!r} cannot run with {dtype} on {device!r}: {obstacle}. "
-        f"These can: {can_run}. Pass backend='auto' to let tsm2 choose."
+        f"These can: {', '.join(runnable) or 'none'}. Pass backend='auto' to let tsm2 choose."
     )
+
+
+def is_fused(requested: str) -> bool:
+    """Whether `load_fused` is the one to ask for this backend, "auto" and unknown names too."""
+    return requested not in _BACKENDS or _BACKENDS[requested].fused
+
+
+def load_differentiable(device: str, dtype: torch.dtype, requested: str) -> DifferentiableKernels:
+    """Import a backend that was named and is not fused, or what can be exported if one is."""
+    if is_fused(requested):
+        return cast(DifferentiableKernels, import_module("tsm2.kernels.exportable"))
+    name = choose_backend(device, dtype, requested)
+    return cast(DifferentiableKernels, import_module(_BACKENDS[name].module))
+
+
+def load_fused(device: str, dtype: torch.dtype, requested: str) -> FusedKernels:
+    """Import the chosen backend, and warn if "auto" could not take one made for the device."""
+    name = choose_backend(device, dtype, requested)
+    if requested == "auto" and name == "torch":
+        _announce_fallback(device, dtype)
+    return cast(FusedKernels, import_module(_BACKENDS[name].module))
 
 
 @cache
-def _announce_fallback(reasons: str) -> None:
-    """Say once for each set of reasons that the slow reference runs."""
-    warnings.warn(
-        f"backend='auto' takes the slow reference kernels ({reasons}). "
-        f"Pass backend='reference' if that is what you want.",
-        KernelFallbackWarning,
-        stacklevel=4,  # the caller of selective_scan or causal_conv
+def _announce_fallback(device: str, dtype: torch.dtype) -> None:
+    """Say once what keeps the device's own kernels from running; nothing if it has none."""
+    reasons = [
+        f"{name}: {obstacle}"
+        for name, obstacle in explain_backends(device, dtype).items()
+        if obstacle and device in _BACKENDS[name].devices and is_fused(name)
+    ]
+    if reasons:
+        warnings.warn(
+            f"backend='auto' takes the slower 'torch' kernels ({'; '.join(reasons)}). "
+            f"Pass backend='torch' if that is what you want.",
+            KernelFallbackWarning,
+            stacklevel=_level_of_the_caller(),
+        )
+
+
+def _level_of_the_caller() -> int:
+    """Count the frames from the function that asks to whoever called the kernels."""
+    frames = itertools.takewhile(
+        lambda frame: frame.f_globals["__name__"].startswith(("tsm2.kernels.", "torch.")),
+        (frame for frame, _ in walk_stack(sys._getframe(1))),
     )
-
-
-def load_backend(device: str, dtype: torch.dtype, requested: str) -> Kernels:
-    """Import the chosen backend, and warn if "auto" found nothing but the reference."""
-    name = choose_backend(device, dtype, requested)
-    if requested == "auto" and name == "reference":
-        others = explain_backends(device, dtype).items()
-        _announce_fallback("; ".join(f"{other}: {why}" for other, why in others if why))
-    return cast(Kernels, import_module(_BACKENDS[name].module))
+    return 1 + sum(1 for _ in frames)

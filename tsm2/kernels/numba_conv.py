@@ -1,13 +1,13 @@
 """The causal depthwise convolution on the CPU, forward and backward.
 
-    p[t] = bias + sum_k W[k] x[t-k]        out[t] = silu(p[t])  or  p[t]
+    p[t] = bias + sum_k W[K-1-k] x[t-k]    out[t] = silu(p[t])  or  p[t]
 
 With `dq` for the gradient of the loss by q:
 
     dp[t] = dout[t] silu'(p[t])  or  dout[t]
-    dx[t] = sum_k W[k] dp[t+k]             dW[k] = sum_t dp[t] x[t-k]      dbias = sum_t dp[t]
+    dx[t] = sum_k W[K-1-k] dp[t+k]         dW[K-1-k] = sum_t dp[t] x[t-k]  dbias = sum_t dp[t]
 
-W[k] is the weight of the token k places back; outside of the sequence x and dp are zero.
+W[K-1-k] is the weight of the token k places back; outside of the sequence x and dp are zero.
 Sizes: E channels, K taps; a tile is 16 channels (one vector), a block 16 tiles. One task walks
 through one sequence, a block of channels at a time. The backward pass writes dp[t] to the place
 of dx[t] and replaces it K - 1 steps later, when the last dx that needs it is done.
@@ -96,7 +96,7 @@ def convolve(conv: Conv, taps: int, x: Path, tile: Tile, t: int) -> Any:
     for k in range(taps):
         if k <= t:
             x_k = load_lanes(row(x, t - k) + tile.left, tile.lanes)
-            p = fma(load(conv.W + k * conv.padded + tile.left), x_k, p)
+            p = fma(load(conv.W + (taps - 1 - k) * conv.padded + tile.left), x_k, p)
     return p
 
 
@@ -169,7 +169,7 @@ def write_dp(
     for k in range(taps):
         if k <= t:
             x_k = load_lanes(row(x, t - k) + tile.left, tile.lanes)
-            dW_k = dW + k * conv.padded + tile.left
+            dW_k = dW + (taps - 1 - k) * conv.padded + tile.left
             store(dW_k, fma(dp, x_k, load(dW_k)))
     dbias = dW + taps * conv.padded + tile.left
     store(dbias, load(dbias) + dp)
@@ -182,5 +182,5 @@ def replace_by_dx(conv: Conv, taps: int, dx: Path, tile: Tile, t: int) -> None:
     for k in range(taps):
         if t + k < conv.length:
             dp = load_lanes(row(dx, t + k) + tile.left, tile.lanes)
-            dx_t = fma(load(conv.W + k * conv.padded + tile.left), dp, dx_t)
+            dx_t = fma(load(conv.W + (taps - 1 - k) * conv.padded + tile.left), dp, dx_t)
     store_lanes(row(dx, t) + tile.left, dx_t, tile.lanes)

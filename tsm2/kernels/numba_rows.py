@@ -106,11 +106,11 @@ walk_over = lru_cache(maxsize=64)(Walk)
 
 def kernel_input(tensor: Tensor) -> Tensor:
     """Return a tensor whose memory a kernel may read: float32, on the CPU, rows unbroken."""
-    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-        raise BackendError(
-            f"the numba kernels read float32 on cpu, got {tensor.dtype} on {tensor.device}"
-        )
+    if tensor.device.type != "cpu":
+        raise BackendError(f"the numba kernels read memory of the cpu, got {tensor.device}")
     if tensor.layout != torch.strided:
         raise BackendError(f"the numba kernels read dense tensors, got {tensor.layout}")
+    if tensor.dtype is not torch.float32:
+        tensor = tensor.float()
     tensor = tensor.resolve_neg()
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()

@@ -79,7 +79,7 @@ class Scan(NamedTuple):
     A: int  # A log2(e), so that a = 2^(dt A), (N, padded)
     D: int  # (padded,)
     delta_bias: int  # (padded,)
-    checkpoints: int  # h after every chunk but the last, (sequences, chunks - 1, N, padded); or 0
+    kept: int  # h before every chunk but the first, (sequences, chunks - 1, N, E); or 0
     gated: int
     length: int
     states: int
@@ -202,10 +202,10 @@ def chunk_of(scan: Scan, sequence: int, block: int, start: int) -> Chunk:
 
 
 @inlined
-def checkpoint(scan: Scan, chunk: Chunk) -> int:
-    """Return where h before a chunk is kept, for its first state and tile."""
+def kept_state(scan: Scan, chunk: Chunk, n: int) -> int:
+    """Return where h before a chunk is kept, for one state and the first tile."""
     number = chunk.sequence * ((scan.length - 1) // STEPS) + chunk.start // STEPS - 1
-    return scan.checkpoints + number * scan.states * scan.padded + chunk.left
+    return scan.kept + (number * scan.states + n) * 4 * scan.channels + chunk.left
 
 
 @inlined
@@ -319,14 +319,15 @@ def forward(call: Forward, workspace: int, slot: int, task: int) -> None:
     for start in range(0, scan.length, STEPS):
         chunk = chunk_of(scan, task // scan.blocks, task % scan.blocks, start)
         read(scan, chunk, w, STEPS)
-        keep = scan.checkpoints != 0 and start > 0
+        keep = scan.kept != 0 and start > 0
         for n in range(scan.states):
             for tile in range(chunk.tiles):
                 A = load(scan.A + n * scan.padded + chunk.left + tile * VECTOR_BYTES)
                 h_at = w.h + (n * TILES + tile) * VECTOR_BYTES
                 h = load(h_at)
                 if keep:
-                    store(checkpoint(scan, chunk) + n * scan.padded + tile * VECTOR_BYTES, h)
+                    kept = kept_state(scan, chunk, n) + tile * VECTOR_BYTES
+                    store_lanes(kept, h, chunk.lanes - tile * LANES)
                 for t in range(chunk.steps):
                     at, nt = tile * TILE + t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
                     a = exp2(load(w.dt + at) * A)
@@ -369,9 +370,9 @@ def reverse_chunk(call: Backward, chunk: Chunk, w: Workspace, slot: int, n: int,
     A = load(scan.A + i)
     h = fill(0.0)
     if chunk.start > 0:
-        kept = checkpoint(scan, chunk) + n * scan.padded + tile * VECTOR_BYTES
-        prefetch(kept - scan.states * scan.padded)  # for the chunk before
-        h = load(kept)
+        kept = kept_state(scan, chunk, n) + tile * VECTOR_BYTES
+        prefetch(kept - scan.states * 4 * scan.channels)  # for the chunk before
+        h = load_lanes(kept, chunk.lanes - tile * LANES)
     store(w.h_path, h)
     for t in range(chunk.steps):
         vt, nt = t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n

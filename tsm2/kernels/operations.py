@@ -6,13 +6,14 @@ Source: Gu & Dao (2023), arXiv:2312.00752, section 3.2, algorithm 2.
 """
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tsm2.errors import ParameterError
-from tsm2.kernels.dispatch import load_backend
+from tsm2.kernels import fused
+from tsm2.kernels.dispatch import is_fused, load_differentiable
 
 __all__ = ["causal_conv", "selective_scan", "warm_up"]
 
@@ -81,13 +82,15 @@ def selective_scan(
     Warns
     -----
     KernelFallbackWarning
-        "auto" found nothing faster than the reference; said once for each reason.
+        "auto" could not take the kernels made for this device; said once.
 
     Notes
     -----
-    The state is float64 if `u` is float64, else float32, also under autocast; every argument is
-    cast to the dtype of the state first. Only backend="reference" has second derivatives,
-    `torch.func` transforms, and rates above zero.
+    The state is float64 if `u` is float64, else float32, also under autocast, and everything is
+    computed in the dtype of the state. Only backend="reference" has second derivatives,
+    `torch.func` transforms, and rates above zero. Under torch.compile the fused backends are
+    operators of `torch.library` and break no graph; torch.export and ONNX get operators that they
+    know, and lead axes of any size.
 
     References
     ----------
@@ -119,21 +122,25 @@ def selective_scan(
         _check_like("u", u, name, tensor, wanted)
     _check_like("u", u, "A", A, (channels, states))
 
-    kernels = load_backend(u.device.type, u.dtype, backend)
+    if is_fused(backend) and not torch.compiler.is_exporting():
+        return fused.selective_scan(
+            u, delta, A, B, C, D, z, delta_bias, scan_axes, reverse, backend
+        )
+    kernels = load_differentiable(u.device.type, u.dtype, backend)
     state = _state_dtype(u)
     y = kernels.selective_scan(
-        _cast(u, state),
-        _cast(delta, state),
-        _cast(A, state),
-        _cast(B, state),
-        _cast(C, state),
-        _cast(D, state),
-        _cast(z, state),
-        _cast(delta_bias, state),
+        u.to(state),
+        delta.to(state),
+        A.to(state),
+        B.to(state),
+        C.to(state),
+        None if D is None else D.to(state),
+        None if z is None else z.to(state),
+        None if delta_bias is None else delta_bias.to(state),
         scan_axes,
         reverse,
     )
-    return _cast(y, u.dtype)
+    return y.to(u.dtype)
 
 
 def causal_conv(
@@ -184,11 +191,11 @@ def causal_conv(
     Warns
     -----
     KernelFallbackWarning
-        "auto" found nothing faster than the reference; said once for each reason.
+        "auto" could not take the kernels made for this device; said once.
 
     Notes
     -----
-    Arguments are cast as in `selective_scan`.
+    Computed in the dtype of the state, as in `selective_scan`.
 
     References
     ----------
@@ -211,17 +218,14 @@ def causal_conv(
     if activation not in ("silu", None):
         raise ParameterError(f"activation must be 'silu' or None, got {activation!r}")
 
-    kernels = load_backend(x.device.type, x.dtype, backend)
+    silu = activation == "silu"
+    if is_fused(backend) and not torch.compiler.is_exporting():
+        return fused.causal_conv(x, weight, bias, scan_axes, reverse, silu, backend)
+    kernels = load_differentiable(x.device.type, x.dtype, backend)
     state = _state_dtype(x)
-    y = kernels.causal_conv(
-        _cast(x, state),
-        _cast(weight, state),
-        _cast(bias, state),
-        scan_axes,
-        reverse,
-        activation == "silu",
-    )
-    return _cast(y, x.dtype)
+    bias = None if bias is None else bias.to(state)
+    y = kernels.causal_conv(x.to(state), weight.to(state), bias, scan_axes, reverse, silu)
+    return y.to(x.dtype)
 
 
 def warm_up(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -294,11 +298,3 @@ def _mismatch(
 
 def _state_dtype(signal: Tensor) -> torch.dtype:
     return torch.float64 if signal.dtype == torch.float64 else torch.float32
-
-
-@overload
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
-@overload
-def _cast(tensor: None, dtype: torch.dtype) -> None: ...
-def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)

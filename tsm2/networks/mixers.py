@@ -14,7 +14,7 @@ and initial values that they leave open are Mamba's: Gu & Dao (2023), arXiv:2312
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,31 @@ Directions = Literal["forward", "both"]
 
 _STEP_RANGE = (1e-3, 1e-1)
 """Step lengths at the start of training, in tokens (Mamba)."""
+
+
+class _LowRankLinear(torch.autograd.Function):
+    """A linear map of few features to many, whose gradients are wide matrix products.
+
+    The products that autograd would take have as many columns as there are input features. With
+    two of them these are five to eight times slower than their transposes are.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return functional.linear(x, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        x, weight = (saved.to(dout.dtype) for saved in ctx.saved_tensors)  # autocast mixes them
+        rows = dout.flatten(0, -2)  # (tokens, out)
+        dx = (weight.t() @ rows.t()).t().reshape(x.shape)
+        return dx, (x.flatten(0, -2).t() @ rows).t()
 
 
 class DirectedScan(nn.Module):
@@ -111,7 +136,7 @@ class DirectedScan(nn.Module):
         )
         selected = self.select(convolved if self.selection == "convolved" else source)
         rank, B, C = selected.split(self.sizes, dim=-1)
-        delta = functional.linear(rank, self.step.weight)  # (*lead, E)
+        delta: Tensor = _LowRankLinear.apply(rank, self.step.weight)  # type: ignore[no-untyped-call]
         return selective_scan(
             convolved,
             delta,
@@ -179,7 +204,8 @@ class SelectiveMixer(nn.Module):
     ) -> None:
         super().__init__()
         inner = expand * features
-        self.project_in = nn.Linear(features, 2 * inner if gate else inner, bias=False)
+        self.project_in = nn.Linear(features, inner, bias=False)
+        self.project_gate = nn.Linear(features, inner, bias=False) if gate else None
         self.scans = nn.ModuleList(
             DirectedScan(
                 features,
@@ -194,15 +220,13 @@ class SelectiveMixer(nn.Module):
             for order in orders
             for reverse in ((False, True) if directions == "both" else (False,))
         )
-        self.gate = gate
         self.norm = nn.LayerNorm(inner) if norm == "layer" else None
         self.project_out = nn.Linear(inner, features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mixed tokens, (*lead, F), for tokens `x` of that shape."""
-        value, gate = (
-            self.project_in(x).chunk(2, dim=-1) if self.gate else (self.project_in(x), None)
-        )
+        value = self.project_in(x)  # (*lead, E)
+        gate = None if self.project_gate is None else self.project_gate(x)
         fused = gate if self.norm is None else None  # a norm stands between the sum and the gate
         scanned = [scan(value, x, fused) for scan in self.scans]
         total = torch.stack(scanned).sum(0) if len(scanned) > 2 else sum(scanned[1:], scanned[0])

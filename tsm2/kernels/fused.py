@@ -1,0 +1,321 @@
+"""What stands between the fused kernels and torch: autograd, torch.compile, autocast.
+
+A fused backend computes outputs and gradients and knows nothing else of torch. Eager code runs it
+as an autograd Function. A graph that torch.compile makes cannot hold a call into foreign code, so
+there it is an operator of torch.library: its shapes are known without running it, and the graph
+is not broken. Both are the same four calls, and the backend is chosen when they run.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tsm2.kernels.dispatch import load_fused
+
+__all__ = ["STATE_STEPS", "causal_conv", "selective_scan"]
+
+STATE_STEPS = 16
+"""Tokens between two states that a scan keeps for its backward pass."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    axes: tuple[int, ...],
+    reverse: bool,
+    backend: str,
+) -> Tensor:
+    """Scan; see `tsm2.kernels.selective_scan`."""
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    keep_states = _needs_graph(tensors)
+    settings: Any = (axes, reverse, keep_states, backend)
+    out: Tensor
+    if torch.compiler.is_compiling():
+        out, _ = torch.ops.tsm2.selective_scan(*tensors, *settings)
+    elif keep_states:
+        out, _ = _SelectiveScan.apply(*tensors, *settings)  # type: ignore[no-untyped-call]
+    else:
+        out, _ = _scan_forward(*tensors, *settings)
+    return out
+
+
+def causal_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    axes: tuple[int, ...],
+    reverse: bool,
+    silu: bool,
+    backend: str,
+) -> Tensor:
+    """Convolve; see `tsm2.kernels.causal_conv`."""
+    tensors = (x, weight, bias)
+    settings: Any = (axes, reverse, silu, backend)
+    out: Tensor
+    if torch.compiler.is_compiling():
+        out = torch.ops.tsm2.causal_conv(*tensors, *settings)
+    elif _needs_graph(tensors):
+        out = _CausalConv.apply(*tensors, *settings)  # type: ignore[no-untyped-call]
+    else:
+        out = _conv_forward(*tensors, *settings)
+    return out
+
+
+def _needs_graph(tensors: Sequence[Tensor | None]) -> bool:
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
+
+
+def _without_autocast(
+    function: Callable[Concatenate[Tensor, _P], _R],
+) -> Callable[Concatenate[Tensor, _P], _R]:
+    """Keep autocast from lowering the precision of a backend that is made of torch operations."""
+
+    def run(signal: Tensor, /, *rest: _P.args, **named: _P.kwargs) -> _R:
+        if not torch.is_autocast_enabled(signal.device.type):
+            return function(signal, *rest, **named)
+        with torch.autocast(signal.device.type, enabled=False):
+            return function(signal, *rest, **named)
+
+    return run
+
+
+# --- the four calls ---------------------------------------------------------------------------
+
+
+@_without_autocast
+def _scan_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    axes: Sequence[int],
+    reverse: bool,
+    keep_states: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    kernels = load_fused(u.device.type, u.dtype, backend)
+    return kernels.scan_forward(
+        u, delta, A, B, C, D, z, delta_bias, tuple(axes), reverse, keep_states
+    )
+
+
+@_without_autocast
+def _scan_backward(
+    dout: Tensor,
+    states: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    axes: Sequence[int],
+    reverse: bool,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    kernels = load_fused(u.device.type, u.dtype, backend)
+    gradients = kernels.scan_backward(
+        dout, states, u, delta, A, B, C, D, z, delta_bias, tuple(axes), reverse
+    )
+    return _all_tensors(gradients, u)
+
+
+@_without_autocast
+def _conv_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    axes: Sequence[int],
+    reverse: bool,
+    silu: bool,
+    backend: str,
+) -> Tensor:
+    kernels = load_fused(x.device.type, x.dtype, backend)
+    return kernels.conv_forward(x, weight, bias, tuple(axes), reverse, silu)
+
+
+@_without_autocast
+def _conv_backward(
+    dout: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    axes: Sequence[int],
+    reverse: bool,
+    silu: bool,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    kernels = load_fused(x.device.type, x.dtype, backend)
+    gradients = kernels.conv_backward(dout, x, weight, bias, tuple(axes), reverse, silu)
+    return _all_tensors(gradients, x)
+
+
+def _all_tensors(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
+    """Put an empty tensor where there is none: operators return nothing else."""
+    return tuple(like.new_empty(0) if each is None else each for each in gradients)
+
+
+def _only_wanted(
+    gradients: Sequence[Tensor], arguments: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """Drop the gradients of arguments that are None."""
+    pairs = zip(gradients, arguments, strict=True)
+    return tuple(None if argument is None else gradient for gradient, argument in pairs)
+
+
+# --- autograd ---------------------------------------------------------------------------------
+
+
+class _SelectiveScan(torch.autograd.Function):
+    """The scan as one node of the graph; it has no second derivative."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        return _scan_forward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        *tensors, axes, reverse, _, backend = inputs
+        _, states = output
+        ctx.mark_non_differentiable(states)
+        ctx.save_for_backward(states, *tensors)
+        ctx.settings = (axes, reverse, backend)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor, _: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        gradients = torch.ops.tsm2.selective_scan_backward(dout, *saved, *ctx.settings)
+        return (*_only_wanted(gradients, saved[1:]), None, None, None, None)
+
+
+class _CausalConv(torch.autograd.Function):
+    """The convolution as one node of the graph; it has no second derivative."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        return _conv_forward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        *tensors, axes, reverse, silu, backend = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.settings = (axes, reverse, silu, backend)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        gradients = torch.ops.tsm2.causal_conv_backward(dout, *saved, *ctx.settings)
+        return (*_only_wanted(gradients, saved), None, None, None, None)
+
+
+# --- operators --------------------------------------------------------------------------------
+
+_SCAN_TENSORS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias"
+)
+_CONV_TENSORS = "Tensor x, Tensor weight, Tensor? bias"
+_ORDER = "int[] axes, bool reverse"
+
+_library = torch.library.Library("tsm2", "DEF")  # type: ignore[no-untyped-call]
+
+
+def _fake_scan(u: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Say what `_scan_forward` returns, without its values."""
+    A, axes, keep_states = rest[1], rest[7], rest[9]
+    out = u.new_empty(u.shape)
+    if not keep_states:
+        return out, u.new_empty(0)
+    length = prod(u.shape[axis] for axis in axes)
+    sequences = prod(size for axis, size in enumerate(u.shape[:-1]) if axis not in axes)
+    borders: Any = torch.sym_max(0, (length - 1) // STATE_STEPS)  # type: ignore[no-untyped-call]
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    return out, u.new_empty(sequences, borders, A.shape[1], u.shape[-1], dtype=dtype)
+
+
+def _fake_scan_backward(dout: Tensor, states: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return _fake_gradients(dout, rest[:8])
+
+
+def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _fake_conv_backward(dout: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return _fake_gradients(dout, rest[:3])
+
+
+def _fake_gradients(dout: Tensor, arguments: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    return tuple(
+        dout.new_empty(0) if argument is None else argument.new_empty(argument.shape)
+        for argument in arguments
+    )
+
+
+def _register(
+    name: str, signature: str, call: Callable[..., Any], fake: Callable[..., Any]
+) -> None:
+    library: Any = _library
+    library.define(f"{name}({signature}", tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl(name, call, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"tsm2::{name}", fake, lib=_library)
+
+
+_register(
+    "selective_scan",
+    f"{_SCAN_TENSORS}, {_ORDER}, bool keep_states, str backend) -> (Tensor, Tensor)",
+    _scan_forward,
+    _fake_scan,
+)
+_register(
+    "selective_scan_backward",
+    f"Tensor dout, Tensor states, {_SCAN_TENSORS}, {_ORDER}, str backend)"
+    f" -> ({', '.join(['Tensor'] * 8)})",
+    _scan_backward,
+    _fake_scan_backward,
+)
+_register(
+    "causal_conv",
+    f"{_CONV_TENSORS}, {_ORDER}, bool silu, str backend) -> Tensor",
+    _conv_forward,
+    _fake_conv,
+)
+_register(
+    "causal_conv_backward",
+    f"Tensor dout, {_CONV_TENSORS}, {_ORDER}, bool silu, str backend) -> (Tensor, Tensor, Tensor)",
+    _conv_backward,
+    _fake_conv_backward,
+)
+for _name, _function in (("selective_scan", _SelectiveScan), ("causal_conv", _CausalConv)):
+    torch.library.register_autograd(
+        f"tsm2::{_name}",
+        _function.backward,
+        setup_context=_function.setup_context,
+        lib=_library,
+    )
