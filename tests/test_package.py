@@ -39,7 +39,9 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "demo": 6,
     "cli": 7,
 }
-PEERS = {"tsm2.kernels.mamba_ssm_backend": "causal_conv1d"}  # modules that need them
+PEERS = {"tsm2.kernels.mamba_ssm_backend": "causal_conv1d"} | {  # modules that need them
+    f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")
+}
 OPTIONAL = ("darts", "sktime", "neuralforecast", "triton", "mamba_ssm", "matplotlib", "typer")
 
 

@@ -83,7 +83,7 @@ def test_a_named_backend_is_never_replaced() -> None:
 
 
 def test_every_backend_is_explained() -> None:
-    assert list(explain_backends()) == ["numba", "torch", "mamba_ssm", "reference"]
+    assert list(explain_backends()) == ["numba", "triton", "torch", "mamba_ssm", "reference"]
     assert all(explain_backends()[name] is None for name in available_backends())
     assert explain_backends("meta")["numba"] is not None
 

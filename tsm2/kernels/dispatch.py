@@ -166,6 +166,12 @@ _BACKENDS = {  # fastest first
         dtypes=_SINGLE,
         fused=True,
     ),
+    "triton": Backend(
+        module="tsm2.kernels.triton_backend",
+        devices=frozenset({"cuda"}),
+        dtypes=_SINGLE,
+        fused=True,
+    ),
     "torch": Backend(
         module="tsm2.kernels.torch_backend", devices=_EVERYWHERE, dtypes=_ALL, fused=True
     ),

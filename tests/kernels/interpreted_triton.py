@@ -1,0 +1,162 @@
+"""The Triton kernels on a CPU, in Triton's interpreter: `test_triton_backend` runs this file.
+
+Run alone: TRITON_INTERPRET=1 pytest tests/kernels/interpreted_triton.py
+"""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from kernel_cases import (
+    assert_close,
+    assert_conv_agrees,
+    assert_scan_agrees,
+    conv_arguments,
+    out_of_a_wider_buffer,
+    run_with_gradients,
+    scan_arguments,
+)
+
+from tsm2.kernels import causal_conv, dispatch, selective_scan, triton_backend
+
+# The interpreter is numpy, which warns of the infinities that a sigmoid passes through.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
+WALKS = [((1,), False), ((1,), True), ((2,), False), ((1, 2), False), ((2, 1), True), ((0,), True)]
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = dataclasses.replace(dispatch._BACKENDS["triton"], devices=frozenset({"cpu"}))
+    monkeypatch.setitem(dispatch._BACKENDS, "triton", row)
+    dispatch.choose_backend.cache_clear()
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 33])
+def test_every_length(length: int) -> None:
+    assert_scan_agrees("triton", scan_arguments((2, length), 5))
+    assert_conv_agrees("triton", conv_arguments((2, length), 5))
+
+
+@pytest.mark.parametrize(("features", "states"), [(1, 1), (20, 3), (17, 16), (70, 5)])
+def test_sizes_that_fill_no_block(features: int, states: int) -> None:
+    assert_scan_agrees("triton", scan_arguments((2, 6), features, states))
+
+
+@pytest.mark.parametrize(("axes", "reverse"), WALKS, ids=str)
+def test_every_walk_over_views_in_place(
+    monkeypatch: pytest.MonkeyPatch, axes: tuple[int, ...], reverse: bool
+) -> None:
+    """Five sequences or more for three programs; NaN all around the values."""
+    walk: Any = {"axes": axes, "reverse": reverse}
+    scan = {n: out_of_a_wider_buffer(each) for n, each in scan_arguments((2, 5, 3), 5).items()}
+    assert_scan_agrees("triton", scan, **walk)
+    conv = conv_arguments((2, 5, 3), 5)
+    conv["x"] = out_of_a_wider_buffer(conv["x"])
+    assert_conv_agrees("triton", conv, **walk)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("copied")
+
+    signals: Any = {name: scan[name] for name in ("u", "delta", "z", "B", "C")}
+    parameters: Any = {name: scan[name].contiguous() for name in ("A", "D", "delta_bias")}
+    monkeypatch.setattr(torch.Tensor, "contiguous", lambda t: t if t.is_contiguous() else refuse())
+    with torch.no_grad():
+        selective_scan(**signals, **parameters, **walk, backend="triton")
+
+
+@pytest.mark.parametrize("axes", [(2,), (4, 1)], ids=str)
+def test_more_batch_axes_than_the_kernels_have(axes: tuple[int, ...]) -> None:
+    arguments = scan_arguments((2, 2, 3, 2, 2, 2), 3)
+    views = {n: out_of_a_wider_buffer(each) for n, each in arguments.items()}
+    assert_scan_agrees("triton", views, axes=axes)
+
+
+def test_expanded_arguments_and_broken_rows() -> None:
+    arguments = scan_arguments((3, 6))
+    arguments["B"] = arguments["B"][:1].expand(3, -1, -1)
+    arguments["C"] = arguments["C"][:, :1].expand(-1, 6, -1)
+    arguments["z"] = arguments["z"][..., :1].expand(-1, -1, 20)
+    arguments["u"] = arguments["u"].transpose(1, 2).contiguous().transpose(1, 2)
+    assert_scan_agrees("triton", arguments)
+
+
+@pytest.mark.parametrize("absent", ["D", "z", "delta_bias"])
+def test_options_may_be_absent(absent: str) -> None:
+    assert_scan_agrees("triton", scan_arguments((2, 6), 5, leave_out=(absent,)))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e2])
+def test_tiny_and_huge_steps(scale: float) -> None:
+    arguments = scan_arguments((2, 18), 5)
+    arguments["delta"] = arguments["delta"] * scale
+    assert_scan_agrees("triton", arguments)
+
+
+@pytest.mark.parametrize("taps", [1, 2, 5])
+@pytest.mark.parametrize("activation", ["silu", None])
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolutions(taps: int, activation: str | None, bias: bool) -> None:
+    arguments = conv_arguments((2, 18), 5, taps, bias=bias)
+    assert_conv_agrees("triton", arguments, activation=activation)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
+    arguments = scan_arguments((2, 18), 5)
+    half: Any = arguments | {n: arguments[n].to(dtype) for n in ("u", "delta", "B", "C", "z")}
+    got = run_with_gradients(selective_scan, half, {"backend": "triton"})
+    exact = {name: each.double() for name, each in half.items()}
+    wanted = run_with_gradients(selective_scan, exact, {"backend": "reference"})
+    assert got["out"].dtype == got["u"].dtype == got["B"].dtype == dtype
+    assert got["A"].dtype == torch.float32
+    assert_close(got, wanted, (2**-7, 2**-6))
+
+    conv = conv_arguments((2, 18), 5)
+    conv["x"] = conv["x"].to(dtype)
+    got = run_with_gradients(causal_conv, conv, {"backend": "triton"})
+    exact = {name: each.double() for name, each in conv.items()}
+    wanted = run_with_gradients(causal_conv, exact, {"backend": "reference"})
+    assert got["x"].dtype == dtype
+    assert_close(got, wanted, (2**-7, 2**-6))
+
+
+def test_every_element_is_written() -> None:
+    """Fresh memory is filled with NaN here."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        assert_scan_agrees("triton", scan_arguments((2, 17), 21))
+        assert_conv_agrees("triton", conv_arguments((2, 17), 21))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("lead", [(0, 4), (2, 0)], ids=str)
+def test_empty_signals_have_gradients_of_zero(lead: tuple[int, int]) -> None:
+    scan = run_with_gradients(selective_scan, scan_arguments(lead, 3), {"backend": "triton"})
+    conv = run_with_gradients(causal_conv, conv_arguments(lead, 3), {"backend": "triton"})
+    for results in (scan, conv):
+        assert results["out"].shape == (*lead, 3)
+        assert all((each == 0).all() for each in results.values())
+
+
+def test_nan_in_gives_nan_out_and_only_there() -> None:
+    arguments = scan_arguments((2, 6), 5)
+    clean = selective_scan(**arguments, backend="triton")
+    arguments["delta"][1, 3, 2] = torch.nan
+    got = selective_scan(**arguments, backend="triton")
+    hit = torch.zeros_like(got, dtype=torch.bool)
+    hit[1, 3:, 2] = True
+    assert got[hit].isnan().all()
+    assert torch.equal(got[~hit], clean[~hit])
+
+
+def test_the_number_of_programs_changes_no_more_than_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = scan_arguments((5, 6), 5)
+    wanted = run_with_gradients(selective_scan, arguments, {"backend": "triton"})
+    monkeypatch.setattr(triton_backend, "_most_programs", lambda device: 1)
+    got = run_with_gradients(selective_scan, arguments, {"backend": "triton"})
+    assert_close(got, wanted, (0, 1e-6))
