@@ -1,80 +1,161 @@
-"""How a training step of TSM2 grows with the lookback and with the number of variates.
+"""How time and peak memory grow: of a training step, and of the scan alone, on a CPU.
 
     python benchmarks/growth.py --threads 1
 
-Prints and writes the median time of forward and backward for each size, all sizes interleaved in
-one process, and the exponent fitted to them in double logarithms: 1 is linear growth. Times are
-given as ratios to the smallest size, because the machine's speed is not the point.
+A training step (forward, loss, backward, AdamW) grows along lookback L and variates M; a scan with
+gradients along length L, variates M (of 12 tokens each, the variates scanned) and states N. Prints
+and writes the median time of each size, all sizes of an axis interleaved in one process, the growth
+of the resident memory at its peak, each size in a process of its own, and the exponents fitted to
+both in double logarithms: 1 is linear growth. Exponents are the result: the machine may be shared.
+A fixed cost, which weighs most at the smallest sizes, pulls them below 1.
 """
 
 import argparse
 import csv
-import platform
-import time
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
+from kernels import arguments_of
+from step import HORIZON, training_step
+from timing import (
+    Task,
+    can_measure_memory,
+    commit,
+    fitted_exponent,
+    hardware,
+    in_fresh_process,
+    interleave,
+    keep_freed_memory,
+    peak_growth,
+    processor,
+)
 
-from tsm2 import kernels
+from tsm2.kernels import available_backends, selective_scan, warm_up
 from tsm2.networks import NetworkConfig, TSM2Network
 
 RESULTS = Path(__file__).parent / "results" / "growth.csv"
-LOOKBACKS = (512, 1024, 2048, 4096, 8192)
-VARIATES = (7, 21, 63, 189, 567)
-BATCH, HORIZON, ROUNDS = 4, 96, 7
+BATCH = 4
 
 
-def step(network: TSM2Network, context: Tensor) -> float:
-    """Return the seconds of one forward and backward pass."""
-    start = time.perf_counter()
-    network(context).square().mean().backward()
-    return time.perf_counter() - start
+def network_step(lookback: int, variates: int) -> Task:
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        lookback=lookback, horizon=HORIZON, n_variates=variates, features=32, blocks=2
+    )
+    context = torch.randn(BATCH, variates, lookback)
+    return training_step(TSM2Network(config), context, torch.randn(BATCH, variates, HORIZON))
 
 
-def measure(sizes: list[tuple[int, int]]) -> list[float]:
-    """Return the median seconds for each (lookback, variates)."""
-    pairs = []
-    for lookback, n_variates in sizes:
-        config = NetworkConfig(
-            lookback=lookback, horizon=HORIZON, n_variates=n_variates, features=32, blocks=2
-        )
-        pairs.append((TSM2Network(config), torch.randn(BATCH, n_variates, lookback)))
-    for pair in pairs:
-        step(*pair)
-    seconds = np.array([[step(*pair) for pair in pairs] for _ in range(ROUNDS)])
-    return list(np.median(seconds, axis=0))
+def scan(length: int, variates: int, states: int) -> Task:
+    """Scan `length` tokens of every variate if there is one, else the variates of each token."""
+    arguments = arguments_of("scan", (BATCH, 64, length * variates, states))
+    if variates > 1:  # (B, M, L, E)
+        arguments = [a.unflatten(1, (variates, length)) if a.ndim == 3 else a for a in arguments]
+    leaves = [argument.requires_grad_() for argument in arguments]
+    upstream = torch.randn(arguments[0].shape)
+    return lambda: torch.autograd.grad(selective_scan(*leaves), leaves, upstream)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """Sizes of a task that differ along one axis."""
+
+    work: str
+    name: str
+    sizes: Sequence[int]
+    task: Callable[[int], Task]
+
+
+AXES = [
+    Axis(
+        work="training step",
+        name="lookback",
+        sizes=(512, 1024, 2048, 4096, 8192),
+        task=lambda lookback: network_step(lookback, 7),
+    ),
+    Axis(
+        work="training step",
+        name="variates",
+        sizes=(7, 23, 77, 257, 862),
+        task=lambda variates: network_step(512, variates),
+    ),
+    Axis(
+        work="scan",
+        name="length",
+        sizes=(512, 1024, 2048, 4096, 8192),
+        task=lambda length: scan(length, 1, 16),
+    ),
+    Axis(
+        work="scan",
+        name="variates",
+        sizes=(7, 23, 77, 257, 862),
+        task=lambda variates: scan(12, variates, 16),
+    ),
+    Axis(
+        work="scan",
+        name="states",
+        sizes=(8, 16, 32, 64, 128),
+        task=lambda states: scan(1024, 1, states),
+    ),
+]
+
+
+def peak_of(number: int, size: int, threads: int) -> float:
+    """Measure in this process, which has only loaded what it needs: MiB besides the arguments."""
+    torch.set_num_threads(threads)
+    network_step(32, 2)()
+    return peak_growth(AXES[number].task(size))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    torch.set_num_threads(parser.parse_args().threads)
-    torch.manual_seed(0)
-    kernels.warm_up()
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(options.threads)
+    warm_up()
+    print(f"{hardware(options.threads)}, medians of {options.rounds} rounds")
     rows = []
-    for name, sizes in (
-        ("lookback", [(lookback, 7) for lookback in LOOKBACKS]),
-        ("variates", [(512, n_variates) for n_variates in VARIATES]),
-    ):
-        seconds = measure(sizes)
-        axis = [max(size) if name == "lookback" else size[1] for size in sizes]
-        exponent = float(np.polyfit(np.log(axis), np.log(seconds), 1)[0])
-        print(f"time of a step grows with {name} to the power {exponent:.2f}")
-        for size, each in zip(axis, seconds, strict=True):
-            print(f"  {size:>5}  {each / seconds[0]:7.2f} x")
+    for number, axis in enumerate(AXES):
+        tasks = {str(size): axis.task(size) for size in axis.sizes}
+        timings = interleave(tasks, rounds=options.rounds, threads=options.threads)
+        seconds = [timings[str(size)].seconds for size in axis.sizes]
+        memory = [math.nan] * len(seconds)
+        if can_measure_memory():
+            memory = [in_fresh_process(peak_of, number, s, options.threads) for s in axis.sizes]
+        powers = fitted_exponent(axis.sizes, seconds), fitted_exponent(axis.sizes, memory)
+        print(
+            f"\n{axis.work}: time grows with {axis.name} to the power {powers[0]:.2f}, "
+            f"peak memory to the power {powers[1]:.2f}"
+        )
+        for size, time, peak in zip(axis.sizes, seconds, memory, strict=True):
+            print(
+                f"  {size:>5} {1e3 * time:10.2f} ms {time / seconds[0]:8.2f} x "
+                f"{peak:8.1f} MiB {peak / memory[0]:8.2f} x",
+                flush=True,
+            )
             rows.append(
                 {
-                    "axis": name,
+                    "work": axis.work,
+                    "axis": axis.name,
                     "size": size,
-                    "ratio_to_smallest": f"{each / seconds[0]:.3f}",
-                    "milliseconds": f"{1e3 * each:.1f}",
-                    "fitted_exponent": f"{exponent:.3f}",
-                    "backend": kernels.available_backends("cpu")[0],
-                    "threads": torch.get_num_threads(),
-                    "machine": platform.processor() or platform.machine(),
+                    "milliseconds": f"{1e3 * time:.2f}",
+                    "time_ratio": f"{time / seconds[0]:.3f}",
+                    "time_exponent": f"{powers[0]:.3f}",
+                    "peak_mib": f"{peak:.1f}",
+                    "memory_ratio": f"{peak / memory[0]:.3f}",
+                    "memory_exponent": f"{powers[1]:.3f}",
+                    "backend": available_backends("cpu")[0],
+                    "threads": options.threads,
+                    "machine": processor(),
                     "torch": torch.__version__,
+                    "commit": commit(),
+                    "date": date.today().isoformat(),
                 }
             )
     with RESULTS.open("w", newline="") as file:

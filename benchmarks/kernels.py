@@ -1,39 +1,52 @@
-"""Time, growth and peak memory of the kernels on a CPU.
+"""Time and peak memory of the kernels on a CPU, beside other ways to run the same recurrence.
 
     python benchmarks/kernels.py --threads 1
     python benchmarks/kernels.py --threads 2 --prototypes path/to/prototypes
 
-All candidates run in one process, in every round once and in another order; medians of the rounds
-are printed, with one thread in CPU time, else in wall time. Ratios are the result: the machine may
-be shared.
-Nothing is timed before the backend has agreed with the reference in float64, values and gradients.
-glibc is told to keep freed memory: else whoever happens to be given back pages pays for all.
-`--prototypes` names a folder with the modules numba_scan_final and numba_conv to compare with.
+Candidates: every backend that runs here; `indexed`, the plain loop over x[:, t] that the authors of
+Mamba published as their reference, quadratic in training; mambapy's `pscan` (pip install mambapy);
+PyTorch's `associative_scan`; and, for the convolution, `nn.Conv1d` with the transposes that it
+needs. `--prototypes` names a folder with the modules numba_scan_final and numba_conv.
+
+Every candidate is first compared with the reference in float64, output and all gradients, on a part
+of the size; one that disagrees gets no speed. Ratios are the result: the machine may be shared.
+A candidate that is slow runs fewer rounds, and none if one call is expected to take longer than
+`--limit` or more memory than there is; the table says so.
+Sizes: (B windows, E channels, L tokens, N states).
 """
 
 import argparse
 import importlib
-import os
+import math
 import platform
-import random
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from timing import (
+    Task,
+    available_memory,
+    can_measure_memory,
+    hardware,
+    in_fresh_process,
+    interleave,
+    keep_freed_memory,
+    peak_growth,
+    versions,
+)
 from torch import Tensor
+from torch.nn import functional
 
 from tsm2.kernels import available_backends, causal_conv, selective_scan, warm_up
 
 Kernel = Callable[..., Tensor]
 Size = tuple[int, int, int, int]
 
-SIZES: list[Size] = [  # batch, channels, length, states
+SIZES: list[Size] = [
     (32, 128, 7, 16),
     (32, 128, 96, 16),
     (256, 128, 21, 16),
@@ -43,10 +56,120 @@ SIZES: list[Size] = [  # batch, channels, length, states
     (32, 128, 862, 16),
     (32, 256, 512, 16),
 ]
-LENGTHS = (512, 1024, 2048, 4096, 8192)
-VARIATES = (7, 21, 62, 321, 862)
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
-REFERENCE_LIMIT = 8_000_000  # state updates; beyond, the reference only costs time
+MEMORY_SIZES: list[Size] = [(32, 128, 96, 16), (224, 64, 96, 16), (32, 256, 512, 16)]
+VALUE_LIMIT, GRADIENT_LIMIT = 1e-5, 1e-4  # errors relative to the largest entry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One way to run a kernel."""
+
+    kernel: Kernel
+    state_tensors: int = 0
+    """How many tensors of all states, (B, L, E, N), it holds at once in training, at most."""
+
+
+# --- candidates -----------------------------------------------------------------------------------
+
+
+def indexed_recurrence(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, bias: Tensor
+) -> Tensor:
+    """Scan as the published reference of Mamba does, with an index for every token."""
+    step = functional.softplus(delta + bias)
+    decay = torch.exp(step[..., None] * A)  # (B, L, E, N)
+    inflow = (step * u)[..., None] * B[:, :, None]
+    h, outputs = torch.zeros_like(decay[:, 0]), []
+    for t in range(u.shape[1]):
+        h = decay[:, t] * h + inflow[:, t]
+        outputs.append((h * C[:, t, None]).sum(-1))
+    return (torch.stack(outputs, 1) + D * u) * functional.silu(z)
+
+
+def of_all_states(recurrence: Callable[[Tensor, Tensor], Tensor]) -> Kernel:
+    """Make a kernel of a function that turns decays and inflows into states, all (B, L, E, N)."""
+
+    def kernel(
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor,
+        z: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
+        step = functional.softplus(delta + bias)
+        h = recurrence(torch.exp(step[..., None] * A), (step * u)[..., None] * B[:, :, None])
+        return ((h @ C[..., None]).squeeze(-1) + D * u) * functional.silu(z)
+
+    return kernel
+
+
+def mambapy_scan() -> Kernel:
+    return of_all_states(importlib.import_module("mambapy.pscan").pscan)
+
+
+def associative_scan() -> Kernel:
+    module = importlib.import_module("torch._higher_order_ops.associative_scan")
+
+    def combine(early: list[Tensor], late: list[Tensor]) -> list[Tensor]:
+        return [early[0] * late[0], late[0] * early[1] + late[1]]
+
+    def recurrence(decay: Tensor, inflow: Tensor) -> Tensor:
+        scanned = module.associative_scan(combine, [decay, inflow], 1, combine_mode="generic")
+        states: Tensor = scanned[1]
+        return states
+
+    return of_all_states(recurrence)
+
+
+def transposed_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve with PyTorch's own operation, which wants the channels before the tokens."""
+    channels, taps = weight.shape
+    y = functional.conv1d(
+        x.transpose(1, 2), weight[:, None], bias, padding=taps - 1, groups=channels
+    )
+    return functional.silu(y[..., : x.shape[1]]).transpose(1, 2)
+
+
+def on(backend: str, name: str) -> Kernel:
+    operation: Any = selective_scan if name == "scan" else causal_conv
+    return lambda *arguments: operation(*arguments, backend=backend)
+
+
+def candidates(
+    name: str, prototypes: Path | None = None
+) -> tuple[dict[str, Candidate], dict[str, str]]:
+    """Return the candidates for "scan" or "conv", fastest backend first, and who is missing why."""
+    found = {
+        backend: Candidate(
+            kernel=on(backend, name),
+            state_tensors=6 if backend == "reference" and name == "scan" else 0,
+        )
+        for backend in available_backends("cpu")
+    }
+    if prototypes:
+        sys.path.insert(0, str(prototypes))
+        module = importlib.import_module("numba_scan_final" if name == "scan" else "numba_conv")
+        found["prototype"] = Candidate(
+            kernel=module.scan_nb
+            if name == "scan"
+            else lambda x, weight, bias: module.conv_silu(x, weight[:, None], bias)
+        )
+    if name == "conv":
+        return found | {"nn.Conv1d": Candidate(kernel=transposed_conv)}, {}
+    missing = {}
+    for peer, make in (("mambapy", mambapy_scan), ("associative", associative_scan)):
+        try:
+            found[peer] = Candidate(kernel=make(), state_tensors=12)
+        except ImportError as error:
+            missing[peer] = str(error)
+    found["indexed"] = Candidate(kernel=indexed_recurrence, state_tensors=12)
+    return found, missing
+
+
+# --- what a candidate runs ------------------------------------------------------------------------
 
 
 def arguments_of(name: str, size: Size) -> list[Tensor]:
@@ -66,207 +189,148 @@ def arguments_of(name: str, size: Size) -> list[Tensor]:
     return [u, delta / 2, A, B, C, normal(channels), z, normal(channels) - 4]
 
 
-def on(backend: str, name: str) -> Kernel:
-    operation: Any = selective_scan if name == "scan" else causal_conv
-    return lambda *arguments: operation(*arguments, backend=backend)
+def tasks_of(kernel: Kernel, arguments: list[Tensor]) -> tuple[Task, Task]:
+    """Return forward without a graph, and forward and backward."""
+    leaves = [argument.detach().requires_grad_() for argument in arguments]
+    upstream = torch.randn(arguments[0].shape)
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return kernel(*leaves)
+
+    def both() -> object:
+        return torch.autograd.grad(kernel(*leaves), leaves, upstream)
+
+    return forward, both
 
 
-def prototypes_in(folder: Path) -> dict[str, Kernel]:
-    sys.path.insert(0, str(folder))
-    scan = importlib.import_module("numba_scan_final").scan_nb
-    conv = importlib.import_module("numba_conv").conv_silu
-    return {"scan": scan, "conv": lambda x, weight, bias: conv(x, weight[:, None], bias)}
-
-
-def step(kernel: Kernel, arguments: list[Tensor]) -> list[Tensor]:
-    """Run forward and backward; return the output and all gradients."""
+def results(kernel: Kernel, arguments: list[Tensor]) -> list[Tensor]:
+    """Return the output and all gradients."""
     leaves = [argument.detach().requires_grad_() for argument in arguments]
     out = kernel(*leaves)
-    upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
     return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
 
 
-def refuse_if_wrong(kernel: Kernel, name: str, size: Size) -> None:
-    """Stop unless a kernel agrees with the reference in float64 on a part of a size."""
+# --- reasons for no speed -------------------------------------------------------------------------
+
+
+def disagreement(kernel: Kernel, name: str, size: Size) -> str | None:
+    """Compare with the reference in float64 on a part of a size; say what is wrong, or None."""
     batch, channels, length, states = size
     arguments = arguments_of(name, (min(batch, 2), channels, min(length, 100), states))
-    wanted = step(on("reference", name), [argument.double() for argument in arguments])
-    for number, (got, right) in enumerate(zip(step(kernel, arguments), wanted, strict=True)):
+    wanted = results(on("reference", name), [argument.double() for argument in arguments])
+    for number, (got, right) in enumerate(zip(results(kernel, arguments), wanted, strict=True)):
         error = ((got - right).abs().max() / right.abs().max()).item()
-        if not error < (1e-4 if number else 1e-5):
-            sys.exit(f"{name} {size}: result {number} is wrong by {error:.1e}; no speed to report")
+        if not error < (GRADIENT_LIMIT if number else VALUE_LIMIT):
+            what = f"gradient {number}" if number else "output"
+            return f"disagrees: {what} is wrong by {error:.0e}"
+    return None
 
 
-def medians(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of each task, all of them run in every round."""
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    repeats, seconds = {}, {name: list[float]() for name in tasks}
-    for name, task in tasks.items():
-        task()
-        start = time.perf_counter()
-        task()
-        repeats[name] = max(1, int(0.02 / (time.perf_counter() - start)))
-    shuffled = random.Random(0)
-    for _ in range(rounds):
-        for name in shuffled.sample(list(tasks), len(tasks)):  # nobody always follows the slowest
-            task = tasks[name]
-            start = clock()
-            for _ in range(repeats[name]):
-                task()
-            seconds[name].append((clock() - start) / repeats[name])
-    return {name: 1e3 * statistics.median(each) for name, each in seconds.items()}
+def obstacle(candidate: Candidate, name: str, size: Size, limit: float) -> str | None:
+    """Say why one call is too much for this machine or for our patience, or None."""
+    needed = 4 * candidate.state_tensors * math.prod(size)
+    if needed > 0.8 * available_memory():
+        return f"not run: needs about {needed / 2**30:.0f} GiB"
+    batch, channels, length, states = size
+    if length >= 256:
+        sixteenth, eighth = (
+            seconds_of(candidate.kernel, name, (batch, channels, length // part, states))
+            for part in (16, 8)
+        )
+        expected = eighth * (eighth / sixteenth) ** 3
+        if expected > limit:
+            return f"not run: expected to take {expected:.0f} s, judging by shorter lengths"
+    return None
 
 
-def timings(
-    kernels: dict[str, Kernel], arguments: list[Tensor], rounds: int
-) -> dict[str, tuple[float, float]]:
-    """Return milliseconds of forward without a graph, and of forward and backward."""
-    leaves = [argument.detach().requires_grad_() for argument in arguments]
-    upstream = torch.randn(arguments[0].shape)
-    tasks: dict[str, Callable[[], object]] = {}
-    for name, kernel in kernels.items():
-
-        def forward(kernel: Kernel = kernel) -> Tensor:
-            with torch.no_grad():
-                return kernel(*leaves)
-
-        def both(kernel: Kernel = kernel) -> object:
-            return torch.autograd.grad(kernel(*leaves), leaves, upstream)
-
-        tasks |= {f"{name} forward": forward, f"{name} both": both}
-    result = medians(tasks, rounds)
-    return {name: (result[f"{name} forward"], result[f"{name} both"]) for name in kernels}
+def seconds_of(kernel: Kernel, name: str, size: Size) -> float:
+    _, both = tasks_of(kernel, arguments_of(name, size))
+    start = time.perf_counter()
+    both()
+    return time.perf_counter() - start
 
 
-def print_speed(name: str, rivals: dict[str, Kernel], rounds: int) -> None:
-    print(f"\n{name}: ms forward / forward and backward; x = times the numba backend")
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def print_speed(name: str, options: argparse.Namespace) -> None:
+    found, missing = candidates(name, options.prototypes)
+    fastest = next(iter(found))
+    print(f"\n{name}: ms, and times the {fastest} backend; forward, then forward and backward")
+    for peer, reason in missing.items():
+        print(f"  {peer} is missing: {reason}")
     for size in SIZES:
-        refuse_if_wrong(on("numba", name), name, size)
-        kernels = {"numba": on("numba", name), **rivals}
-        if np.prod(size) < REFERENCE_LIMIT:
-            kernels["reference"] = on("reference", name)
-        result = timings(kernels, arguments_of(name, size), rounds)
-        ours = result.pop("numba")
-        line = f"  {size!s:20}  numba {ours[0]:8.3f} / {ours[1]:8.3f}"
-        for rival, (forward, both) in result.items():
-            line += f"   {rival} {forward:8.3f} / {both:8.3f}"
-            line += f" (x {forward / ours[0]:.2f} / {both / ours[1]:.2f})"
-        print(line, flush=True)
+        print(f"  {size}, {math.prod(size) / 1e6:.1f} million states")
+        arguments, reasons = arguments_of(name, size), dict[str, str]()
+        tasks = dict[str, Task]()
+        for who, candidate in found.items():
+            reason = disagreement(candidate.kernel, name, size)
+            reason = reason or obstacle(candidate, name, size, options.limit)
+            if reason:
+                reasons[who] = reason
+            else:
+                forward, both = tasks_of(candidate.kernel, arguments)
+                tasks |= {f"{who} forward": forward, f"{who} both": both}
+        timings = interleave(
+            tasks, rounds=options.rounds, threads=options.threads, limit=options.limit
+        )
+        for who in found:
+            if who in reasons:
+                print(f"    {who:12} {reasons[who]}")
+                continue
+            line = f"    {who:12}"
+            for part in ("forward", "both"):
+                timing = timings[f"{who} {part}"]
+                line += f" {1e3 * timing.seconds:10.3f}"
+                if fastest not in reasons:
+                    line += f" x{timing.seconds / timings[f'{fastest} {part}'].seconds:7.2f}"
+            rounds = timings[f"{who} both"].rounds
+            print(line + (f"   {rounds} round(s)" if rounds < options.rounds else ""))
+        sys.stdout.flush()
 
 
-def print_growth(rounds: int) -> None:
-    """Fit time = c size^p to forward and backward of the numba scan."""
-
-    def along_time(length: int) -> tuple[list[Tensor], tuple[int, ...]]:
-        return arguments_of("scan", (4, 64, length, 16)), (1,)
-
-    def along_variates(variates: int) -> tuple[list[Tensor], tuple[int, ...]]:
-        arguments = arguments_of("scan", (4, 64, variates * 12, 16))
-        patches = [a.view(4, variates, 12, -1) if a.ndim == 3 else a for a in arguments]
-        return patches, (1,)
-
-    for name, sizes, make in (
-        ("length", LENGTHS, along_time),
-        ("variates", VARIATES, along_variates),
-    ):
-        tasks: dict[str, Callable[[], object]] = {}
-        for size in sizes:
-            arguments, axes = make(size)
-            leaves = [argument.requires_grad_() for argument in arguments]
-            upstream = torch.randn(arguments[0].shape)
-
-            def both(
-                leaves: list[Tensor] = leaves,
-                upstream: Tensor = upstream,
-                axes: tuple[int, ...] = axes,
-            ) -> object:
-                out = selective_scan(*leaves, axes=axes, backend="numba")
-                return torch.autograd.grad(out, leaves, upstream)
-
-            tasks[str(size)] = both
-        result = medians(tasks, rounds)
-        power = np.polyfit(np.log(sizes), np.log(list(result.values())), 1)[0]
-        times = ", ".join(f"{size}: {each:.2f} ms" for size, each in result.items())
-        print(f"\ntime of a scan with gradients grows with {name} to the power {power:.2f}")
-        print(f"  {times}")
-
-
-def print_memory(prototypes: Path | None) -> None:
-    if not Path("/proc/self/clear_refs").exists():
+def print_memory(options: argparse.Namespace) -> None:
+    if not can_measure_memory():
+        print("\npeak memory: not measured, this system does not let a process reset its peak")
         return
+    found, _ = candidates("scan", options.prototypes)
     print("\nscan: growth of the peak resident memory in forward and backward, MiB")
-    for size in [(32, 128, 96, 16), (224, 64, 96, 16), (32, 256, 512, 16)]:
-        line = f"  {size!s:20}"
-        for candidate in ["numba", "reference"] + ["prototype"] * (prototypes is not None):
-            command = [sys.executable, __file__, "--peak", candidate, *map(str, size)]
-            command += ["--threads", str(torch.get_num_threads())]
-            command += ["--prototypes", str(prototypes)] if prototypes else []
-            environment = {k: v for k, v in os.environ.items() if k not in KEEP_MEMORY}
-            output = subprocess.run(
-                command, capture_output=True, text=True, check=True, env=environment
-            ).stdout
-            line += f"   {candidate} {float(output):7.0f}"
-        print(line, flush=True)
+    for size in MEMORY_SIZES:
+        print(f"  {size}")
+        for who, candidate in found.items():
+            reason = obstacle(candidate, "scan", size, 10 * options.limit)  # one call is enough
+            if reason is None:
+                arguments = (who, size, options.threads, options.prototypes)
+                reason = f"{in_fresh_process(peak_of, *arguments):7.0f}"
+            print(f"    {who:12} {reason}", flush=True)
 
 
-def peak(candidate: str, size: Size, prototypes: Path | None) -> float:
-    """Measure in this process, which has done nothing else: MiB on top of the arguments."""
-    if candidate == "prototype" and prototypes:
-        kernel = prototypes_in(prototypes)["scan"]
-    else:
-        kernel = on(candidate, "scan")
-    step(kernel, arguments_of("scan", (1, 16, 20, 2)))
-    leaves = [argument.requires_grad_() for argument in arguments_of("scan", size)]
-    upstream = torch.randn(leaves[0].shape)
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    torch.autograd.grad(kernel(*leaves), leaves, upstream)
-    return resident("VmHWM") - before
-
-
-def resident(field: str) -> float:
-    """Read a field of the process's memory, in MiB."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith(field))
-
-
-def machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    wide = "avx512f" in cpuinfo.read_text() if lines else False
-    return (
-        f"{models[0] if models else platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores{', AVX-512' if wide else ''}, load {os.getloadavg()[0]:.1f}"
-    )
+def peak_of(who: str, size: Size, threads: int, prototypes: Path | None) -> float:
+    """Measure in this process, which has only loaded what it needs: MiB besides the arguments."""
+    torch.set_num_threads(threads)
+    kernel = candidates("scan", prototypes)[0][who].kernel
+    results(kernel, arguments_of("scan", (1, 16, 20, 2)))
+    _, both = tasks_of(kernel, arguments_of("scan", size))
+    return peak_growth(both)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--prototypes", type=Path)
-    parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, default=20, help="seconds for a candidate's rounds")
+    parser.add_argument("--prototypes", type=Path, help="folder with prototypes to compare with")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
-    if options.peak:
-        candidate, *numbers = options.peak
-        batch, channels, length, states = map(int, numbers)
-        print(peak(candidate, (batch, channels, length, states), options.prototypes))
-        return
-    if not KEEP_MEMORY.items() <= os.environ.items():
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
-    if "numba" not in available_backends("cpu"):
-        sys.exit("the numba backend cannot run here: see `tsm2 info`")
     warm_up()
-    print(f"{machine()}; {options.threads} thread(s), medians of {options.rounds} rounds")
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, float32")
-    rivals = prototypes_in(options.prototypes) if options.prototypes else {}
+    print(f"{hardware(options.threads)}, medians of {options.rounds} rounds")
+    print(f"Python {platform.python_version()}, {versions('torch', 'numba')}, float32")
     for name in ("scan", "conv"):
-        rival = {"prototype": rivals[name]} if rivals else {}
-        print_speed(name, rival, options.rounds)
-    print_growth(options.rounds)
-    print_memory(options.prototypes)
+        print_speed(name, options)
+    print_memory(options)
 
 
 if __name__ == "__main__":
