@@ -15,15 +15,14 @@ import argparse
 import csv
 import json
 import multiprocessing
-import platform
 import resource
-import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from timing import commit, processor, versions
 
 RESULTS = Path(__file__).parent / "results" / "etth1.csv"
 LOOKBACK, HORIZON, DAY = 512, 96, 24
@@ -89,27 +88,12 @@ def measure(model_name: str, seed: int, data_dir: str | None, threads: int) -> d
         "fit_seconds": f"{fitted - start:.1f}",
         "predict_seconds": f"{done - fitted:.1f}",
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "device": f"cpu: {_processor()}",
+        "device": f"cpu: {processor()}",
         "threads": threads,
-        "versions": " ".join(f"{name}={version(name)}" for name in packages),
-        "commit": _commit(),
+        "versions": versions(*packages),
+        "commit": commit(),
         "date": date.today().isoformat(),
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent)
-    return run.stdout.strip() or "unknown"
 
 
 def main() -> None:

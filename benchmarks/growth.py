@@ -68,6 +68,7 @@ class Axis:
     name: str
     sizes: Sequence[int]
     task: Callable[[int], Task]
+    """Makes the task of a size."""
 
 
 AXES = [
