@@ -8,7 +8,7 @@ is not broken. Both are the same four calls, and the backend is chosen when they
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def selective_scan(
     settings: Any = (axes, reverse, keep_states, backend)
     out: Tensor
     if torch.compiler.is_compiling():
-        out, _ = torch.ops.tsm2.selective_scan(*tensors, *settings)
+        out, _ = _scan_operator(*tensors, *settings)
     elif keep_states:
         out, _ = _SelectiveScan.apply(*tensors, *settings)  # type: ignore[no-untyped-call]
     else:
@@ -66,7 +66,7 @@ def causal_conv(
     settings: Any = (axes, reverse, silu, backend)
     out: Tensor
     if torch.compiler.is_compiling():
-        out = torch.ops.tsm2.causal_conv(*tensors, *settings)
+        out = _conv_operator(*tensors, *settings)
     elif _needs_graph(tensors):
         out = _CausalConv.apply(*tensors, *settings)  # type: ignore[no-untyped-call]
     else:
@@ -185,17 +185,22 @@ def _only_wanted(
 
 
 # --- autograd ---------------------------------------------------------------------------------
+#
+# The Functions have no `setup_context` of torch's: it inspects a signature in every call, which
+# takes longer than the rest of the call.
 
 
 class _SelectiveScan(torch.autograd.Function):
     """The scan as one node of the graph; it has no second derivative."""
 
     @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
-        return _scan_forward(*inputs)
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = _scan_forward(*inputs)
+        _SelectiveScan.keep(ctx, inputs, output)
+        return output
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+    def keep(ctx: Any, inputs: Any, output: Any) -> None:
         *tensors, axes, reverse, _, backend = inputs
         _, states = output
         ctx.mark_non_differentiable(states)
@@ -208,7 +213,7 @@ class _SelectiveScan(torch.autograd.Function):
         ctx: Any, dout: Tensor, _: Tensor
     ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        gradients = torch.ops.tsm2.selective_scan_backward(dout, *saved, *ctx.settings)
+        gradients = _scan_backward_operator(dout, *saved, *ctx.settings)
         return (*_only_wanted(gradients, saved[1:]), None, None, None, None)
 
 
@@ -216,11 +221,13 @@ class _CausalConv(torch.autograd.Function):
     """The convolution as one node of the graph; it has no second derivative."""
 
     @staticmethod
-    def forward(*inputs: Any) -> Tensor:
-        return _conv_forward(*inputs)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = _conv_forward(*inputs)
+        _CausalConv.keep(ctx, inputs, output)
+        return output
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+    def keep(ctx: Any, inputs: Any, output: Any) -> None:
         *tensors, axes, reverse, silu, backend = inputs
         ctx.save_for_backward(*tensors)
         ctx.settings = (axes, reverse, silu, backend)
@@ -231,7 +238,7 @@ class _CausalConv(torch.autograd.Function):
         ctx: Any, dout: Tensor
     ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        gradients = torch.ops.tsm2.causal_conv_backward(dout, *saved, *ctx.settings)
+        gradients = _conv_backward_operator(dout, *saved, *ctx.settings)
         return (*_only_wanted(gradients, saved), None, None, None, None)
 
 
@@ -278,44 +285,40 @@ def _fake_gradients(dout: Tensor, arguments: Sequence[Tensor | None]) -> tuple[T
     )
 
 
-def _register(
-    name: str, signature: str, call: Callable[..., Any], fake: Callable[..., Any]
-) -> None:
-    library: Any = _library
-    library.define(f"{name}({signature}", tags=(torch.Tag.pt2_compliant_tag,))
+def _register(signature: str, call: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    name, library = signature.partition("(")[0], cast(Any, _library)
+    library.define(signature, tags=(torch.Tag.pt2_compliant_tag,))
     library.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"tsm2::{name}", fake, lib=_library)
+    return getattr(torch.ops.tsm2, name).default
 
 
-_register(
-    "selective_scan",
-    f"{_SCAN_TENSORS}, {_ORDER}, bool keep_states, str backend) -> (Tensor, Tensor)",
+_scan_operator = _register(
+    f"selective_scan({_SCAN_TENSORS}, {_ORDER}, bool keep_states, str backend) -> (Tensor, Tensor)",
     _scan_forward,
     _fake_scan,
 )
-_register(
-    "selective_scan_backward",
-    f"Tensor dout, Tensor states, {_SCAN_TENSORS}, {_ORDER}, str backend)"
+_scan_backward_operator = _register(
+    f"selective_scan_backward(Tensor dout, Tensor states, {_SCAN_TENSORS}, {_ORDER}, str backend)"
     f" -> ({', '.join(['Tensor'] * 8)})",
     _scan_backward,
     _fake_scan_backward,
 )
-_register(
-    "causal_conv",
-    f"{_CONV_TENSORS}, {_ORDER}, bool silu, str backend) -> Tensor",
+_conv_operator = _register(
+    f"causal_conv({_CONV_TENSORS}, {_ORDER}, bool silu, str backend) -> Tensor",
     _conv_forward,
     _fake_conv,
 )
-_register(
-    "causal_conv_backward",
-    f"Tensor dout, {_CONV_TENSORS}, {_ORDER}, bool silu, str backend) -> (Tensor, Tensor, Tensor)",
+_conv_backward_operator = _register(
+    f"causal_conv_backward(Tensor dout, {_CONV_TENSORS}, {_ORDER}, bool silu, str backend)"
+    " -> (Tensor, Tensor, Tensor)",
     _conv_backward,
     _fake_conv_backward,
 )
-for _name, _function in (("selective_scan", _SelectiveScan), ("causal_conv", _CausalConv)):
+for _operator, _function in ((_scan_operator, _SelectiveScan), (_conv_operator, _CausalConv)):
     torch.library.register_autograd(
-        f"tsm2::{_name}",
+        _operator,
         _function.backward,
-        setup_context=_function.setup_context,
+        setup_context=_function.keep,
         lib=_library,
     )

@@ -27,6 +27,10 @@ def _in_vectors(channels: int) -> int:
     return -(-channels // LANES) * LANES
 
 
+def _paired(states: int) -> int:
+    return states + states % 2
+
+
 # --- scan -------------------------------------------------------------------------------------
 
 
@@ -92,7 +96,7 @@ def scan_backward(
     du, ddelta = u.new_empty(u.shape), u.new_empty(u.shape)
     dz = None if z is None else u.new_empty(u.shape)
     dB, dC = B.new_zeros(groups, *B.shape), C.new_zeros(groups, *C.shape)
-    dA = u.new_zeros(n_chunks(tasks), scan.states, parameters.shape[1])
+    dA = u.new_zeros(n_chunks(tasks), scan.paired, parameters.shape[1])
     dD, ddelta_bias = dA.new_zeros(2, n_chunks(tasks), parameters.shape[1])
     call = numba_scan.Backward(
         scan=scan,
@@ -119,7 +123,7 @@ def scan_backward(
     gradients = (
         du,
         ddelta,
-        dA.sum(0)[:, :E].t().contiguous(),
+        dA.sum(0)[: scan.states, :E].t().contiguous(),
         dB.sum(0),
         dC.sum(0),
         dD.sum(0)[:E],
@@ -130,14 +134,14 @@ def scan_backward(
 
 
 def _scan_parameters(A: Tensor, D: Tensor | None, delta_bias: Tensor | None) -> Tensor:
-    """Stack A log2(e), D and delta_bias, (N + 2, padded), with zeros for what is None."""
+    """Stack A log2(e), D and delta_bias, (N paired + 2, padded), with zeros for what is None."""
     channels, states = A.shape
-    table = A.new_zeros(states + 2, _in_vectors(channels), dtype=torch.float32)
+    table = A.new_zeros(_paired(states) + 2, _in_vectors(channels), dtype=torch.float32)
     torch.mul(A.t(), 1 / log(2), out=table[:states, :channels])
     if D is not None:
-        table[states, :channels] = D
+        table[-2, :channels] = D
     if delta_bias is not None:
-        table[states + 1, :channels] = delta_bias
+        table[-1, :channels] = delta_bias
     return table
 
 
@@ -163,12 +167,13 @@ def _describe_scan(
         B=walk.rows(B),
         C=walk.rows(C),
         A=parameters.data_ptr(),
-        D=parameters.data_ptr() + states * padded,
-        delta_bias=parameters.data_ptr() + (states + 1) * padded,
+        D=parameters.data_ptr() + _paired(states) * padded,
+        delta_bias=parameters.data_ptr() + (_paired(states) + 1) * padded,
         kept=kept.data_ptr(),
         gated=z is not None,
         length=walk.length,
         states=states,
+        paired=_paired(states),
         channels=u.shape[-1],
         padded=padded,
         tiles=tiles,

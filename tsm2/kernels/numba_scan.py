@@ -16,7 +16,7 @@ With `dq` for the gradient of the loss by q, g[t] = dh[t] runs backwards and the
 Sizes: E channels, N states per channel; a chunk is 16 steps of time, a tile 16 channels (one
 vector), a block 8 tiles. One task walks through one sequence, a block of channels at a time.
 Strides matter only where a chunk is copied into the workspace and out of it; in between, the
-recurrence takes one state of one tile through the chunk, with h or g in a register. The forward
+recurrence takes two states of one tile through the chunk, with h or g in registers. The forward
 pass keeps h between chunks, and the backward pass recomputes the h in between.
 Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algorithm 2.
 """
@@ -76,13 +76,14 @@ class Scan(NamedTuple):
     z: Rows  # if gated
     B: Rows
     C: Rows
-    A: int  # A log2(e), so that a = 2^(dt A), (N, padded)
+    A: int  # A log2(e), so that a = 2^(dt A), (N paired, padded)
     D: int  # (padded,)
     delta_bias: int  # (padded,)
     kept: int  # h before every chunk but the first, (sequences, chunks - 1, N, E); or 0
     gated: int
     length: int
     states: int
+    paired: int  # states, up to an even number; what is added to them is zero
     channels: int
     padded: int  # bytes of a row of channels, up to a multiple of a vector
     tiles: int  # in a block
@@ -108,7 +109,7 @@ class Backward(NamedTuple):
     dB: Rows  # of the first group; starts as zeros
     dC: Rows
     group_bytes: int  # from one group's dB to the next
-    dA: int  # (slots, N, padded); starts as zeros
+    dA: int  # (slots, N paired, padded); starts as zeros
     dD: int  # (slots, padded)
     ddelta_bias: int  # (slots, padded)
 
@@ -133,10 +134,10 @@ class Workspace(NamedTuple):
     dy: int  # [tile, t]
     dv: int  # [tile, t]
     ddt: int  # [tile, t], without the part by u, in units of log(2)
-    dB_lanes: int  # [t], for one n, before the sum over channels
-    dC_lanes: int  # [t]
-    a_path: int  # [t], for one n and tile
-    h_path: int  # [t + 1]
+    dB_lanes: int  # [t, n], for two n, before the sum over channels
+    dC_lanes: int  # [t, n]
+    a_path: int  # [t, n], for two n and one tile
+    h_path: int  # [t + 1, n]
     h: int  # [n, tile], between chunks; in the backward pass g
     B: int  # [t, n], floats
     C: int  # [t, n], floats
@@ -154,11 +155,11 @@ def lay_out(start: int, states: int) -> Workspace:
     dv = dy + BLOCK
     ddt = dv + BLOCK
     dB_lanes = ddt + BLOCK
-    dC_lanes = dB_lanes + TILE
-    a_path = dC_lanes + TILE
-    h_path = a_path + TILE
-    h = h_path + TILE + VECTOR_BYTES
-    B = h + states * TILES * VECTOR_BYTES
+    dC_lanes = dB_lanes + 2 * TILE
+    a_path = dC_lanes + 2 * TILE
+    h_path = a_path + 2 * TILE
+    h = h_path + 2 * TILE + 2 * VECTOR_BYTES
+    B = h + (states + 1) * TILES * VECTOR_BYTES
     C = B + STEPS * state_row(states)
     dB = C + STEPS * state_row(states)
     dC = dB + STEPS * state_row(states)
@@ -187,6 +188,12 @@ def clear(address: int, vectors: int) -> None:
 
 
 @inlined
+def add_product(address: int, x: Any, y: Any) -> None:
+    """Add x y to a vector in memory."""
+    store(address, fma(x, y, load(address)))
+
+
+@inlined
 def add(address: int, vector: Any) -> None:
     """Add to a vector in memory."""
     store(address, load(address) + vector)
@@ -202,10 +209,11 @@ def chunk_of(scan: Scan, sequence: int, block: int, start: int) -> Chunk:
 
 
 @inlined
-def kept_state(scan: Scan, chunk: Chunk, n: int) -> int:
-    """Return where h before a chunk is kept, for one state and the first tile."""
+def kept_state(scan: Scan, chunk: Chunk, n: int, tile: int) -> int:
+    """Return where h before a chunk is kept, for one state of one tile."""
     number = chunk.sequence * ((scan.length - 1) // STEPS) + chunk.start // STEPS - 1
-    return scan.kept + (number * scan.states + n) * 4 * scan.channels + chunk.left
+    left = chunk.left + tile * VECTOR_BYTES
+    return scan.kept + (number * scan.states + n) * 4 * scan.channels + left
 
 
 @inlined
@@ -315,25 +323,14 @@ def write_gradients(call: Backward, chunk: Chunk, w: Workspace, slot: int, group
 def forward(call: Forward, workspace: int, slot: int, task: int) -> None:
     """Scan one block of channels of one sequence."""
     scan, w = call.scan, lay_out(workspace, call.scan.states)
-    clear(w.h, scan.states * TILES)
+    clear(w.h, scan.paired * TILES)
     for start in range(0, scan.length, STEPS):
         chunk = chunk_of(scan, task // scan.blocks, task % scan.blocks, start)
         read(scan, chunk, w, STEPS)
         keep = scan.kept != 0 and start > 0
-        for n in range(scan.states):
+        for n in range(0, scan.states, 2):
             for tile in range(chunk.tiles):
-                A = load(scan.A + n * scan.padded + chunk.left + tile * VECTOR_BYTES)
-                h_at = w.h + (n * TILES + tile) * VECTOR_BYTES
-                h = load(h_at)
-                if keep:
-                    kept = kept_state(scan, chunk, n) + tile * VECTOR_BYTES
-                    store_lanes(kept, h, chunk.lanes - tile * LANES)
-                for t in range(chunk.steps):
-                    at, nt = tile * TILE + t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
-                    a = exp2(load(w.dt + at) * A)
-                    h = fma(a, h, broadcast(w.B + nt) * load(w.v + at))
-                    store(w.y + at, fma(broadcast(w.C + nt), h, load(w.y + at)))
-                store(h_at, h)
+                advance_chunk(scan, chunk, w, n, tile, keep)
         write_out(call, chunk, w)
 
 
@@ -345,59 +342,100 @@ def backward(call: Backward, workspace: int, slot: int, task: int) -> None:
     first = group * scan.blocks // call.groups
     last = (group + 1) * scan.blocks // call.groups
     for block in range(first, last):
-        clear(w.h, scan.states * TILES)
+        clear(w.h, scan.paired * TILES)
         for start in range((scan.length - 1) // STEPS * STEPS, -1, -STEPS):
             chunk = chunk_of(scan, sequence, block, start)
             read(scan, chunk, w, -STEPS)
             read_gradient(call, chunk, w)
-            for n in range(scan.states):
-                clear(w.dB_lanes, STEPS)
-                clear(w.dC_lanes, STEPS)
+            for n in range(0, scan.states, 2):
+                clear(w.dB_lanes, 2 * STEPS)
+                clear(w.dC_lanes, 2 * STEPS)
                 for tile in range(chunk.tiles):
                     reverse_chunk(call, chunk, w, slot, n, tile)
                 for t in range(chunk.steps):
-                    nt = t * state_row(scan.states) + 4 * n
-                    store_scalar(w.dB + nt, total(load(w.dB_lanes + t * VECTOR_BYTES)))
-                    store_scalar(w.dC + nt, total(load(w.dC_lanes + t * VECTOR_BYTES)))
+                    pt, nt = 2 * t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
+                    store_scalar(w.dB + nt, total(load(w.dB_lanes + pt)))
+                    store_scalar(w.dB + nt + 4, total(load(w.dB_lanes + pt + VECTOR_BYTES)))
+                    store_scalar(w.dC + nt, total(load(w.dC_lanes + pt)))
+                    store_scalar(w.dC + nt + 4, total(load(w.dC_lanes + pt + VECTOR_BYTES)))
             write_gradients(call, chunk, w, slot, group)
 
 
 @inlined
+def advance_chunk(scan: Scan, chunk: Chunk, w: Workspace, n: int, tile: int, keep: bool) -> None:
+    """Take states n and n + 1 of one tile through a chunk."""
+    A = scan.A + n * scan.padded + chunk.left + tile * VECTOR_BYTES
+    A_0, A_1 = load(A), load(A + scan.padded)
+    h_at = w.h + (n * TILES + tile) * VECTOR_BYTES
+    h_0, h_1 = load(h_at), load(h_at + TILES * VECTOR_BYTES)
+    if keep:
+        kept, lanes = kept_state(scan, chunk, n, tile), chunk.lanes - tile * LANES
+        store_lanes(kept, h_0, lanes)
+        if n + 1 < scan.states:
+            store_lanes(kept + 4 * scan.channels, h_1, lanes)
+    for t in range(chunk.steps):
+        at, nt = tile * TILE + t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
+        dt, v = load(w.dt + at), load(w.v + at)
+        h_0 = fma(exp2(dt * A_0), h_0, broadcast(w.B + nt) * v)
+        h_1 = fma(exp2(dt * A_1), h_1, broadcast(w.B + nt + 4) * v)
+        y = fma(broadcast(w.C + nt), h_0, load(w.y + at))
+        store(w.y + at, fma(broadcast(w.C + nt + 4), h_1, y))
+    store(h_at, h_0)
+    store(h_at + TILES * VECTOR_BYTES, h_1)
+
+
+@inlined
 def reverse_chunk(call: Backward, chunk: Chunk, w: Workspace, slot: int, n: int, tile: int) -> None:
-    """Take one state of one tile forward through a chunk, to recompute h, and back with g."""
+    """Take states n and n + 1 of one tile forward through a chunk, and back with g."""
     scan = call.scan
     i = n * scan.padded + chunk.left + tile * VECTOR_BYTES
-    A = load(scan.A + i)
-    h = fill(0.0)
+    A_0, A_1 = load(scan.A + i), load(scan.A + i + scan.padded)
+    h_0, h_1 = fill(0.0), fill(0.0)
     if chunk.start > 0:
-        kept = kept_state(scan, chunk, n) + tile * VECTOR_BYTES
+        kept, lanes = kept_state(scan, chunk, n, tile), chunk.lanes - tile * LANES
         prefetch(kept - scan.states * 4 * scan.channels)  # for the chunk before
-        h = load_lanes(kept, chunk.lanes - tile * LANES)
-    store(w.h_path, h)
+        h_0 = load_lanes(kept, lanes)
+        if n + 1 < scan.states:
+            prefetch(kept - (scan.states - 1) * 4 * scan.channels)
+            h_1 = load_lanes(kept + 4 * scan.channels, lanes)
+    store(w.h_path, h_0)
+    store(w.h_path + VECTOR_BYTES, h_1)
     for t in range(chunk.steps):
-        vt, nt = t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
-        at = tile * TILE + vt
-        a = exp2(load(w.dt + at) * A)
-        h = fma(a, h, broadcast(w.B + nt) * load(w.v + at))
-        store(w.a_path + vt, a)
-        store(w.h_path + VECTOR_BYTES + vt, h)
-        store(w.y + at, fma(broadcast(w.C + nt), h, load(w.y + at)))
+        pt, nt = 2 * t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
+        at = tile * TILE + t * VECTOR_BYTES
+        dt, v = load(w.dt + at), load(w.v + at)
+        a_0, a_1 = exp2(dt * A_0), exp2(dt * A_1)
+        h_0 = fma(a_0, h_0, broadcast(w.B + nt) * v)
+        h_1 = fma(a_1, h_1, broadcast(w.B + nt + 4) * v)
+        store(w.a_path + pt, a_0)
+        store(w.a_path + pt + VECTOR_BYTES, a_1)
+        store(w.h_path + pt + 2 * VECTOR_BYTES, h_0)
+        store(w.h_path + pt + 3 * VECTOR_BYTES, h_1)
+        y = fma(broadcast(w.C + nt), h_0, load(w.y + at))
+        store(w.y + at, fma(broadcast(w.C + nt + 4), h_1, y))
 
     g_at = w.h + (n * TILES + tile) * VECTOR_BYTES
-    dA_at = call.dA + slot * scan.states * scan.padded + i
-    g, dA = load(g_at), load(dA_at)  # g[t] here still misses C[t] dy[t]
+    dA_at = call.dA + slot * scan.paired * scan.padded + i
+    g_0, g_1 = load(g_at), load(g_at + TILES * VECTOR_BYTES)  # g[t] here still misses C[t] dy[t]
+    dA_0, dA_1 = load(dA_at), load(dA_at + scan.padded)
     for t in range(chunk.steps - 1, -1, -1):
-        vt, nt = t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
-        at = tile * TILE + vt
-        dy = load(w.dy + at)
-        g = fma(broadcast(w.C + nt), dy, g)
-        store(w.dC_lanes + vt, fma(dy, h, load(w.dC_lanes + vt)))
-        store(w.dB_lanes + vt, fma(g, load(w.v + at), load(w.dB_lanes + vt)))
-        store(w.dv + at, fma(g, broadcast(w.B + nt), load(w.dv + at)))
-        g = g * load(w.a_path + vt)
-        h = load(w.h_path + vt)
-        r = g * h
-        store(w.ddt + at, fma(r, A, load(w.ddt + at)))
-        dA = fma(r, load(w.dt + at), dA)
-    store(g_at, g)
-    store(dA_at, dA)
+        pt, nt = 2 * t * VECTOR_BYTES, t * state_row(scan.states) + 4 * n
+        at = tile * TILE + t * VECTOR_BYTES
+        dt, v, dy = load(w.dt + at), load(w.v + at), load(w.dy + at)
+        g_0 = fma(broadcast(w.C + nt), dy, g_0)
+        g_1 = fma(broadcast(w.C + nt + 4), dy, g_1)
+        add_product(w.dC_lanes + pt, dy, h_0)
+        add_product(w.dC_lanes + pt + VECTOR_BYTES, dy, h_1)
+        add_product(w.dB_lanes + pt, v, g_0)
+        add_product(w.dB_lanes + pt + VECTOR_BYTES, v, g_1)
+        dv = fma(g_0, broadcast(w.B + nt), load(w.dv + at))
+        store(w.dv + at, fma(g_1, broadcast(w.B + nt + 4), dv))
+        g_0, g_1 = g_0 * load(w.a_path + pt), g_1 * load(w.a_path + pt + VECTOR_BYTES)
+        h_0, h_1 = load(w.h_path + pt), load(w.h_path + pt + VECTOR_BYTES)
+        r_0, r_1 = g_0 * h_0, g_1 * h_1
+        store(w.ddt + at, fma(r_1, A_1, fma(r_0, A_0, load(w.ddt + at))))
+        dA_0, dA_1 = fma(r_0, dt, dA_0), fma(r_1, dt, dA_1)
+    store(g_at, g_0)
+    store(g_at + TILES * VECTOR_BYTES, g_1)
+    store(dA_at, dA_0)
+    store(dA_at + scan.padded, dA_1)
