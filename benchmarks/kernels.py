@@ -145,7 +145,7 @@ def candidates(
     found = {
         backend: Candidate(
             kernel=on(backend, name),
-            state_tensors=6 if backend == "reference" and name == "scan" else 0,
+            state_tensors=4 if backend == "reference" and name == "scan" else 0,
         )
         for backend in available_backends("cpu")
     }
@@ -162,10 +162,10 @@ def candidates(
     missing = {}
     for peer, make in (("mambapy", mambapy_scan), ("associative", associative_scan)):
         try:
-            found[peer] = Candidate(kernel=make(), state_tensors=12)
+            found[peer] = Candidate(kernel=make(), state_tensors=10)
         except ImportError as error:
             missing[peer] = str(error)
-    found["indexed"] = Candidate(kernel=indexed_recurrence, state_tensors=12)
+    found["indexed"] = Candidate(kernel=indexed_recurrence, state_tensors=10)
     return found, missing
 
 
@@ -232,7 +232,7 @@ def obstacle(candidate: Candidate, name: str, size: Size, limit: float) -> str |
     """Say why one call is too much for this machine or for our patience, or None."""
     needed = 4 * candidate.state_tensors * math.prod(size)
     if needed > 0.8 * available_memory():
-        return f"not run: needs about {needed / 2**30:.0f} GiB"
+        return f"not run: needs about {needed / 2**30:.1f} GiB"
     batch, channels, length, states = size
     if length >= 256:
         sixteenth, eighth = (
@@ -266,9 +266,8 @@ def print_speed(name: str, options: argparse.Namespace) -> None:
         arguments, reasons = arguments_of(name, size), dict[str, str]()
         tasks = dict[str, Task]()
         for who, candidate in found.items():
-            reason = disagreement(candidate.kernel, name, size)
-            reason = reason or obstacle(candidate, name, size, options.limit)
-            if reason:
+            wrong = disagreement(candidate.kernel, name, size)
+            if reason := wrong or obstacle(candidate, name, size, options.limit):
                 reasons[who] = reason
             else:
                 forward, both = tasks_of(candidate.kernel, arguments)
@@ -300,11 +299,11 @@ def print_memory(options: argparse.Namespace) -> None:
     for size in MEMORY_SIZES:
         print(f"  {size}")
         for who, candidate in found.items():
-            reason = obstacle(candidate, "scan", size, 10 * options.limit)  # one call is enough
-            if reason is None:
+            result = obstacle(candidate, "scan", size, options.limit)
+            if result is None:
                 arguments = (who, size, options.threads, options.prototypes)
-                reason = f"{in_fresh_process(peak_of, *arguments):7.0f}"
-            print(f"    {who:12} {reason}", flush=True)
+                result = f"{in_fresh_process(peak_of, *arguments):7.0f}"
+            print(f"    {who:12} {result}", flush=True)
 
 
 def peak_of(who: str, size: Size, threads: int, prototypes: Path | None) -> float:
