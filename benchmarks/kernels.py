@@ -259,8 +259,8 @@ def print_speed(name: str, options: argparse.Namespace) -> None:
     found, missing = candidates(name, options.prototypes)
     fastest = next(iter(found))
     print(f"\n{name}: ms, and times the {fastest} backend; forward, then forward and backward")
-    for peer, reason in missing.items():
-        print(f"  {peer} is missing: {reason}")
+    for peer, why in missing.items():
+        print(f"  {peer} is missing: {why}")
     for size in SIZES:
         print(f"  {size}, {math.prod(size) / 1e6:.1f} million states")
         arguments, reasons = arguments_of(name, size), dict[str, str]()
@@ -326,7 +326,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warm_up()
     print(f"{hardware(options.threads)}, medians of {options.rounds} rounds")
-    print(f"Python {platform.python_version()}, {versions('torch', 'numba')}, float32")
+    print(f"Python {platform.python_version()}, {versions('torch', 'numba', 'mambapy')}, float32")
     for name in ("scan", "conv"):
         print_speed(name, options)
     print_memory(options)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,14 @@ def hardware(threads: int) -> str:
 
 
 def versions(*packages: str) -> str:
-    return " ".join(f"{name}={version(name)}" for name in packages)
+    return " ".join(f"{name}={_version(name)}" for name in packages)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def commit() -> str:
