@@ -330,8 +330,8 @@ def main() -> None:
     warm_up()
     print(f"{hardware(options.threads)}, medians of {options.rounds} rounds")
     print(
-        f"Python {platform.python_version()}, {versions('torch', 'numba', 'neuralforecast')}, float32, "
-        f"backend {available_backends('cpu')[0]}"
+        f"Python {platform.python_version()}, {versions('torch', 'numba', 'neuralforecast')}, "
+        f"float32, backend {available_backends('cpu')[0]}"
     )
     for batch, variates in SIZES:
         if options.profile:
