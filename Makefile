@@ -24,6 +24,7 @@ docs: .venv/made
 
 bench: .venv/made
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/etth1.py
 

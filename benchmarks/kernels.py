@@ -12,6 +12,8 @@ Every candidate is first compared with the reference in float64, output and all 
 of the size; one that disagrees gets no speed. Ratios are the result: the machine may be shared.
 A candidate that is slow runs fewer rounds, and none if one call is expected to take longer than
 `--limit` or more memory than there is; the table says so.
+Memory is allocated as in any Python process; `--keep-memory` keeps freed memory, which favours
+candidates with large temporaries, see `timing.keep_freed_memory`.
 Sizes: (B windows, E channels, L tokens, N states).
 """
 
@@ -321,8 +323,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--limit", type=float, default=20, help="seconds for a candidate's rounds")
     parser.add_argument("--prototypes", type=Path, help="folder with prototypes to compare with")
+    parser.add_argument("--keep-memory", action="store_true", help="keep freed memory")
     options = parser.parse_args()
-    keep_freed_memory()
+    if options.keep_memory:
+        keep_freed_memory()
     torch.set_num_threads(options.threads)
     warm_up()
     print(f"{hardware(options.threads)}, medians of {options.rounds} rounds")

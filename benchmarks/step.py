@@ -7,9 +7,10 @@
 A step is forward, mean squared error, backward and AdamW. A candidate is a name and a function
 `step()`. The networks' own code runs, without their trainers: PatchTST (channel independent, so
 every variate of a window is a series), iTransformer and TSMixer come from neuralforecast; what
-cannot be imported is named as missing. No network has dropout, whose random numbers cost PyTorch
-much time: that favours the peers, which train with it. So does keeping freed memory, see
-`timing.keep_freed_memory`.
+cannot be imported is named as missing. Every network has the dropout that its library trains with;
+ours has none. Random numbers cost PyTorch much time: `--no-dropout` leaves them out. Memory is
+allocated as in any Python process; `--keep-memory` keeps freed memory, see
+`timing.keep_freed_memory`. Both options favour the peers.
 
 The estimator's `fit` takes two forward and backward passes for each step while `sam_radius` is
 above 0, its default; the table is about one.
@@ -79,11 +80,12 @@ def ours(name: str, variates: int) -> TSM2Network:
     )
 
 
-def peer(name: str, variates: int) -> nn.Module:
+def peer(name: str, variates: int, *, dropout: bool) -> nn.Module:
     """Make a network of neuralforecast at the size of its paper, or raise ImportError."""
     from neuralforecast import models
 
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)  # announces every seed
+    none: dict[str, Any] = {} if dropout else {"dropout": 0.0}
     network: nn.Module
     if name == "PatchTST":
         network = models.PatchTST(
@@ -95,8 +97,7 @@ def peer(name: str, variates: int) -> nn.Module:
             linear_hidden_size=256,
             patch_len=16,
             stride=8,
-            dropout=0.0,
-            fc_dropout=0.0,
+            **(none and {"fc_dropout": 0.0, **none}),
         )
     elif name == "iTransformer":
         network = models.iTransformer(
@@ -107,16 +108,18 @@ def peer(name: str, variates: int) -> nn.Module:
             e_layers=3,
             n_heads=8,
             d_ff=256,
-            dropout=0.0,
+            **none,
         )
     else:
         network = models.TSMixer(
-            h=HORIZON, input_size=LOOKBACK, n_series=variates, n_block=2, ff_dim=64, dropout=0.0
+            h=HORIZON, input_size=LOOKBACK, n_series=variates, n_block=2, ff_dim=64, **none
         )
     return network
 
 
-def candidates(batch: int, variates: int) -> tuple[dict[str, Task], dict[str, int], dict[str, str]]:
+def candidates(
+    batch: int, variates: int, *, dropout: bool
+) -> tuple[dict[str, Task], dict[str, int], dict[str, str]]:
     """Return the steps, the numbers of parameters, and who is missing why."""
     torch.manual_seed(0)
     context = torch.randn(batch, variates, LOOKBACK)
@@ -126,7 +129,9 @@ def candidates(batch: int, variates: int) -> tuple[dict[str, Task], dict[str, in
         given: Any = context
         wanted = target
         try:
-            network = ours(name, variates) if name in OURS else peer(name, variates)
+            network = (
+                ours(name, variates) if name in OURS else peer(name, variates, dropout=dropout)
+            )
         except ImportError as error:
             missing[name] = str(error)
             continue
@@ -142,7 +147,7 @@ def candidates(batch: int, variates: int) -> tuple[dict[str, Task], dict[str, in
 
 
 def print_steps(batch: int, variates: int, options: argparse.Namespace) -> None:
-    steps, parameters, missing = candidates(batch, variates)
+    steps, parameters, missing = candidates(batch, variates, dropout=not options.no_dropout)
     timings = interleave(steps, rounds=options.rounds, threads=options.threads)
     print(f"\nbatch {batch}, {variates} variates, lookback {LOOKBACK}, horizon {HORIZON}")
     for name, timing in timings.items():
@@ -324,8 +329,11 @@ def main() -> None:
     parser.add_argument(
         "--profile", action="store_true", help="divide TSM2's step by kind of work instead"
     )
+    parser.add_argument("--no-dropout", action="store_true", help="set the peers' dropout to 0")
+    parser.add_argument("--keep-memory", action="store_true", help="keep freed memory")
     options = parser.parse_args()
-    keep_freed_memory()
+    if options.keep_memory:
+        keep_freed_memory()
     torch.set_num_threads(options.threads)
     warm_up()
     print(f"{hardware(options.threads)}, medians of {options.rounds} rounds")

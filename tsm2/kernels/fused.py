@@ -212,9 +212,17 @@ class _SelectiveScan(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, dout: Tensor, _: Tensor
     ) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        gradients = _scan_backward_operator(dout, *saved, *ctx.settings)
-        return (*_only_wanted(gradients, saved[1:]), None, None, None, None)
+        gradients = _scan_backward(dout, *ctx.saved_tensors, *ctx.settings)
+        return _SelectiveScan.of_inputs(ctx, gradients)
+
+    @staticmethod
+    def backward_in_graph(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = _scan_backward_operator(dout, *ctx.saved_tensors, *ctx.settings)
+        return _SelectiveScan.of_inputs(ctx, gradients)
+
+    @staticmethod
+    def of_inputs(ctx: Any, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        return (*_only_wanted(gradients, ctx.saved_tensors[1:]), None, None, None, None)
 
 
 class _CausalConv(torch.autograd.Function):
@@ -237,9 +245,17 @@ class _CausalConv(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, dout: Tensor
     ) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        gradients = _conv_backward_operator(dout, *saved, *ctx.settings)
-        return (*_only_wanted(gradients, saved), None, None, None, None)
+        gradients = _conv_backward(dout, *ctx.saved_tensors, *ctx.settings)
+        return _CausalConv.of_inputs(ctx, gradients)
+
+    @staticmethod
+    def backward_in_graph(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = _conv_backward_operator(dout, *ctx.saved_tensors, *ctx.settings)
+        return _CausalConv.of_inputs(ctx, gradients)
+
+    @staticmethod
+    def of_inputs(ctx: Any, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        return (*_only_wanted(gradients, ctx.saved_tensors), None, None, None, None)
 
 
 # --- operators --------------------------------------------------------------------------------
@@ -318,7 +334,7 @@ _conv_backward_operator = _register(
 for _operator, _function in ((_scan_operator, _SelectiveScan), (_conv_operator, _CausalConv)):
     torch.library.register_autograd(
         _operator,
-        _function.backward,
+        _function.backward_in_graph,
         setup_context=_function.keep,
         lib=_library,
     )

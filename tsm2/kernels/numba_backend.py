@@ -66,7 +66,7 @@ def scan_forward(
         work=u.numel() * scan.states,
         workspace_bytes=numba_scan.workspace_bytes(scan.states),
     )
-    return out.to(dtype), states
+    return _as(out, dtype), states
 
 
 def scan_backward(
@@ -96,8 +96,7 @@ def scan_backward(
     du, ddelta = u.new_empty(u.shape), u.new_empty(u.shape)
     dz = None if z is None else u.new_empty(u.shape)
     dB, dC = B.new_zeros(groups, *B.shape), C.new_zeros(groups, *C.shape)
-    dA = u.new_zeros(n_chunks(tasks), scan.paired, parameters.shape[1])
-    dD, ddelta_bias = dA.new_zeros(2, n_chunks(tasks), parameters.shape[1])
+    sums = u.new_zeros(n_chunks(tasks), *parameters.shape)
     call = numba_scan.Backward(
         scan=scan,
         groups=groups,
@@ -108,9 +107,7 @@ def scan_backward(
         dB=walk.rows(dB[0] if groups else None),
         dC=walk.rows(dC[0] if groups else None),
         group_bytes=dB.stride(0) * dB.itemsize,
-        dA=dA.data_ptr(),
-        dD=dD.data_ptr(),
-        ddelta_bias=ddelta_bias.data_ptr(),
+        sums=sums.data_ptr(),
     )
     run(
         numba_scan.backward,
@@ -119,16 +116,16 @@ def scan_backward(
         work=2 * u.numel() * scan.states,
         workspace_bytes=numba_scan.workspace_bytes(scan.states),
     )
-    E = scan.channels
+    total = sums.sum(0)[:, : scan.channels]
     gradients = (
         du,
         ddelta,
-        dA.sum(0)[: scan.states, :E].t().contiguous(),
-        dB.sum(0),
-        dC.sum(0),
-        dD.sum(0)[:E],
+        total[: scan.states].t().contiguous(),
+        dB[0] if groups == 1 else dB.sum(0),
+        dC[0] if groups == 1 else dC.sum(0),
+        total[-2].clone(),
         dz,
-        ddelta_bias.sum(0)[:E],
+        total[-1].clone(),
     )
     return _as_arguments(gradients, arguments)
 
@@ -181,12 +178,16 @@ def _describe_scan(
     )
 
 
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
+
+
 def _as_arguments(
     gradients: tuple[Tensor | None, ...], arguments: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, ...]:
     """Give each gradient its argument's dtype, and leave out those of arguments that are None."""
     return tuple(
-        None if gradient is None or argument is None else gradient.to(argument.dtype)
+        None if gradient is None or argument is None else _as(gradient, argument.dtype)
         for gradient, argument in zip(gradients, arguments, strict=True)
     )
 
@@ -215,7 +216,7 @@ def conv_forward(
         work=x.numel(),
         workspace_bytes=0,
     )
-    return out.to(dtype)
+    return _as(out, dtype)
 
 
 def conv_backward(

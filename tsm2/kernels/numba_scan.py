@@ -109,9 +109,7 @@ class Backward(NamedTuple):
     dB: Rows  # of the first group; starts as zeros
     dC: Rows
     group_bytes: int  # from one group's dB to the next
-    dA: int  # (slots, N paired, padded); starts as zeros
-    dD: int  # (slots, padded)
-    ddelta_bias: int  # (slots, padded)
+    sums: int  # dA, dD and ddelta_bias, (slots, N paired + 2, padded); starts as zeros
 
 
 class Chunk(NamedTuple):
@@ -134,6 +132,7 @@ class Workspace(NamedTuple):
     dy: int  # [tile, t]
     dv: int  # [tile, t]
     ddt: int  # [tile, t], without the part by u, in units of log(2)
+    gate: int  # [tile, t], sigmoid of z
     dB_lanes: int  # [t, n], for two n, before the sum over channels
     dC_lanes: int  # [t, n]
     a_path: int  # [t, n], for two n and one tile
@@ -154,7 +153,8 @@ def lay_out(start: int, states: int) -> Workspace:
     dy = y + BLOCK
     dv = dy + BLOCK
     ddt = dv + BLOCK
-    dB_lanes = ddt + BLOCK
+    gate = ddt + BLOCK
+    dB_lanes = gate + BLOCK
     dC_lanes = dB_lanes + 2 * TILE
     a_path = dC_lanes + 2 * TILE
     h_path = a_path + 2 * TILE
@@ -163,7 +163,9 @@ def lay_out(start: int, states: int) -> Workspace:
     C = B + STEPS * state_row(states)
     dB = C + STEPS * state_row(states)
     dC = dB + STEPS * state_row(states)
-    return Workspace(dt, v, y, dy, dv, ddt, dB_lanes, dC_lanes, a_path, h_path, h, B, C, dB, dC)
+    return Workspace(
+        dt, v, y, dy, dv, ddt, gate, dB_lanes, dC_lanes, a_path, h_path, h, B, C, dB, dC
+    )
 
 
 @inlined
@@ -224,17 +226,20 @@ def read(scan: Scan, chunk: Chunk, w: Workspace, ahead: int) -> None:
     for t in range(chunk.steps):
         now = chunk.start + t
         later = min(max(now + ahead, 0), scan.length - 1)
+        B_at, C_at = row(B, now), row(C, now)
         for n in range(0, scan.states, LANES):
             nt = t * state_row(scan.states) + 4 * n
-            store(w.B + nt, load_lanes(row(B, now) + 4 * n, scan.states - n))
-            store(w.C + nt, load_lanes(row(C, now) + 4 * n, scan.states - n))
+            store(w.B + nt, load_lanes(B_at + 4 * n, scan.states - n))
+            store(w.C + nt, load_lanes(C_at + 4 * n, scan.states - n))
+        u_at, delta_at = row(u, now), row(delta, now)
+        u_later, delta_later = row(u, later), row(delta, later)
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
-            prefetch(row(u, later) + i)
-            prefetch(row(delta, later) + i)
-            u_t = load_lanes(row(u, now) + i, lanes)
-            delta_t = load_lanes(row(delta, now) + i, lanes)
+            prefetch(u_later + i)
+            prefetch(delta_later + i)
+            u_t = load_lanes(u_at + i, lanes)
+            delta_t = load_lanes(delta_at + i, lanes)
             dt = softplus(delta_t + load(scan.delta_bias + i))
             store(w.dt + at, dt)
             store(w.v + at, dt * u_t)
@@ -247,31 +252,33 @@ def write_out(call: Forward, chunk: Chunk, w: Workspace) -> None:
     scan, out = call.scan, path(call.out, chunk.sequence)
     z = path(scan.z, chunk.sequence) if scan.gated else out
     for t in range(chunk.steps):
-        now = chunk.start + t
+        z_at, out_at = row(z, chunk.start + t), row(out, chunk.start + t)
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
             y = load(w.y + at)
             if scan.gated:
-                z_t = load_lanes(row(z, now) + i, lanes)
+                z_t = load_lanes(z_at + i, lanes)
                 y = y * (z_t * sigmoid(z_t))
-            store_lanes(row(out, now) + i, y, lanes)
+            store_lanes(out_at + i, y, lanes)
 
 
 @inlined
 def read_gradient(call: Backward, chunk: Chunk, w: Workspace) -> None:
-    """Fill dy, and clear the sums dv and ddt."""
+    """Fill dy and the gate's sigmoid, and clear the sums dv and ddt."""
     scan, dout = call.scan, path(call.dout, chunk.sequence)
     z = path(scan.z, chunk.sequence) if scan.gated else dout
     for t in range(chunk.steps):
-        now = chunk.start + t
+        z_at, dout_at = row(z, chunk.start + t), row(dout, chunk.start + t)
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
-            dy = load_lanes(row(dout, now) + i, lanes)
+            dy = load_lanes(dout_at + i, lanes)
             if scan.gated:
-                z_t = load_lanes(row(z, now) + i, lanes)
-                dy = dy * (z_t * sigmoid(z_t))
+                z_t = load_lanes(z_at + i, lanes)
+                gate = sigmoid(z_t)
+                store(w.gate + at, gate)
+                dy = dy * (z_t * gate)
             store(w.dy + at, dy)
             store(w.dv + at, fill(0.0))
             store(w.ddt + at, fill(0.0))
@@ -289,31 +296,34 @@ def write_gradients(call: Backward, chunk: Chunk, w: Workspace, slot: int, group
     dB, dC = path(call.dB, chunk.sequence), path(call.dC, chunk.sequence)
     for t in range(chunk.steps):
         now = chunk.start + t
+        dB_at = row(dB, now) + group * call.group_bytes
+        dC_at = row(dC, now) + group * call.group_bytes
         for n in range(0, scan.states, LANES):
             nt, lanes = t * state_row(scan.states) + 4 * n, scan.states - n
-            dB_at = row(dB, now) + group * call.group_bytes + 4 * n
-            dC_at = row(dC, now) + group * call.group_bytes + 4 * n
-            store_lanes(dB_at, load_lanes(dB_at, lanes) + load(w.dB + nt), lanes)
-            store_lanes(dC_at, load_lanes(dC_at, lanes) + load(w.dC + nt), lanes)
+            dB_n, dC_n = dB_at + 4 * n, dC_at + 4 * n
+            store_lanes(dB_n, load_lanes(dB_n, lanes) + load(w.dB + nt), lanes)
+            store_lanes(dC_n, load_lanes(dC_n, lanes) + load(w.dC + nt), lanes)
+        u_at, delta_at, z_at, dout_at = row(u, now), row(delta, now), row(z, now), row(dout, now)
+        du_at, ddelta_at, dz_at = row(du, now), row(ddelta, now), row(dz, now)
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
-            u_t = load_lanes(row(u, now) + i, lanes)
-            x = load_lanes(row(delta, now) + i, lanes) + load(scan.delta_bias + i)
+            u_t = load_lanes(u_at + i, lanes)
+            x = load_lanes(delta_at + i, lanes) + load(scan.delta_bias + i)
             dv, dy = load(w.dv + at), load(w.dy + at)
             ddt = fma(dv, u_t, load(w.ddt + at) * fill(log(2)))
             dx = ddt * sigmoid(x)
-            store_lanes(row(ddelta, now) + i, dx, lanes)
+            store_lanes(ddelta_at + i, dx, lanes)
             du_t = fma(dv, load(w.dt + at), load(scan.D + i) * dy)
-            store_lanes(row(du, now) + i, du_t, lanes)
-            add(call.ddelta_bias + slot * scan.padded + i, dx)
-            add(call.dD + slot * scan.padded + i, dy * u_t)
+            store_lanes(du_at + i, du_t, lanes)
+            dD = call.sums + (slot * (scan.paired + 2) + scan.paired) * scan.padded + i
+            add(dD, dy * u_t)
+            add(dD + scan.padded, dx)
             if scan.gated:
-                z_t = load_lanes(row(z, now) + i, lanes)
-                s = sigmoid(z_t)
-                slope = fma(z_t * s, fill(1.0) - s, s)
-                dz_t = load_lanes(row(dout, now) + i, lanes) * load(w.y + at) * slope
-                store_lanes(row(dz, now) + i, dz_t, lanes)
+                z_t, gate = load_lanes(z_at + i, lanes), load(w.gate + at)
+                slope = fma(z_t * gate, fill(1.0) - gate, gate)
+                dz_t = load_lanes(dout_at + i, lanes) * load(w.y + at) * slope
+                store_lanes(dz_at + i, dz_t, lanes)
 
 
 # --- the recurrence ---------------------------------------------------------------------------
@@ -415,7 +425,7 @@ def reverse_chunk(call: Backward, chunk: Chunk, w: Workspace, slot: int, n: int,
         store(w.y + at, fma(broadcast(w.C + nt + 4), h_1, y))
 
     g_at = w.h + (n * TILES + tile) * VECTOR_BYTES
-    dA_at = call.dA + slot * scan.paired * scan.padded + i
+    dA_at = call.sums + slot * (scan.paired + 2) * scan.padded + i
     g_0, g_1 = load(g_at), load(g_at + TILES * VECTOR_BYTES)  # g[t] here still misses C[t] dy[t]
     dA_0, dA_1 = load(dA_at), load(dA_at + scan.padded)
     for t in range(chunk.steps - 1, -1, -1):
