@@ -1,0 +1,61 @@
+"""Settings of TSM2 per dataset: what it is given, and how that was chosen.
+
+``settings/NAME.toml`` holds a table ``[paper]``, with the paper's lookback, and a table ``[best]``,
+where the lookback is chosen too. `how` says how, `lookback` is what every model of a run reads, all
+else are parameters of `TSM2Forecaster`. What is not there keeps the estimator's default. Settings
+are chosen on validation rows; no test row is read for them.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+from tsm2.errors import ParameterError
+
+__all__ = ["Config", "Settings", "load_settings"]
+
+Config = Literal["paper", "best"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What TSM2 is given on one dataset."""
+
+    how: str
+    """How it was chosen."""
+    lookback: int
+    """Rows that every model of the run reads."""
+    parameters: Mapping[str, Any]
+    """Parameters of `TSM2Forecaster` that differ from its defaults."""
+
+
+def load_settings(dataset: str, config: Config) -> Settings:
+    """Return the settings for a dataset.
+
+    Parameters
+    ----------
+    dataset
+        Name, or "sample" for the generated table.
+    config
+        "paper" or "best".
+
+    Raises
+    ------
+    ParameterError
+        There are no such settings.
+
+    Examples
+    --------
+    >>> load_settings("ETTh1", "paper").lookback
+    512
+    """
+    if config not in get_args(Config):
+        raise ParameterError(
+            f"config must be one of {', '.join(get_args(Config))}, got {config!r}."
+        )
+    file = files("tsm2.benchmark") / "settings" / f"{dataset}.toml"
+    table = tomllib.loads(file.read_text(encoding="utf-8"))[config]
+    how, lookback = table.pop("how"), table.pop("lookback")
+    return Settings(how=how, lookback=lookback, parameters=table)
