@@ -1,4 +1,4 @@
-"""The command line: `tsm2 demo | fit | predict | backtest | data | info`.
+"""The command line: `tsm2 demo | fit | predict | backtest | benchmark | data | info`.
 
 Results go to files or standard output, progress and messages to standard error. Exit codes: 0 for
 success, 1 for a check that found a fault, 2 for a mistake in what was asked, 130 when interrupted.
@@ -8,6 +8,7 @@ import csv
 import logging
 import os
 import platform
+import re
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
@@ -201,6 +202,88 @@ def backtest(
 
 
 @app.command()
+def benchmark(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DATASETS...", help="Such as ETTh1 Weather; 'sample' needs no file."
+        ),
+    ] = None,
+    horizons: Annotated[
+        str | None, typer.Option(help="Rows to forecast: 96,192; the published ones by default.")
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="TSM2,RLinear(max_epochs=5),sklearn:Ridge; the floor and TSM2 by default."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each model that draws at random.")] = 3,
+    lookback: Annotated[int | None, typer.Option(help="Rows that every model reads.")] = None,
+    config: Annotated[str, typer.Option(help="Settings of TSM2: paper or best.")] = "paper",
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Run TSM2's variants in place of it.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Runs side by side.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of each run.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
+    out: Annotated[
+        Path, typer.Option(help="CSV file of the runs; those that it holds do not run again.")
+    ] = Path("benchmark.csv"),
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for the report in Markdown and HTML.")
+    ] = None,
+    data_dir: DataHome = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Download no missing file.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure models on benchmark datasets; exit code 1 if something asked for was not run.
+
+    Without datasets, only the report of the CSV file is written.
+    """
+    from tsm2.benchmark import report as reports
+    from tsm2.benchmark import runner
+
+    if not names and report is None:
+        raise ParameterError("name datasets to run (see 'tsm2 data list'), or a --report folder.")
+    outcome = runner.run(
+        names or [],
+        horizons=None if horizons is None else _parse_counts("--horizons", horizons),
+        models=runner.DEFAULT_MODELS if models is None else _split_calls(models),
+        seeds=range(seeds),
+        lookback=lookback,
+        config=config,  # type: ignore[arg-type]
+        ablation=ablation,
+        jobs=jobs,
+        threads=threads,
+        device=device,
+        out=out,
+        data_home=data_dir,
+        download=not offline,
+        verbose=0 if quiet else 1,
+    )
+    if names:
+        table = Table(title="Errors over every test window, standardised values, mean over seeds")
+        for column in ("dataset", "horizon", "model", "runs", "MSE", "MAE"):
+            table.add_column(column, justify="left" if column in {"dataset", "model"} else "right")
+        cells = outcome.results.groupby(["dataset", "horizon", "model", "config"], sort=False)
+        for (dataset, horizon, model, _), rows in cells:
+            means = f"{rows['mse'].mean():.4f}", f"{rows['mae'].mean():.4f}"
+            table.add_row(str(dataset), str(horizon), str(model), str(len(rows)), *means)
+        _out.print(table, markup=False)
+        _messages.print(f"rows: {out}", highlight=False, markup=False)
+    if report is not None:
+        written = reports.write_report(out, report, not_run=outcome.not_run)
+        for what, path in written.items():
+            _out.print(f"{what}: {path}", highlight=False, markup=False)
+    for each in outcome.not_run:
+        reason = " ".join(each.reason.split())
+        _messages.print(f"not run: {each.what}: {reason}", highlight=False, markup=False)
+    if outcome.not_run:
+        raise typer.Exit(1)
+
+
+@app.command()
 def info(
     warm_up: Annotated[
         bool, typer.Option("--warm-up", help="Compile the kernels now and keep them on disk.")
@@ -365,6 +448,21 @@ def _parse_setting(model: object, text: str) -> tuple[str, object]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
+
+
+def _parse_counts(option: str, text: str) -> list[int]:
+    """Read whole numbers between commas."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ParameterError(
+            f"{option} needs whole numbers between commas, got {text!r}."
+        ) from error
+
+
+def _split_calls(text: str) -> list[str]:
+    """Split at the commas that stand in no brackets."""
+    return re.split(r",(?![^(]*\))", text)
 
 
 def _version(package: str) -> str:

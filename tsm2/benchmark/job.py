@@ -6,11 +6,9 @@ A process per run makes its peak memory its own, and keeps a model that crashes 
 memory from taking other runs with it. When the process that asked is gone, the run ends too.
 """
 
-import hashlib
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -26,7 +24,7 @@ import torch
 import tsm2
 from tsm2.benchmark.models import Setup, build
 from tsm2.benchmark.protocol import load_table, measure_errors
-from tsm2.benchmark.results import Key
+from tsm2.benchmark.results import KEY, Key, run_stem
 from tsm2.errors import TSM2Error
 from tsm2.training import choose_device
 
@@ -79,9 +77,7 @@ class Job:
     @property
     def stem(self) -> str:
         """A file name for what belongs to the run."""
-        digest = hashlib.sha256("\n".join(self.key).encode()).hexdigest()[:12]
-        words = f"{self.dataset}-{self.lookback}-{self.horizon}-{self.label}-{self.seed}"
-        return f"{re.sub(r'[^A-Za-z0-9-]+', '_', words)}-{digest}"
+        return run_stem(self.key)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,9 +133,8 @@ def measure(job: Job) -> Measurement:
         "commit": _commit(),
         "date": date.today().isoformat(),
     }
-    names = ("dataset", "lookback", "horizon", "model", "config", "seed")
     return Measurement(
-        row=dict(zip(names, job.key, strict=True)) | found,
+        row=dict(zip(KEY, job.key, strict=True)) | found,
         squared=errors.squared.tolist(),
         absolute=errors.absolute.tolist(),
     )

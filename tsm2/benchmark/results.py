@@ -6,8 +6,10 @@ off. What a run is, is its key; a finished key never runs again.
 """
 
 import csv
+import hashlib
 import io
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +17,16 @@ from filelock import FileLock
 
 from tsm2.errors import OutputError
 
-__all__ = ["COLUMNS", "KEY", "Key", "append_row", "finished", "read_results", "run_folder"]
+__all__ = [
+    "COLUMNS",
+    "KEY",
+    "Key",
+    "append_row",
+    "finished",
+    "read_results",
+    "run_folder",
+    "run_stem",
+]
 
 KEY = ("dataset", "lookback", "horizon", "model", "config", "seed")
 """The columns that name a run."""
@@ -107,6 +118,19 @@ def run_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
     return folder
+
+
+def run_stem(key: Key) -> str:
+    """Return a file name, without an ending, for what belongs to a run.
+
+    Examples
+    --------
+    >>> run_stem(("ETTh1", "512", "96", "sklearn:Ridge", "{}", "0"))
+    'ETTh1-512-96-sklearn_Ridge-0-8f5c'
+    """
+    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:12]
+    words = "-".join(part for name, part in zip(KEY, key, strict=True) if name != "config")
+    return f"{re.sub(r'[^A-Za-z0-9-]+', '_', words)}-{digest}"
 
 
 def _rows(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -194,7 +194,7 @@ def _plan(dataset: str, request: _Request) -> tuple[list[Job], list[NotRun]]:
     try:
         load_table(dataset, data_home=request.process["data_home"], download=request.download)
     except DatasetError as error:
-        return [], [NotRun(what=dataset, reason=str(error))]
+        return [], [NotRun(what=dataset, reason=str(error).removeprefix(f"{dataset}: "))]
     jobs: list[Job] = []
     not_run: list[NotRun] = []
     for horizon in request.horizons or horizons_of(dataset):
@@ -249,11 +249,10 @@ def _run_all(jobs: Sequence[Job], out: Path, *, n_jobs: int, show: bool) -> list
     failures: list[NotRun] = []
     with _progress(len(jobs), len(jobs) - len(missing), show) as progress:
         for wait in (False, True):  # at first leave what another runner has claimed
-            ended = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator_unordered")(
-                delayed(_run_one)(job, out, wait=wait) for job in missing
-            )
+            parallel = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator_unordered")
+            ended = parallel(delayed(_run_one)(job, out, wait=wait) for job in missing)
             missing = []
-            for job, reason in ended:
+            for job, reason in cast("Iterator[tuple[Job, str | None]]", ended):
                 if reason == _CLAIMED:
                     missing.append(job)
                     continue
@@ -300,7 +299,7 @@ def _progress(total: int, done: int, show: bool) -> Iterator[Callable[[str], Non
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600) as bar:

@@ -2,8 +2,8 @@
 
 The library trains as it ships, on the training rows, with the validation rows as its `val_size`;
 what differs from its defaults is here: mean squared error, the seed, and silence. Values are
-standardised before, so its own scaler stays off. It trains `max_steps` steps and keeps the last
-weights unless `early_stop_patience_steps` is given with the name.
+standardised before; a scaler that the model brings works on top. It trains `max_steps` steps, or
+fewer with `early_stop_patience_steps`, and keeps the last weights.
 
 Sizes: T rows, M variates, B windows, L lookback, H horizon.
 """
@@ -75,10 +75,12 @@ class NeuralForecastModel:
 
     def _forward(self, context: torch.Tensor) -> torch.Tensor:
         """Return forecasts, (B, H, N), for contexts, (B, L, N), in the model's batch format."""
+        scaler = self.model_.scaler  # the model's own: it remembers each window's level and scale
         forecasts = []
         with torch.inference_mode():
             for chunk in torch.split(context.contiguous(), _CHUNK):
-                series = chunk.to(self.model_.device)
+                known = chunk.to(self.model_.device).unsqueeze(2)  # (B, L, 1, N)
+                series = scaler.transform(x=known, mask=torch.ones_like(known)).squeeze(2)
                 batch = {
                     "insample_y": series,
                     "insample_mask": torch.ones_like(series),
@@ -87,7 +89,8 @@ class NeuralForecastModel:
                     "stat_exog": None,
                 }
                 output = self.model_.loss.domain_map(self.model_(batch))
-                forecasts.append(output.reshape(len(chunk), self.setup.horizon, -1).cpu())
+                scaled = output.reshape(len(chunk), self.setup.horizon, 1, -1)
+                forecasts.append(scaler.inverse_transform(z=scaled).squeeze(2).cpu())
         return torch.cat(forecasts)
 
     def _model(self, n_variates: int) -> Any:
@@ -102,10 +105,10 @@ class NeuralForecastModel:
         }
         sizes = {"h": self.setup.horizon, "input_size": self.setup.lookback}
         model = self.kind(**sizes, **own, **quiet, **(chosen | dict(self.setup.parameters)))
-        if model.RECURRENT or model.loss.is_distribution_output or model.scaler_type != "identity":
+        if model.RECURRENT or model.loss.is_distribution_output:
             raise ParameterError(
-                f"neuralforecast:{self.kind.__name__} must forecast points in one step, without a "
-                f"scaler: leave out recurrent, loss and scaler_type, or give recurrent=False."
+                f"neuralforecast:{self.kind.__name__} must forecast points in one step: leave out "
+                f"loss and recurrent, or give recurrent=False."
             )
         return model
 
