@@ -93,9 +93,11 @@ class ModelName:
             if match is None:
                 raise ValueError("it is no name")
             call = ast.parse(f"f{match[2] or '()'}", mode="eval").body
-            if not isinstance(call, ast.Call) or call.args:
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                raise ValueError("it is no name")
+            parameters = {each.arg or "": ast.literal_eval(each.value) for each in call.keywords}
+            if call.args or "" in parameters:
                 raise ValueError("parameters need names")
-            parameters = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
             json.dumps(parameters)
         except (ValueError, SyntaxError, TypeError) as error:
             raise ParameterError(

@@ -135,9 +135,8 @@ def run(
     """
     out = Path(out)
     _check_place(out)
-    _check_counts(
-        horizons=horizons or (), lookback=(lookback or 1,), jobs=(jobs,), threads=(threads,)
-    )
+    _check_counts(horizons=horizons or (), lookback=[] if lookback is None else [lookback])
+    _check_counts(jobs=[jobs], threads=[threads], seeds=[len(seeds)])
     names = [dataset_name(each) for each in ([datasets] if isinstance(datasets, str) else datasets)]
     request = _Request(
         entries=_entries(models, ablation=ablation),
@@ -159,7 +158,7 @@ def run(
         planned += more
         not_run += without
     unique = {job.key: job for job in planned}
-    not_run += _run_all(list(unique.values()), out, n_jobs=jobs, show=bool(verbose))
+    not_run += _run_all(list(unique.values()), out, n_jobs=jobs, show=bool(verbose and unique))
     results = read_results(out)
     asked = [tuple(map(str, row)) in unique for row in results[list(KEY)].itertuples(index=False)]
     return Outcome(results=results[asked].reset_index(drop=True), not_run=tuple(not_run))

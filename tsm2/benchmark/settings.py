@@ -52,9 +52,7 @@ def load_settings(dataset: str, config: Config) -> Settings:
     512
     """
     if config not in get_args(Config):
-        raise ParameterError(
-            f"config must be one of {', '.join(get_args(Config))}, got {config!r}."
-        )
+        raise ParameterError(f"config must be 'paper' or 'best', got {config!r}.")
     file = files("tsm2.benchmark") / "settings" / f"{dataset}.toml"
     table = tomllib.loads(file.read_text(encoding="utf-8"))[config]
     how, lookback = table.pop("how"), table.pop("lookback")

@@ -1,0 +1,249 @@
+"""The runner runs each run once, survives any kill, and names what it could not run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsm2.benchmark import ABLATIONS, run, runner
+from tsm2.benchmark.job import Job, Measurement, measure, run_apart
+from tsm2.benchmark.results import COLUMNS, read_results
+from tsm2.errors import DatasetError, OutputError, ParameterError
+
+FLOOR = ["RepeatLast", "SeasonalNaive"]
+TINY_TSM2 = "TSM2(max_epochs=1, features=4, d_state=4, sam_radius=0, batch_size=256)"
+COMMAND = [
+    *(sys.executable, "-m", "tsm2.cli", "benchmark", "sample", "--horizons", "12,24"),
+    *("--models", "RepeatLast,RLinear(max_epochs=1)", "--lookback", "48", "-q"),
+]
+ERRORS = ["dataset", "lookback", "horizon", "model", "config", "seed", "n_windows", "mse", "mae"]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Spare the tests the seconds of a process per run; returns the jobs that were run."""
+    ran: list[Job] = []
+
+    def run_here(job: Job, log: Path) -> Measurement:
+        ran.append(job)
+        return measure(job)
+
+    monkeypatch.setattr(runner, "run_apart", run_here)
+    return ran
+
+
+def sorted_errors(file: Path) -> pd.DataFrame:
+    table = read_results(file)[ERRORS]
+    return table.sort_values(["horizon", "model", "seed"]).reset_index(drop=True)
+
+
+def test_a_run_is_one_complete_row(tmp_path: Path, in_this_process: list[Job]) -> None:
+    out = tmp_path / "r.csv"
+    models = [*FLOOR, TINY_TSM2]
+    outcome = run("sample", horizons=[12], models=models, seeds=[3, 4], lookback=48, out=out)
+    assert outcome.not_run == ()
+    table = outcome.results
+    assert list(table.columns) == list(COLUMNS)
+    assert [tuple(row) for row in table[["model", "seed"]].to_numpy()] == [
+        ("RepeatLast", 0),
+        ("SeasonalNaive", 0),
+        ("TSM2", 3),
+        ("TSM2", 4),
+    ]
+    assert set(table["n_windows"]) == {480 - 12 + 1}
+    assert json.loads(table["config"].iloc[-1])["features"] == 4
+    assert json.loads(table["config"].iloc[-1])["max_epochs"] == 1  # given beats the settings' 20
+    assert (table[["mse", "peak_memory_mb"]] > 0).all(axis=None)
+    assert table["versions"].str.contains("torch=").all()
+    steps = pd.read_csv(next((tmp_path / "r.runs").glob("*RepeatLast*.csv")))
+    assert steps["step"].tolist() == list(range(1, 13))
+    assert steps["mse"].mean() == pytest.approx(table["mse"][0], abs=1e-5)
+
+
+def test_nothing_runs_twice(tmp_path: Path, in_this_process: list[Job]) -> None:
+    out = tmp_path / "r.csv"
+    asked = {"models": [*FLOOR, *FLOOR], "lookback": 48, "out": out}
+    run("sample", horizons=[12, 12], **asked)  # type: ignore[arg-type]
+    assert len(in_this_process) == 2
+    outcome = run(["sample", "SAMPLE"], horizons=[12, 24], **asked)  # type: ignore[arg-type]
+    assert len(in_this_process) == 4
+    assert len(outcome.results) == 4
+    again = run("sample", horizons=[24], **asked)  # type: ignore[arg-type]
+    assert len(in_this_process) == 4
+    assert again.results["horizon"].tolist() == [24, 24]
+
+
+def test_the_key_holds_the_parameters(tmp_path: Path, in_this_process: list[Job]) -> None:
+    for period in (24, 48):
+        model = f"SeasonalNaive(period={period})"
+        run("sample", horizons=[12], models=[model], lookback=48, out=tmp_path / "r.csv")
+    assert len(in_this_process) == 2
+    assert read_results(tmp_path / "r.csv")["mse"].nunique() == 2
+
+
+def test_ablation_runs_every_variant_in_place_of_tsm2(
+    tmp_path: Path, in_this_process: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("TSM2", "TSM2-MLP", "TSM2 linear path")
+    few = {name: ABLATIONS[name] for name in names}
+    monkeypatch.setattr(runner, "ABLATIONS", few)
+    asked = {"models": [TINY_TSM2, "RepeatLast"], "seeds": [0], "lookback": 48}
+    out = tmp_path / "r.csv"
+    outcome = run("sample", horizons=[12], ablation=True, out=out, **asked)  # type: ignore[arg-type]
+    assert outcome.results["model"].tolist() == [*names, "RepeatLast"]
+    assert json.loads(outcome.results["config"][1])["variate_mixer"] == "mlp"
+    assert outcome.results["mse"].nunique() == 4
+
+
+def test_what_fails_is_named_and_stops_nothing_else(tmp_path: Path) -> None:
+    """In processes of their own: one raises, one dies; a third goes on."""
+    (tmp_path / "broken.py").write_text(
+        "import os\n"
+        "class Raises:\n"
+        "    def __init__(self, setup): pass\n"
+        "    def fit(self, values, n_train): raise RuntimeError('no luck today')\n"
+        "class Dies(Raises):\n"
+        "    def fit(self, values, n_train): os.kill(os.getpid(), 9)\n"
+    )
+    models = "broken:Raises,broken:Dies,RepeatLast"
+    command = [*COMMAND, "--models", models, "--horizons", "12", "--seeds", "1", "--jobs", "2"]
+    path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert result.returncode == 1, result.stderr
+    assert "not run: sample, horizon 12, broken:Raises, seed 0: RuntimeError: no luck" in (
+        result.stderr
+    )
+    assert "broken:Dies, seed 0: the process was killed by signal 9" in result.stderr
+    assert read_results(tmp_path / "benchmark.csv")["model"].tolist() == ["RepeatLast"]
+    (log,) = (tmp_path / "benchmark.runs").glob("*Raises*.log")
+    assert "Traceback" in log.read_text()
+    assert not list((tmp_path / "benchmark.runs").glob("*RepeatLast*.log"))
+
+
+def test_what_is_not_to_be_had_is_named(tmp_path: Path, in_this_process: list[Job]) -> None:
+    (tmp_path / "data").mkdir()
+    outcome = run(
+        ["Traffic", "sample"],
+        horizons=[12, 500],
+        models=["RepeatLast"],
+        lookback=48,
+        out=tmp_path / "r.csv",
+        data_home=tmp_path / "data",
+        download=False,
+    )
+    assert [each.what for each in outcome.not_run] == ["Traffic", "sample, horizon 500"]
+    assert "traffic.csv is not in" in outcome.not_run[0].reason
+    assert "(horizon)" in outcome.not_run[1].reason
+    assert outcome.results["horizon"].tolist() == [12]
+
+
+def test_mistakes_show_before_any_work(tmp_path: Path, in_this_process: list[Job]) -> None:
+    out = tmp_path / "r.csv"
+    with pytest.raises(DatasetError, match="no dataset is named"):
+        run(["sample", "ETTh9"], out=out)
+    with pytest.raises(ParameterError, match="no model is named"):
+        run("sample", models=["RepeatLast", "Prophet"], out=out)
+    with pytest.raises(ParameterError, match="does not take a parameter"):
+        run("sample", models=["RepeatLast", "TSM2(depth=3)"], out=out)
+    for wrong in ({"horizons": [0]}, {"lookback": 0}, {"jobs": 0}, {"threads": 0}, {"seeds": []}):
+        with pytest.raises(ParameterError, match=f"{next(iter(wrong))} must be at least 1"):
+            run("sample", out=out, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(OutputError, match="does not exist"):
+        run("sample", out=tmp_path / "no" / "r.csv")
+    assert in_this_process == []
+    assert not out.exists()
+
+
+def test_a_run_ends_with_the_one_who_asked() -> None:
+    """Its input is its leash: when that closes, it leaves without an answer."""
+    job = Job(
+        dataset="sample",
+        lookback=168,
+        horizon=24,
+        label="RLinear",
+        model="RLinear",
+        parameters={"max_epochs": 100_000},
+        seed=0,
+    )
+    line = json.dumps({name: getattr(job, name) for name in Job.__slots__}) + "\n"
+    program = "from tsm2.benchmark.job import answer; answer()"
+    result = subprocess.run(
+        [sys.executable, "-c", program], input=line.encode(), capture_output=True, timeout=60
+    )
+    assert (result.returncode, result.stdout) == (1, b"")
+
+
+def test_a_run_apart_measures_what_a_run_here_does(tmp_path: Path) -> None:
+    job = Job(
+        dataset="sample",
+        lookback=48,
+        horizon=12,
+        label="RLinear",
+        model="RLinear",
+        parameters={"max_epochs": 1},
+        seed=5,
+    )
+    apart, here = run_apart(job, tmp_path / "log"), measure(job)
+    assert [apart.row[name] for name in ERRORS] == [here.row[name] for name in ERRORS]
+    np.testing.assert_allclose(apart.squared, here.squared)
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+def test_a_kill_at_any_moment_costs_no_row(tmp_path: Path) -> None:
+    """Kill the whole command at a random moment, start it again: the rows of a quiet run."""
+    out = tmp_path / "r.csv"
+    command = [*COMMAND, "--seeds", "1", "--out", str(out)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not len(read_results(out)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    delay = random.SystemRandom().uniform(0, 4)
+    time.sleep(delay)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    before = out.read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert whole.count(b"\n") < 5, "it was too quick to be killed in its work"
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert out.read_bytes().startswith(whole), f"a row was lost, killed after {delay} s"
+    wanted = []
+    for horizon in (12, 24):
+        for model, parameters in (("RepeatLast", {}), ("RLinear", {"max_epochs": 1})):
+            sizes = {"dataset": "sample", "lookback": 48, "horizon": horizon, "seed": 0}
+            job = Job(**sizes, label=model, model=model, parameters=parameters)  # type: ignore[arg-type]
+            wanted.append({name: measure(job).row[name] for name in ("model", "mse", "mae")})
+    got = read_results(out)
+    assert len(got) == 4
+    keys = ["model", "mse", "mae"]
+    table = pd.DataFrame(wanted).astype({"mse": float, "mae": float})
+    pd.testing.assert_frame_equal(
+        got[keys].sort_values(keys).reset_index(drop=True),
+        table.sort_values(keys).reset_index(drop=True),
+    )
+
+
+def test_two_runners_share_the_work(tmp_path: Path) -> None:
+    out = tmp_path / "r.csv"
+    command = [*COMMAND, "--seeds", "1", "--out", str(out)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        _, messages = process.communicate(timeout=120)
+        assert process.returncode == 0, messages
+    table = sorted_errors(out)
+    assert len(table) == 4
+    assert not table.duplicated(["horizon", "model", "seed"]).any()
