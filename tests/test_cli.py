@@ -86,6 +86,25 @@ def test_backtest_measures_every_window(work: Path) -> None:
     assert table["cutoff"].iloc[0] == "2024-01-09 07:00:00"
 
 
+def test_benchmark_prints_its_table_and_writes_its_report(tmp_path: Path) -> None:
+    out, report = tmp_path / "r.csv", tmp_path / "report"
+    sample = ("benchmark", "sample", "--horizons", "12", "--lookback", 48, "--out", out)
+    result = tsm2(*sample, "--models", "RepeatLast,SeasonalNaive(period=48)", "--report", report)
+    assert result.returncode == 0, result.stderr
+    assert "RepeatLast" in result.stdout
+    assert f"html: {report / 'report.html'}\n" in result.stdout
+    assert "2/2" in result.stderr
+    assert len(pd.read_csv(out)) == 2
+    again = tsm2("benchmark", "--out", out, "--report", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    first, second = (folder / "report.md" for folder in (report, tmp_path / "again"))
+    assert first.read_text() == second.read_text()
+    missing = tsm2(*sample[:1], "Solar", *sample[2:], "--offline", "--data-dir", tmp_path)
+    assert missing.returncode == 1
+    assert "not run: Solar: solar/solar_AL.txt.gz is not in" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
 def test_info_explains_the_kernels() -> None:
     result = tsm2("info")
     assert result.returncode == 0, result.stderr
@@ -109,7 +128,7 @@ def test_data_lists_and_checks(tmp_path: Path) -> None:
 def test_help_names_every_command() -> None:
     result = tsm2("--help")
     assert result.returncode == 0
-    for command in ("demo", "fit", "predict", "backtest", "data", "info"):
+    for command in ("demo", "fit", "predict", "backtest", "benchmark", "data", "info"):
         assert command in result.stdout
 
 
@@ -138,6 +157,13 @@ def test_mistakes_are_one_line(work: Path, tmp_path: Path) -> None:
     assert "is not a row" in refused("backtest", model, data, "--start", "2030-01-01")
     assert "did you mean" in refused("data", "get", "ETTh11").lower()
     assert not out.exists()
+    table = tmp_path / "r.csv"
+    bench = ("benchmark", "sample", "--out", table)
+    assert "--report folder" in refused("benchmark", "--out", table)
+    assert "between commas, got '96,many'" in refused(*bench, "--horizons", "96,many")
+    assert "no model is named 'Prophet'" in refused(*bench, "--models", "Prophet")
+    assert "no result file" in refused("benchmark", "sample", "--out", data)
+    assert not table.exists()
 
 
 def test_a_wrong_option_has_exit_code_2(work: Path) -> None:

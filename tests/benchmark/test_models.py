@@ -79,10 +79,12 @@ def test_a_peer_that_is_not_installed_names_its_extra(monkeypatch: pytest.Monkey
 
 
 def test_what_repeats_itself_runs_once() -> None:
-    assert [name for name in MODELS if not uses_seed(name)] == ["RepeatLast", "SeasonalNaive"]
-    assert not uses_seed("sklearn:LinearRegression")
-    assert uses_seed("sklearn:RandomForestRegressor")
-    assert uses_seed("neuralforecast:PatchTST")
+    assert [name for name in MODELS if not uses_seed(name, {})] == ["RepeatLast", "SeasonalNaive"]
+    for name in ("LinearRegression", "Ridge", "Lasso"):
+        assert not uses_seed(f"sklearn:{name}", {})
+    assert uses_seed("sklearn:Ridge", {"solver": "sag"})
+    assert uses_seed("sklearn:RandomForestRegressor", {})
+    assert uses_seed("neuralforecast:PatchTST", {})
 
 
 def test_nlinear_forecasts_the_last_value_and_a_map_of_the_rest() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -155,9 +156,10 @@ def test_mistakes_show_before_any_work(tmp_path: Path, in_this_process: list[Job
         run("sample", models=["RepeatLast", "Prophet"], out=out)
     with pytest.raises(ParameterError, match="does not take a parameter"):
         run("sample", models=["RepeatLast", "TSM2(depth=3)"], out=out)
-    for wrong in ({"horizons": [0]}, {"lookback": 0}, {"jobs": 0}, {"threads": 0}, {"seeds": []}):
-        with pytest.raises(ParameterError, match=f"{next(iter(wrong))} must be at least 1"):
-            run("sample", out=out, **wrong)  # type: ignore[arg-type]
+    wrong: list[dict[str, Any]] = [{"horizons": [0]}, {"lookback": 0}, {"jobs": 0}, {"seeds": []}]
+    for each in wrong:
+        with pytest.raises(ParameterError, match=f"{next(iter(each))} must be at least 1"):
+            run("sample", out=out, **each)
     with pytest.raises(OutputError, match="does not exist"):
         run("sample", out=tmp_path / "no" / "r.csv")
     assert in_this_process == []

@@ -222,16 +222,16 @@ def check(name: str, setup: Setup) -> None:
         build(name, setup)
 
 
-def uses_seed(name: str) -> bool:
+def uses_seed(name: str, parameters: Mapping[str, Any]) -> bool:
     """Tell whether a model's errors differ from seed to seed, so that it runs with each.
 
     Examples
     --------
-    >>> uses_seed("RLinear"), uses_seed("RepeatLast"), uses_seed("sklearn:LinearRegression")
+    >>> uses_seed("RLinear", {}), uses_seed("RepeatLast", {}), uses_seed("sklearn:Ridge", {})
     (True, False, False)
     """
     if name.startswith("sklearn:"):
-        seeded: bool = _adapter("sklearn").uses_seed(name.partition(":")[2])
+        seeded: bool = _adapter("sklearn").uses_seed(name.partition(":")[2], parameters)
         return seeded
     return name not in _SEEDLESS
 

@@ -202,9 +202,12 @@ def _published_for(means: pd.DataFrame) -> pd.DataFrame:
 
 def _beside(means: pd.DataFrame, published: pd.DataFrame) -> list[Section]:
     """Set each dataset's errors, a row per model, beside the published ones."""
+    if published.empty:
+        return []
     everyone = means.join(published)
+    known = published.dropna(how="all").index.get_level_values("dataset")
     sections = []
-    for dataset in dict.fromkeys(everyone.index.get_level_values("dataset")):
+    for dataset in dict.fromkeys(known):
         figures = everyone.loc[dataset].dropna(axis=1, how="all").T
         figures.columns = pd.Index([f"horizon {horizon}" for horizon in figures], name=None)
         table = figures.map(lambda mse: "" if pd.isna(mse) else f"{mse:.3f}")

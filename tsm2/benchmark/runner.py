@@ -206,7 +206,7 @@ def _plan(dataset: str, request: _Request) -> tuple[list[Job], list[NotRun]]:
         jobs += [
             Job(**sizes, label=label, model=name, parameters=given, seed=seed, **request.process)
             for label, name, given in models
-            for seed in (request.seeds if uses_seed(name) else (0,))
+            for seed in (request.seeds if uses_seed(name, given) else (0,))
         ]
     return jobs, not_run
 

@@ -6,7 +6,7 @@ rows are not used, for nothing is chosen.
 Sizes: T rows, M variates, W windows, B windows, L lookback, H horizon.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any, Self
 
@@ -81,9 +81,15 @@ def adapt(name: str) -> Callable[[Setup], Forecaster]:
     return lambda setup: LaggedRegressors(kind, setup)
 
 
-def uses_seed(name: str) -> bool:
-    """Tell whether the regressor of a name can draw at random."""
-    return _takes_seed(_find(name))
+def uses_seed(name: str, parameters: Mapping[str, Any]) -> bool:
+    """Tell whether the regressor of a name draws at random with these parameters."""
+    kind = _find(name)
+    if not _takes_seed(kind):
+        return False
+    regressor = kind(**parameters)
+    exact = getattr(regressor, "solver", None) == "auto"  # Ridge
+    in_order = getattr(regressor, "selection", None) == "cyclic"  # Lasso, ElasticNet
+    return not (exact or in_order)
 
 
 def _takes_seed(kind: type[BaseEstimator]) -> bool:
