@@ -26,7 +26,6 @@ bench: .venv/made
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/etth1.py
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
