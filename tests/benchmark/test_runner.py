@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from tsm2.benchmark import ABLATIONS, run, runner
 from tsm2.benchmark.job import Job, Measurement, measure, run_apart
-from tsm2.benchmark.results import COLUMNS, read_results
+from tsm2.benchmark.results import COLUMNS, read_results, run_folder, run_stem
 from tsm2.errors import DatasetError, OutputError, ParameterError
 
 FLOOR = ["RepeatLast", "SeasonalNaive"]
@@ -234,6 +236,33 @@ def test_a_kill_at_any_moment_costs_no_row(tmp_path: Path) -> None:
         got[keys].sort_values(keys).reset_index(drop=True),
         table.sort_values(keys).reset_index(drop=True),
     )
+
+
+def test_a_claimed_run_is_waited_for_and_taken_over(
+    tmp_path: Path, in_this_process: list[Job]
+) -> None:
+    """Another runner holds one of three runs and dies without a row, when the rest is done."""
+    out = tmp_path / "r.csv"
+    key = ("sample", "48", "12", "RepeatLast", "{}", "0")
+    done_meanwhile: list[int] = []
+    claimed = Event()
+
+    def hold_and_die() -> None:
+        with FileLock(run_folder(out) / f"{run_stem(key)}.lock"):
+            claimed.set()
+            while len(read_results(out)) < 2:
+                time.sleep(0.05)
+            done_meanwhile.append(len(in_this_process))
+
+    other = Thread(target=hold_and_die)
+    other.start()
+    claimed.wait()
+    asked = {"horizons": [12, 24, 36], "models": ["RepeatLast"], "lookback": 48}
+    outcome = run("sample", out=out, **asked)  # type: ignore[arg-type]
+    other.join()
+    assert done_meanwhile == [2]
+    assert sorted(outcome.results["horizon"]) == [12, 24, 36]
+    assert outcome.not_run == ()
 
 
 def test_two_runners_share_the_work(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def run_stem(key: Key) -> str:
     Examples
     --------
     >>> run_stem(("ETTh1", "512", "96", "sklearn:Ridge", "{}", "0"))
-    'ETTh1-512-96-sklearn_Ridge-0-8f5c'
+    'ETTh1-512-96-sklearn_Ridge-0-11bf70c9571b'
     """
     digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:12]
     words = "-".join(part for name, part in zip(KEY, key, strict=True) if name != "config")

@@ -98,7 +98,7 @@ def run(
     ablation
         Run the variants of `ABLATIONS` in place of TSM2.
     jobs
-        Runs side by side; joblib's backend if one is set, such as Dask.
+        Runs side by side.
     threads
         Threads of each run.
     device
