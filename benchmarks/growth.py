@@ -39,6 +39,8 @@ from tsm2.networks import NetworkConfig, TSM2Network
 
 RESULTS = Path(__file__).parent / "results" / "growth.csv"
 BATCH = 4
+SMALLEST_PEAK = 1.0
+"""MiB; smaller growths are not fitted, for what the process has free already hides part of them."""
 
 
 def network_step(lookback: int, variates: int) -> Task:
@@ -129,7 +131,11 @@ def main() -> None:
         memory = [math.nan] * len(seconds)
         if can_measure_memory():
             memory = [in_fresh_process(peak_of, number, s, options.threads) for s in axis.sizes]
-        powers = fitted_exponent(axis.sizes, seconds), fitted_exponent(axis.sizes, memory)
+        clear = [place for place, peak in enumerate(memory) if not peak < SMALLEST_PEAK]
+        powers = (
+            fitted_exponent(axis.sizes, seconds),
+            fitted_exponent([axis.sizes[p] for p in clear], [memory[p] for p in clear]),
+        )
         print(
             f"\n{axis.work}: time grows with {axis.name} to the power {powers[0]:.2f}, "
             f"peak memory to the power {powers[1]:.2f}"
