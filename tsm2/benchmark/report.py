@@ -24,6 +24,7 @@ __all__ = ["Section", "compose", "load_published", "to_html", "to_markdown", "wr
 
 _CELL = ["dataset", "horizon"]
 _SUBJECT = "TSM2"
+_PANELS = 4  # side by side in the picture
 _DIGITS = 3  # what papers print, and what a tie is
 
 
@@ -287,18 +288,21 @@ def _draw_steps(results: pd.DataFrame, runs: Path, target: Path) -> str | None:
     if not steps:
         return None
     panels = list(pd.concat(steps).groupby(_CELL, sort=False))
-    figure = Figure(figsize=(7, 2.6 * len(panels)), layout="constrained")
-    grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    for axes, ((dataset, horizon), panel) in zip(grid, panels, strict=True):
+    columns = min(len(panels), _PANELS)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, ((dataset, horizon), panel) in zip(grid, panels, strict=False):
         for label, lines in panel.groupby("label", sort=False):
             mean = lines.groupby("step")["mse"].mean()
             axes.plot(mean.index, mean, label=str(label), lw=1.2)
         axes.set_title(f"{dataset}, horizon {horizon}", loc="left", fontsize="medium")
-        axes.set_xlabel("step")
-        axes.set_ylabel("MSE")
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="small")
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    grid[0].set(xlabel="step", ylabel="MSE")
+    grid[0].legend(frameon=False, fontsize="small")
     figure.savefig(target)
     return target.name
 

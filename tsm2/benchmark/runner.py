@@ -57,7 +57,7 @@ class Outcome:
     """What came of a benchmark."""
 
     results: pd.DataFrame
-    """The rows that were asked for, with the columns of the result file."""
+    """The rows that were asked for, in that order, with the columns of the result file."""
     not_run: tuple[NotRun, ...]
     """What gave no row, with the reasons."""
 
@@ -160,8 +160,11 @@ def run(
     unique = {job.key: job for job in planned}
     not_run += _run_all(list(unique.values()), out, n_jobs=jobs, show=bool(verbose and unique))
     results = read_results(out)
-    asked = [tuple(map(str, row)) in unique for row in results[list(KEY)].itertuples(index=False)]
-    return Outcome(results=results[asked].reset_index(drop=True), not_run=tuple(not_run))
+    place = {key: number for number, key in enumerate(unique)}
+    keys = [tuple(map(str, row)) for row in results[list(KEY)].itertuples(index=False)]
+    asked = sorted((place[key], row) for row, key in enumerate(keys) if key in place)
+    rows = results.iloc[[row for _, row in asked]].reset_index(drop=True)
+    return Outcome(results=rows, not_run=tuple(not_run))
 
 
 # --- the plan -------------------------------------------------------------------------------------
