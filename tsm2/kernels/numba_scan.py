@@ -358,8 +358,8 @@ def backward(call: Backward, workspace: int, slot: int, task: int) -> None:
             read(scan, chunk, w, -STEPS)
             read_gradient(call, chunk, w)
             for n in range(0, scan.states, 2):
-                clear(w.dB_lanes, 2 * STEPS)
-                clear(w.dC_lanes, 2 * STEPS)
+                clear(w.dB_lanes, 2 * chunk.steps)
+                clear(w.dC_lanes, 2 * chunk.steps)
                 for tile in range(chunk.tiles):
                     reverse_chunk(call, chunk, w, slot, n, tile)
                 for t in range(chunk.steps):
