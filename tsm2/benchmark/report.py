@@ -287,22 +287,31 @@ def _draw_steps(results: pd.DataFrame, runs: Path, target: Path) -> str | None:
             steps.append(pd.read_csv(file).assign(dataset=row[0], horizon=row[2], label=label))
     if not steps:
         return None
-    panels = list(pd.concat(steps).groupby(_CELL, sort=False))
+    drawn = pd.concat(steps)
+    datasets = list(dict.fromkeys(drawn["dataset"]))
+    colours = {
+        label: f"C{number % 10}" for number, label in enumerate(dict.fromkeys(drawn["label"]))
+    }
+    panels = sorted(
+        drawn.groupby(_CELL, sort=False), key=lambda each: (datasets.index(each[0][0]), each[0][1])
+    )
     columns = min(len(panels), _PANELS)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    lines_of = {}
     for axes, ((dataset, horizon), panel) in zip(grid, panels, strict=False):
         for label, lines in panel.groupby("label", sort=False):
             mean = lines.groupby("step")["mse"].mean()
-            axes.plot(mean.index, mean, label=str(label), lw=1.2)
+            (lines_of[label],) = axes.plot(mean.index, mean, colours[label], label=label, lw=1.2)
         axes.set_title(f"{dataset}, horizon {horizon}", loc="left", fontsize="medium")
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     grid[0].set(xlabel="step", ylabel="MSE")
-    grid[0].legend(frameon=False, fontsize="small")
+    handles = [lines_of[label] for label in labels]
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False)
     figure.savefig(target)
     return target.name
 
