@@ -288,10 +288,8 @@ def _draw_steps(results: pd.DataFrame, runs: Path, target: Path) -> str | None:
     if not steps:
         return None
     drawn = pd.concat(steps)
-    datasets = list(dict.fromkeys(drawn["dataset"]))
-    colours = {
-        label: f"C{number % 10}" for number, label in enumerate(dict.fromkeys(drawn["label"]))
-    }
+    datasets, labels = (list(dict.fromkeys(drawn[name])) for name in ("dataset", "label"))
+    colours = {label: f"C{number % 10}" for number, label in enumerate(labels)}
     panels = sorted(
         drawn.groupby(_CELL, sort=False), key=lambda each: (datasets.index(each[0][0]), each[0][1])
     )
