@@ -26,6 +26,8 @@ bench: .venv/made
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/tsm2 benchmark ETTh1 --horizons 96 --models RepeatLast,SeasonalNaive,RLinear,TSM2 \
+		--out benchmarks/results/long_horizon.csv
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
