@@ -1,93 +1,214 @@
-"""The kernels in PyTorch alone, for every device and both precisions.
+"""The backend for every device PyTorch knows: a chunk of tokens at a time, gradients by hand.
 
-    d[t] = softplus(delta[t] + delta_bias)      a[t] = exp(d[t] A)      v[t] = d[t] u[t]
-    h[t] = a[t] h[t-1] + B[t] v[t]              y[t] = C[t] h[t] + D u[t]
+    x[t] = delta[t] + delta_bias           dt[t] = softplus(x[t])        v[t] = dt[t] u[t]
+    h[t] = a[t] h[t-1] + B[t] v[t]         a[t] = exp(dt[t] A)
+    y[t] = C[t] h[t] + D u[t]              out[t] = y[t] silu(z[t])
 
-With `dq` for the gradient of the loss by q, and g for that of h:
+With `dq` for the gradient of the loss by q, g[t] = dh[t] runs backwards and the rest follows:
 
-    g[t]  = C[t] dy[t] + a[t+1] g[t+1]          r[t] = a[t] g[t] h[t-1]
-    dv[t] = B[t] g[t]                           dd[t] = dv[t] u[t] + sum over N of r[t] A
-    dB[t] = v[t] g[t]       dC[t] = h[t] dy[t]  dA = sum over t of d[t] r[t]
+    dy[t] = dout[t] silu(z[t])             dz[t] = dout[t] y[t] silu'(z[t])
+    g[t] = C[t] dy[t] + a[t+1] g[t+1]      r[t] = g[t] a[t] h[t-1]
+    dC[t] = sum_e dy[t] h[t]               dB[t] = sum_e g[t] v[t]
+    dv[t] = sum_n g[t] B[t]                du[t] = dv[t] dt[t] + D dy[t]
+    ddt[t] = sum_n r[t] A + dv[t] u[t]     dx[t] = ddt[t] sigmoid(x[t])
+    dA = sum_t r[t] dt[t]                  dD = sum_t dy[t] u[t]         ddelta_bias = sum_t dx[t]
 
-Only the recurrence itself goes token by token, one operation each; all else is done for a chunk of
-tokens at once, in buffers that are used again. The backward pass starts each chunk from the h that
-was kept and recomputes the others. Decays are at most 1 and only multiplied, never divided.
-
-Sizes: T tokens, S sequences, E channels, N states per channel, K taps. Signals are read as views
-(T, S, E), in the order in which they lie; a reversed walk counts down.
+Sizes: T tokens, S sequences, E channels, N states per channel, K taps; a block has s sequences, a
+chunk n tokens. Tokens stay in the order in which they are stored; a reversed walk takes them from
+the last. What has a value for every state, (n, s, N, E), exists for one chunk of one block, in
+buffers that stay in the cache. One operation takes all states of a block one token further,
+everything else is done for a whole chunk. The forward pass keeps h every 16 tokens, the backward
+pass recomputes the h in between. Both kernels and both passes share one walk, hence one file.
 Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algorithm 2.
 """
 
-from collections.abc import Iterator, Sequence
-from math import prod
+# ruff: noqa: N815 (fields are named as in the formulas above)
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log, prod
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import silu as silu_of
 
 from tsm2.kernels.fused import STATE_STEPS
 
 __all__ = ["conv_backward", "conv_forward", "scan_backward", "scan_forward"]
 
-_WORK_FLOATS = {"cpu": 1 << 20}
-"""Elements of a work buffer: on a CPU it should stay in the cache, elsewhere keep a device busy."""
-_WORK_FLOATS_ELSEWHERE = 1 << 26
-_LONGEST_CHUNK = 8 * STATE_STEPS
+FLOOR = -64.0
+"""Least exponent of a decay, a power of two: nothing beside 1, yet never a denormal number, which
+many processors multiply slowly."""
+
+CPU_ROOM, DEVICE_ROOM = 2**19, 2**24
+"""Numbers in a buffer: for each thread of a CPU, to fit its cache; elsewhere to be worth a launch.
+On a CPU a quarter or four times as much costs up to a third."""
 
 
-# --- the order of tokens ----------------------------------------------------------------------
+# --- the walk ---------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Walk:
-    """Tokens of some scan axes as the first axis of a view, (T, S, channels)."""
+    """The order in which tokens are met, and how many are worked on at a time."""
 
-    def __init__(self, signal: Tensor, axes: tuple[int, ...], reverse: bool) -> None:
-        lead = signal.shape[:-1]
-        batch = [axis for axis in range(len(lead)) if axis not in axes]
-        self._order = (*axes, *batch)
-        self._sizes = tuple(lead[axis] for axis in self._order)
-        self.length = prod(lead[axis] for axis in axes)
-        self.sequences = prod(lead[axis] for axis in batch)
-        self.reverse = reverse
+    axes: tuple[int, ...]
+    reverse: bool
+    batch: tuple[int, ...]  # sizes of the lead axes that are not scanned
+    scanned: tuple[int, ...]  # sizes of the scan axes, the fastest last
+    tokens: int
+    sequences: int
+    dtype: torch.dtype  # of the state
+    room: int  # numbers in a buffer
 
-    def tokens(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return (T, S, channels), a view where the strides allow it."""
-        front = tensor.to(dtype).permute(*self._order, -1)
-        return front.reshape(self.length, self.sequences, tensor.shape[-1])
+    def signal(self, tensor: Tensor) -> Tensor:
+        """Bring (*lead, C) to (T, S, C), a view where the strides allow it."""
+        rows = tensor.movedim(self.axes, self._last_axes)  # (*batch, *scanned, C)
+        return rows.reshape(self.sequences, self.tokens, tensor.shape[-1]).transpose(0, 1)
 
-    def restored(self, tokens: Tensor) -> Tensor:
-        """Return (*lead, channels), contiguous: the inverse of `tokens`."""
-        places = [self._order.index(axis) for axis in range(len(self._order))]
-        return tokens.reshape(*self._sizes, tokens.shape[-1]).permute(*places, -1).contiguous()
+    def empty_like(self, tensor: Tensor) -> Tensor:
+        """Make room for a result of the size of (*lead, C), as (T, S, C), for `restore`."""
+        return tensor.new_empty(self.sequences, self.tokens, tensor.shape[-1]).transpose(0, 1)
 
-    def chunks(self, steps: int) -> Iterator[tuple[int, slice]]:
-        """Cut the tokens into chunks: how many come before, and where they lie."""
-        for start in range(0, self.length, steps):
-            end = min(start + steps, self.length)
+    def restore(self, result: Tensor) -> Tensor:
+        """Bring what `empty_like` made to (*lead, C), contiguous."""
+        rows = result.transpose(0, 1).view(*self.batch, *self.scanned, result.shape[-1])
+        return rows.movedim(self._last_axes, self.axes).contiguous()
+
+    @property
+    def _last_axes(self) -> tuple[int, ...]:
+        return tuple(range(-1 - len(self.axes), -1))
+
+    def read(self, signal: Tensor, rows: slice) -> Tensor:
+        """Take a block of sequences, (T, s, C), contiguous, in the dtype of the state."""
+        return signal[:, rows].to(self.dtype).contiguous()
+
+    def blocks(self, size: int) -> Iterator[slice]:
+        """Cut the sequences into blocks."""
+        for start in range(0, self.sequences, size):
+            yield slice(start, start + size)
+
+    def chunks(self, size: int) -> Iterator[tuple[int, slice]]:
+        """Cut the walk: how many tokens come before each chunk, and where its own are stored."""
+        for start in range(0, self.tokens, size):
+            stop = min(start + size, self.tokens)
             if self.reverse:
-                yield start, slice(self.length - end, self.length - start)
+                yield start, slice(self.tokens - stop, self.tokens - start)
             else:
-                yield start, slice(start, end)
+                yield start, slice(start, stop)
 
-    def within(self, tokens: int) -> Sequence[int]:
-        """Return the positions in a chunk, in the order of the walk."""
-        return range(tokens)[:: -1 if self.reverse else 1]
-
-
-def _work_sizes(walk: _Walk, per_sequence: int, device: torch.device) -> tuple[list[slice], int]:
-    """Cut the sequences into groups and choose the tokens in a chunk, to fit the work buffers."""
-    budget = _WORK_FLOATS.get(device.type, _WORK_FLOATS_ELSEWHERE)
-    size = max(1, budget // max(1, STATE_STEPS * per_sequence))
-    groups = [slice(first, first + size) for first in range(0, walk.sequences, size)]
-    kept_in_chunk = budget // max(1, STATE_STEPS * min(size, walk.sequences) * per_sequence)
-    return groups, min(max(1, kept_in_chunk) * STATE_STEPS, _LONGEST_CHUNK)
+    def in_order(self, chunk: Tensor) -> tuple[Tensor, ...]:
+        """Take the tokens of a chunk one by one, in the order of the walk."""
+        return chunk.unbind(0)[::-1] if self.reverse else chunk.unbind(0)
 
 
-def _state_dtype(signal: Tensor) -> torch.dtype:
-    return torch.float64 if signal.dtype == torch.float64 else torch.float32
+def _walk_over(signal: Tensor, axes: tuple[int, ...], reverse: bool) -> _Walk:
+    lead = signal.shape[:-1]
+    batch = tuple(size for axis, size in enumerate(lead) if axis not in axes)
+    scanned = tuple(lead[axis] for axis in axes)
+    on_cpu = signal.device.type == "cpu"
+    return _Walk(
+        axes=axes,
+        reverse=reverse,
+        batch=batch,
+        scanned=scanned,
+        tokens=prod(scanned),
+        sequences=prod(batch),
+        dtype=torch.float64 if signal.dtype == torch.float64 else torch.float32,
+        room=CPU_ROOM * torch.get_num_threads() if on_cpu else DEVICE_ROOM,
+    )
 
 
 # --- scan -------------------------------------------------------------------------------------
+
+
+class _Block(NamedTuple):
+    """What both passes read of a block of sequences."""
+
+    rows: slice
+    u: Tensor  # (T, s, E)
+    x: Tensor
+    dt: Tensor
+    v: Tensor
+    B: Tensor  # (T, s, N)
+    C: Tensor
+
+
+@final
+class _Recurrence:
+    """The way from token to token in both passes, and the buffers it needs."""
+
+    def __init__(
+        self,
+        walk: _Walk,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        delta_bias: Tensor | None,
+    ) -> None:
+        self.walk = walk
+        self.signals = [walk.signal(each) for each in (u, delta, B, C)]
+        self.delta_bias = None if delta_bias is None else delta_bias.to(walk.dtype)
+        self.A = A.t().to(walk.dtype).contiguous()  # (N, E)
+        self.rates = self.A / log(2)  # for exp2: exp is slow on some processors
+        # As many sequences as fit with 16 tokens each; if all fit, more tokens of them.
+        least = max(1, min(STATE_STEPS, walk.tokens))
+        fitting = max(1, walk.room // max(1, least * A.numel()))
+        self.size = max(1, min(fitting, walk.sequences))
+        self.steps = max(1, min(fitting // self.size * STATE_STEPS, walk.tokens))
+        self.a = self.A.new_empty(self.steps * self.size * A.numel())
+        self.path = self.A.new_empty((self.steps + 1) * self.size * A.numel())
+
+    def blocks(self) -> Iterator[_Block]:
+        """Read the signals, a block of sequences after the other."""
+        for rows in self.walk.blocks(self.size):
+            u, x, B, C = (self.walk.read(each, rows) for each in self.signals)
+            x = x if self.delta_bias is None else x + self.delta_bias
+            dt = torch.logaddexp(x, x.new_zeros(()))  # softplus without torch's threshold at 20
+            yield _Block(rows, u, x, dt, dt * u, B, C)
+
+    def chunks(self) -> Iterator[tuple[int, slice]]:
+        """Cut the walk so that a chunk of a block fits into the buffers."""
+        return self.walk.chunks(self.steps)
+
+    def chunk_of(self, buffer: Tensor, block: _Block, tokens: int) -> Tensor:
+        """Return the start of a buffer as (tokens, s, N, E)."""
+        sizes = (tokens, block.u.shape[1], *self.A.shape)
+        return buffer[: prod(sizes)].view(sizes)
+
+    def advance(self, block: _Block, now: slice, h_before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Walk through a chunk; return a[t], h[t] and h[t-1], (n, s, N, E), in the buffers."""
+        tokens = now.stop - now.start
+        a = self.chunk_of(self.a, block, tokens)
+        path = self.chunk_of(self.path, block, tokens + 1)
+        h, before = (path[:-1], path[1:]) if self.walk.reverse else (path[1:], path[:-1])
+        self.walk.in_order(before)[0].copy_(h_before)
+        torch.mul(_each_state(block.dt[now]), self.rates, out=a).clamp_min_(FLOOR).exp2_()
+        torch.mul(_each_state(block.v[now]), _each_channel(block.B[now]), out=h)
+        for h_t, a_t, before_t in zip(*map(self.walk.in_order, (h, a, before)), strict=True):
+            h_t.addcmul_(a_t, before_t)
+        return a, h, before
+
+
+def _each_state(signal: Tensor) -> Tensor:
+    return signal.unsqueeze(-2)  # (n, s, 1, E)
+
+
+def _each_channel(weights: Tensor) -> Tensor:
+    return weights.unsqueeze(-1)  # (n, s, N, 1)
+
+
+def _sum_states(left: Tensor, right: Tensor, room: Tensor, out: Tensor) -> None:
+    """Sum a product over the states, to (n, s, E). A matrix product may round to fewer digits."""
+    torch.sum(torch.mul(left, right, out=room), -2, out=out)
+
+
+def _sum_channels(left: Tensor, right: Tensor, room: Tensor, out: Tensor) -> None:
+    """Sum a product over the channels, to (n, s, N)."""
+    torch.sum(torch.mul(left, right, out=room), -1, out=out)
 
 
 def scan_forward(
@@ -103,36 +224,73 @@ def scan_forward(
     reverse: bool,
     keep_states: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Scan, and keep the states before every chunk but the first."""
-    walk, dtype = _Walk(u, axes, reverse), _state_dtype(u)
-    signal, B, C = (walk.tokens(each, dtype) for each in (u, B, C))
-    d = _softplus(walk.tokens(delta, dtype), delta_bias)
-    v, A = d * signal, A.to(dtype)
-    channels, states = A.shape
-    borders = max(0, (walk.length - 1) // STATE_STEPS)
-    kept = v.new_empty((walk.sequences, borders, states, channels) if keep_states else (0,))
-    y = torch.empty_like(v)
-    groups, steps = _work_sizes(walk, channels * states, u.device)
-    for group in groups:
-        h = v.new_zeros(len(v[0, group]) if walk.length else 0, channels, states)
-        a_buffer = v.new_empty(steps, *h.shape)
-        h_buffer = torch.empty_like(a_buffer)
-        for start, chunk in walk.chunks(steps):
-            tokens = chunk.stop - chunk.start
-            a, hs = a_buffer[:tokens], h_buffer[:tokens]
-            torch.mul(d[chunk, group, :, None], A, out=a).exp_()
-            torch.mul(v[chunk, group, :, None], B[chunk, group, None], out=hs)
-            for place, t in enumerate(walk.within(tokens), start):
-                if keep_states and place and place % STATE_STEPS == 0:
-                    kept[group, place // STATE_STEPS - 1] = h.transpose(1, 2)
-                h = hs[t].addcmul_(a[t], h)
-            y[chunk, group] = (hs @ C[chunk, group, :, None]).squeeze(-1)
-            h = h.clone()  # the buffer is used again
-    if D is not None:
-        y.addcmul_(signal, D.to(dtype))
-    if z is not None:
-        y.mul_(functional.silu(walk.tokens(z, dtype)))
-    return walk.restored(y).to(u.dtype), kept
+    """Return the output, and h before tokens 16, 32, ... of the walk, (S, ., N, E)."""
+    walk = _walk_over(u, axes, reverse)
+    scan = _Recurrence(walk, u, delta, A, B, C, delta_bias)
+    gate = None if z is None else walk.signal(z)
+    out = walk.empty_like(u)
+    n_kept = max(0, -(-walk.tokens // STATE_STEPS) - 1)
+    kept = scan.A.new_empty((walk.sequences, n_kept, *scan.A.shape) if keep_states else 0)
+    for block in scan.blocks():
+        y = torch.empty_like(block.u)
+        h_now = y.new_zeros(())
+        for start, now in scan.chunks():
+            a, h, _ = scan.advance(block, now, h_now)
+            _sum_states(h, _each_channel(block.C[now]), a, out=y[now])
+            path = walk.in_order(h)
+            h_now = path[-1]
+            if keep_states:
+                borders = range(start // STATE_STEPS, n_kept)
+                last_before = path[STATE_STEPS - 1 :: STATE_STEPS]
+                for border, state in zip(borders, last_before, strict=False):
+                    kept[block.rows, border] = state
+        if D is not None:
+            y.addcmul_(block.u, D.to(walk.dtype))
+        if gate is not None:
+            y.mul_(silu_of(walk.read(gate, block.rows)))
+        out[:, block.rows] = y
+    return walk.restore(out), kept
+
+
+class _Sums(NamedTuple):
+    """What the states of a block give to the gradients, and y without the direct path."""
+
+    y: Tensor  # (T, s, E)
+    dv: Tensor
+    ddt: Tensor
+    dB: Tensor  # (T, s, N)
+    dC: Tensor
+    dA: Tensor  # (N, E)
+
+
+def _retrace(scan: _Recurrence, block: _Block, dy: Tensor, kept: Tensor, room: Tensor) -> _Sums:
+    """Walk back through a block, the last chunk first."""
+    y, dv, ddt, dB, dC = map(torch.empty_like, (dy, dy, dy, block.B, block.C))
+    sums = _Sums(y, dv, ddt, dB, dC, torch.zeros_like(scan.A))
+    zero = dy.new_zeros(())
+    ag_after = zero  # a[t+1] g[t+1]
+    for start, now in reversed([*scan.chunks()]):
+        h_before = kept[block.rows, start // STATE_STEPS - 1] if start else zero
+        a, h, before = scan.advance(block, now, h_before)
+        g = scan.chunk_of(room, block, len(a))
+        B, C = _each_channel(block.B[now]), _each_channel(block.C[now])
+        dt, v, dy_now = (_each_state(each[now]) for each in (block.dt, block.v, dy))
+        _sum_states(h, C, g, out=sums.y[now])
+        _sum_channels(h, dy_now, g, out=sums.dC[now])
+
+        torch.mul(C, dy_now, out=g)
+        way_back, a_back = scan.walk.in_order(g)[::-1], scan.walk.in_order(a)[::-1]
+        way_back[0].add_(ag_after)
+        for g_t, g_after, a_after in zip(way_back[1:], way_back[:-1], a_back[:-1], strict=True):
+            g_t.addcmul_(a_after, g_after)
+        ag_after = a_back[-1] * way_back[-1]
+
+        r = before.mul_(a).mul_(g)  # from here on a is free
+        _sum_channels(g, v, a, out=sums.dB[now])
+        _sum_states(g, B, a, out=sums.dv[now])
+        _sum_states(r, scan.A, a, out=sums.ddt[now])
+        sums.dA.add_(r.mul_(dt).sum((0, 1)))
+    return sums
 
 
 def scan_backward(
@@ -149,114 +307,41 @@ def scan_backward(
     axes: tuple[int, ...],
     reverse: bool,
 ) -> tuple[Tensor | None, ...]:
-    """Find all gradients, from the last chunk to the first."""
-    arguments = (u, delta, A, B, C, D, z, delta_bias)
-    walk, dtype = _Walk(u, axes, reverse), _state_dtype(u)
-    signal, delta, B, C = (walk.tokens(each, dtype) for each in (u, delta, B, C))
-    A = A.to(dtype)
-    skip = A.new_zeros(len(A)) if D is None else D.to(dtype)
-    d = _softplus(delta, delta_bias)
-    v, dy, y = d * signal, walk.tokens(dout, dtype), None
-    if z is not None:
-        gate = walk.tokens(z, dtype)
-        dy, y = dy * functional.silu(gate), torch.empty_like(v)
-    dv, decay = torch.empty_like(v), torch.empty_like(v)  # decay: dd without the part by u
-    dB, dC = (each.new_empty(each.shape) for each in (B, C))
-    dA = torch.zeros_like(A)
-    groups, steps = _work_sizes(walk, A.numel(), u.device)
-    for group in groups:
-        dA += _scan_group_backward(
-            walk, steps, group, A, states, d, v, dy, B, C, y=y, dv=dv, decay=decay, dB=dB, dC=dC
-        )
-
-    slope = torch.sigmoid(delta if delta_bias is None else delta + delta_bias)
-    ddelta = torch.addcmul(decay, dv, signal).mul_(slope)
-    dz = None
-    if y is not None and z is not None:
-        dsilu = torch.ops.aten.silu_backward(walk.tokens(dout, dtype), walk.tokens(z, dtype))
-        dz = walk.restored(y.addcmul_(signal, skip).mul_(dsilu))
-    gradients = (
-        walk.restored(torch.addcmul(dv.mul_(d), dy, skip)),
-        walk.restored(ddelta),
-        dA,
-        walk.restored(dB),
-        walk.restored(dC),
-        (dy * signal).sum((0, 1)),
-        dz,
-        ddelta.sum((0, 1)),
-    )
-    return _as_arguments(gradients, arguments)
-
-
-def _scan_group_backward(
-    walk: _Walk,
-    steps: int,
-    group: slice,
-    A: Tensor,
-    states: Tensor,
-    d: Tensor,
-    v: Tensor,
-    dy: Tensor,
-    B: Tensor,
-    C: Tensor,
-    *,
-    y: Tensor | None,
-    dv: Tensor,
-    decay: Tensor,
-    dB: Tensor,
-    dC: Tensor,
-) -> Tensor:
-    """Fill y, dv, decay, dB and dC for some sequences, and return their part of dA."""
-    dA = torch.zeros_like(A)
-    a_buffer = v.new_empty(steps, len(states[group]), *A.shape)
-    g_buffer = torch.empty_like(a_buffer)
-    h_buffer = v.new_empty(steps + 1, *a_buffer.shape[1:])
-    carry = torch.zeros_like(a_buffer[0])  # a[t+1] g[t+1] of the chunk behind
-    for start, chunk in reversed(list(walk.chunks(steps))):
-        tokens = chunk.stop - chunk.start
-        order = walk.within(tokens)
-        a, g = a_buffer[:tokens], g_buffer[:tokens]
-        h, before = h_buffer[1 : tokens + 1], h_buffer[:tokens]  # h[t] and h[t-1], by place
-        if walk.reverse:
-            h, before = before, h
-        border = start // STATE_STEPS
-        before[order[0]] = states[group, border - 1].transpose(1, 2) if start else 0.0
-        torch.mul(d[chunk, group, :, None], A, out=a).exp_()
-        torch.mul(v[chunk, group, :, None], B[chunk, group, None], out=h)
-        for t in order:
-            h[t].addcmul_(a[t], before[t])
-
-        if y is not None:
-            y[chunk, group] = (h @ C[chunk, group, :, None]).squeeze(-1)
-        dC[chunk, group] = (dy[chunk, group, None] @ h).squeeze(-2)
-        torch.mul(dy[chunk, group, :, None], C[chunk, group, None], out=g)
-        g[order[-1]] += carry
-        for later, t in zip(order[:0:-1], order[-2::-1], strict=True):
-            g[t].addcmul_(a[later], g[later])
-        dB[chunk, group] = (v[chunk, group, None] @ g).squeeze(-2)
-        dv[chunk, group] = (g @ B[chunk, group, :, None]).squeeze(-1)
-        g.mul_(a)
-        carry = g[order[0]].clone()
-        g.mul_(before)  # r
-        torch.mul(g, A, out=a)
-        decay[chunk, group] = a.sum(-1)
-        dA += g.mul_(d[chunk, group, :, None]).sum((0, 1))
-    return dA
-
-
-def _softplus(delta: Tensor, delta_bias: Tensor | None) -> Tensor:
-    """log(1 + e^x), exact in double precision too: torch's own threshold is 20."""
-    x = delta if delta_bias is None else delta + delta_bias.to(delta.dtype)
-    return functional.softplus(x, threshold=40.0)
-
-
-def _as_arguments(
-    gradients: Sequence[Tensor | None], arguments: Sequence[Tensor | None]
-) -> tuple[Tensor | None, ...]:
-    """Give each gradient its argument's dtype, and leave out those of arguments that are None."""
-    return tuple(
-        None if gradient is None or argument is None else gradient.to(argument.dtype)
-        for gradient, argument in zip(gradients, arguments, strict=True)
+    """Return the gradients of u, delta, A, B, C, D, z and delta_bias."""
+    walk = _walk_over(u, axes, reverse)
+    scan = _Recurrence(walk, u, delta, A, B, C, delta_bias)
+    upstream, gate = walk.signal(dout), None if z is None else walk.signal(z)
+    du, ddelta, dB, dC = (walk.empty_like(each) for each in (u, delta, B, C))
+    dz = None if z is None else walk.empty_like(z)
+    dA, dD = torch.zeros_like(scan.A), scan.A.new_zeros(A.shape[0])
+    ddelta_bias = torch.zeros_like(dD)
+    room = torch.empty_like(scan.a)
+    for block in scan.blocks():
+        dout_block = walk.read(upstream, block.rows)
+        z_block = None if gate is None else walk.read(gate, block.rows)
+        dy = dout_block if z_block is None else silu_of(z_block).mul_(dout_block)
+        sums = _retrace(scan, block, dy, states, room)
+        dx = sums.ddt.addcmul_(sums.dv, block.u).mul_(block.x.sigmoid())
+        du_block = sums.dv.mul_(block.dt)
+        if D is not None:
+            du_block.addcmul_(dy, D.to(walk.dtype))
+            sums.y.addcmul_(block.u, D.to(walk.dtype))
+            dD += (dy * block.u).sum((0, 1))
+        if dz is not None and z_block is not None:
+            dz[:, block.rows] = _silu_backward(sums.y.mul_(dout_block), z_block)
+        du[:, block.rows], ddelta[:, block.rows] = du_block, dx
+        dB[:, block.rows], dC[:, block.rows] = sums.dB, sums.dC
+        dA += sums.dA
+        ddelta_bias += dx.sum((0, 1))
+    return (
+        walk.restore(du),
+        walk.restore(ddelta),
+        dA.t().to(A.dtype).contiguous(),
+        walk.restore(dB),
+        walk.restore(dC),
+        None if D is None else dD.to(D.dtype),
+        None if dz is None else walk.restore(dz),
+        None if delta_bias is None else ddelta_bias.to(delta_bias.dtype),
     )
 
 
@@ -271,10 +356,14 @@ def conv_forward(
     reverse: bool,
     silu: bool,
 ) -> Tensor:
-    """Convolve."""
-    walk, dtype = _Walk(x, axes, reverse), _state_dtype(x)
-    p = _convolved(walk.tokens(x, dtype), weight.to(dtype), bias, reverse)
-    return walk.restored(functional.silu(p) if silu else p).to(x.dtype)
+    """Return the output."""
+    walk = _walk_over(x, axes, reverse)
+    signal, out = walk.signal(x), walk.empty_like(x)
+    taps, start = _taps(weight, bias, walk.dtype)
+    for rows in walk.blocks(_rows_that_fit(walk, x)):
+        p = _convolve(walk, walk.read(signal, rows), taps, start)
+        out[:, rows] = silu_of(p) if silu else p
+    return walk.restore(out)
 
 
 def conv_backward(
@@ -285,41 +374,54 @@ def conv_backward(
     axes: tuple[int, ...],
     reverse: bool,
     silu: bool,
-) -> tuple[Tensor | None, ...]:
-    """Find the gradients of x, weight and bias."""
-    walk, dtype = _Walk(x, axes, reverse), _state_dtype(x)
-    signal, dp = walk.tokens(x, dtype), walk.tokens(dout, dtype)
-    taps = weight.to(dtype)
-    if silu:
-        dp = torch.ops.aten.silu_backward(dp, _convolved(signal, taps, bias, reverse))
-    dx = _convolved(dp, taps, None, not reverse)
-    dW = torch.stack(
-        [
-            (late * early).sum((0, 1))
-            for late, early in _shifted(dp, signal, len(taps.t()), reverse)
-        ],
-        -1,
-    ).flip(-1)
-    return _as_arguments((walk.restored(dx), dW, dp.sum((0, 1))), (x, weight, bias))
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the gradients of x, weight and bias."""
+    walk = _walk_over(x, axes, reverse)
+    signal, upstream, dx = walk.signal(x), walk.signal(dout), walk.empty_like(x)
+    taps, start = _taps(weight, bias, walk.dtype)
+    dtaps, dbias = torch.zeros_like(taps), torch.zeros_like(start)
+    for rows in walk.blocks(_rows_that_fit(walk, x)):
+        x_block, dp = walk.read(signal, rows), walk.read(upstream, rows)
+        if silu:
+            dp = _silu_backward(dp, _convolve(walk, x_block, taps, start))
+        dx_block = torch.zeros_like(dp)
+        for k, here, back in _pairs(walk, len(taps)):
+            dx_block[back].addcmul_(dp[here], taps[k])
+            dtaps[k] += (dp[here] * x_block[back]).sum((0, 1))
+        dbias += dp.sum((0, 1))
+        dx[:, rows] = dx_block
+    return (
+        walk.restore(dx),
+        dtaps.flip(0).t().to(weight.dtype).contiguous(),
+        None if bias is None else dbias.to(bias.dtype),
+    )
 
 
-def _convolved(tokens: Tensor, taps: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
-    """Sum the taps, (T, S, E); tokens before the first count as zero."""
-    y = tokens * taps[:, -1]
-    if bias is not None:
-        y += bias
-    n_taps = taps.shape[1]
-    for k, (late, early) in enumerate(_shifted(y, tokens, n_taps, reverse)):
-        if k:
-            late.addcmul_(early, taps[:, n_taps - 1 - k])
-    return y
+def _rows_that_fit(walk: _Walk, x: Tensor) -> int:
+    return max(1, walk.room // max(1, walk.tokens * x.shape[-1]))
 
 
-def _shifted(
-    late: Tensor, early: Tensor, n_taps: int, reverse: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pair the tokens of one tensor with those k places back in another, for every tap k."""
-    length = len(late)
-    for k in range(n_taps):
-        back, front = slice(min(k, length), length), slice(0, max(0, length - k))
-        yield (late[front], early[back]) if reverse else (late[back], early[front])
+def _taps(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the taps, (K, E), where taps[k] meets the token k back, and the bias, (E,)."""
+    taps = weight.to(dtype).t().flip(0).contiguous()
+    return taps, taps.new_zeros(taps.shape[1]) if bias is None else bias.to(dtype)
+
+
+def _pairs(walk: _Walk, taps: int) -> Iterator[tuple[int, slice, slice]]:
+    """Say for each k which tokens have one k back, and which those are."""
+    for k in range(min(taps, walk.tokens)):
+        later, earlier = slice(k, walk.tokens), slice(0, walk.tokens - k)
+        yield (k, earlier, later) if walk.reverse else (k, later, earlier)
+
+
+def _convolve(walk: _Walk, x: Tensor, taps: Tensor, start: Tensor) -> Tensor:
+    """Return p, (T, s, E)."""
+    p = start.expand_as(x).clone(memory_format=torch.contiguous_format)
+    for k, here, back in _pairs(walk, len(taps)):
+        p[here].addcmul_(x[back], taps[k])
+    return p
+
+
+def _silu_backward(dout: Tensor, x: Tensor) -> Tensor:
+    dx: Tensor = torch.ops.aten.silu_backward(dout, x)
+    return dx
