@@ -157,6 +157,42 @@ def test_only_the_mixers_matrices_decay() -> None:
     assert bool((network.vector == 1).all())
 
 
+def test_a_fit_without_validation_leaves_the_average_of_its_steps() -> None:
+    """With its steps known, the average of a fit is the formula over them."""
+    seen: list[Tensor] = []
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, context: Tensor) -> Tensor:
+            if self.training:
+                seen.append(self.weight.detach().clone())
+            return context[..., -2:] * self.weight
+
+    config = dataclasses.replace(CONFIG, ema_decay=0.9, schedule="constant")
+    plain, network = Watched(), Watched()
+    fit_network(plain, windows(), None, dataclasses.replace(config, ema_decay=0.0), seed=1)
+    path = [*seen[1:], plain.weight.detach().clone()]
+    fit_network(network, windows(), None, config, seed=1)
+    wanted = torch.zeros(())
+    for step, weight in enumerate(path, start=1):
+        decay = min(0.9, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * weight
+    torch.testing.assert_close(network.weight.detach(), wanted)
+    assert not torch.equal(network.weight, plain.weight)
+
+
+def test_what_is_validated_is_what_is_kept() -> None:
+    network = made()
+    config = dataclasses.replace(CONFIG, ema_decay=0.9, max_epochs=6)
+    history = fit_network(network, windows(), windows(), config, seed=1)
+    context, target = windows().gather(torch.arange(len(windows())))
+    loss = nn.functional.mse_loss(network(context), target).item()
+    assert loss == pytest.approx(min(epoch.validation_loss or 0 for epoch in history), rel=1e-5)
+
+
 def test_a_diverging_fit_says_what_to_change() -> None:
     broken = Windows(values=sine() * float("inf"), lookback=8, horizon=2)
     with pytest.raises(TrainingError, match="Lower the learning rates"):

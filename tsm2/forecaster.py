@@ -103,6 +103,9 @@ class TSM2Forecaster(BaseEstimator):
         Decay of the mixers' matrices (AdamW).
     sam_radius
         Radius of the mixers' sharpness-aware minimisation; 0 halves the training time.
+    ema_decay
+        Share of the old average in a moving average of the weights, in [0, 1), such as 0.99: the
+        average is then what is validated and kept. 0 keeps the weights themselves.
     gradient_clip
         Largest norm of the gradients.
     schedule
@@ -197,6 +200,7 @@ class TSM2Forecaster(BaseEstimator):
         "mixer_learning_rate": [_POSITIVE],
         "weight_decay": [_NOT_NEGATIVE],
         "sam_radius": [_NOT_NEGATIVE],
+        "ema_decay": [Interval(Real, 0, 1, closed="left")],
         "gradient_clip": [_POSITIVE],
         "schedule": [StrOptions({"onecycle", "cosine", "constant"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
@@ -241,6 +245,7 @@ class TSM2Forecaster(BaseEstimator):
         mixer_learning_rate: float = 3e-3,
         weight_decay: float = 0.0,
         sam_radius: float = 0.5,
+        ema_decay: float = 0.0,
         gradient_clip: float = 1.0,
         schedule: Literal["onecycle", "cosine", "constant"] = "onecycle",
         validation_fraction: float = 0.2,
@@ -281,6 +286,7 @@ class TSM2Forecaster(BaseEstimator):
         self.mixer_learning_rate = mixer_learning_rate
         self.weight_decay = weight_decay
         self.sam_radius = sam_radius
+        self.ema_decay = ema_decay
         self.gradient_clip = gradient_clip
         self.schedule = schedule
         self.validation_fraction = validation_fraction

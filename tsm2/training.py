@@ -5,6 +5,7 @@
 Accelerate places the network, runs mixed precision and several processes; the loop is ours. The
 linear path and the mixers have learning rates of their own, and weight decay and sharpness-aware
 steps are the mixers' alone: they overfit long before the linear path does, which such steps slow.
+With a moving average of the weights, it is the average that is validated, kept and left behind.
 
 Sources: Foret et al. (2021), arXiv:2010.01412 (SAM); Smith & Topin (2018), arXiv:1708.07120
 (one-cycle schedule).
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from tsm2.ema import MovingAverage
 from tsm2.errors import BackendError, TrainingError
 from tsm2.networks.heads import LOSSES
 from tsm2.windows import Windows
@@ -49,6 +51,8 @@ class TrainingConfig:
     """AdamW's decay of the mixers' matrices; nothing else decays."""
     sam_radius: float
     """Radius of the mixers' sharpness-aware minimisation, in parameter units; 0 for none."""
+    ema_decay: float = 0.0
+    """Share of the old average in the moving average of the weights, in [0, 1); 0 for none."""
     gradient_clip: float
     """Largest norm of all gradients together; infinity for no limit."""
     schedule: Literal["onecycle", "cosine", "constant"]
@@ -153,6 +157,7 @@ def fit_network(
     steps = config.max_epochs * math.ceil(per_process / config.batch_size)
     scheduler = _scheduler(optimizer.optimizer, config.schedule, steps)
     train, validation = _moved(train, accelerator), validation and _moved(validation, accelerator)
+    average = MovingAverage(network, config.ema_decay)
 
     best_loss, best_weights, waited = math.inf, None, 0
     history: list[Epoch] = []
@@ -161,12 +166,13 @@ def fit_network(
     with seeded(seed, accelerator.device.type), _progress(steps, show) as progress:
         for number in range(1, config.max_epochs + 1):
             train_loss = _train_epoch(
-                model, train, optimizer, scheduler, accelerator, config, shuffler, progress
+                model, train, optimizer, scheduler, average, accelerator, config, shuffler, progress
             )
             _require_finite(train_loss, number, config)
             validation_loss = None
             if validation is not None:
-                validation_loss = _mean_loss(model, validation, accelerator, config)
+                with average.in_place():
+                    validation_loss = _mean_loss(model, validation, accelerator, config)
             history.append(
                 Epoch(epoch=number, train_loss=train_loss, validation_loss=validation_loss)
             )
@@ -176,11 +182,14 @@ def fit_network(
             waited += 1
             if validation_loss < best_loss:
                 best_loss, waited = validation_loss, 0
-                best_weights = copy.deepcopy(network.state_dict())
+                with average.in_place():
+                    best_weights = copy.deepcopy(network.state_dict())
             if waited >= config.patience:
                 break
-    if best_weights is not None:
-        network.load_state_dict(best_weights)
+    if best_weights is None:
+        with average.in_place():
+            best_weights = copy.deepcopy(network.state_dict())
+    network.load_state_dict(best_weights)
     network.to("cpu").eval()
     return history
 
@@ -244,6 +253,7 @@ def _train_epoch(
     windows: Windows,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    average: MovingAverage,
     accelerator: Accelerator,
     config: TrainingConfig,
     shuffler: torch.Generator,
@@ -266,6 +276,7 @@ def _train_epoch(
             accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimizer.step()
         scheduler.step()
+        average.update()
         total += loss * len(which)
         seen += len(which)
         progress.advance()
