@@ -92,9 +92,34 @@ def test_the_best_weights_come_back_and_patience_ends_the_fit() -> None:
     best = min(range(len(losses)), key=lambda k: losses[k] or math.inf)
     assert len(losses) == best + 1 + 2
     network.eval()
-    context, target = misleading.gather(torch.arange(len(misleading)))
-    loss = nn.functional.mse_loss(network(context), target).item()
+    batch = misleading.gather(torch.arange(len(misleading)))
+    loss = nn.functional.mse_loss(network(batch.context), batch.target).item()
     assert loss == pytest.approx(losses[best], rel=1e-5)
+
+
+def test_the_network_gets_what_a_batch_holds_beside_its_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A doubled context, handed over as the past, is what this network forecasts from."""
+
+    class Doubled(Linear):
+        def forward(self, context: Tensor, *, past: Tensor | None = None) -> Tensor:
+            assert past is not None
+            return super().forward(past - context)
+
+    gather = Windows.gather
+    monkeypatch.setattr(
+        Windows,
+        "gather",
+        lambda self, which: dataclasses.replace(
+            gather(self, which), past=2 * gather(self, which).context
+        ),
+    )
+    with seeded(0, "cpu"):
+        doubled = Doubled()
+    history = fit_network(doubled, windows(), None, CONFIG, seed=1)
+    monkeypatch.undo()
+    assert history == fit_network(made(), windows(), None, CONFIG, seed=1)
 
 
 def test_sharpness_aware_steps_take_the_gradient_uphill() -> None:

@@ -15,10 +15,11 @@ def test_a_batch_holds_the_rows_it_names() -> None:
     values = table()
     windows = Windows(values=values, lookback=4, horizon=2, first=3, stride=5)
     assert len(windows) == 3  # rows 3, 8 and 13; the next would end behind row 19
-    context, target = windows.gather(torch.tensor([2, 0]))
-    torch.testing.assert_close(context[0], values[13:17].T)
-    torch.testing.assert_close(target[0], values[17:19].T)
-    torch.testing.assert_close(context[1], values[3:7].T)
+    batch = windows.gather(torch.tensor([2, 0]))
+    torch.testing.assert_close(batch.context[0], values[13:17].T)
+    torch.testing.assert_close(batch.target[0], values[17:19].T)
+    torch.testing.assert_close(batch.context[1], values[3:7].T)
+    assert batch.auxiliary() == {}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -48,10 +49,11 @@ def test_shuffling_follows_its_generator() -> None:
 
 def test_the_table_is_not_copied() -> None:
     values = table()
-    context, _ = Windows(values=values, lookback=4, horizon=2).gather(torch.tensor([0]))
+    windows = Windows(values=values, lookback=4, horizon=2)
+    before = windows.gather(torch.tensor([0])).context
     values[0, 0] = -1
-    assert context[0, 0, 0] == 0  # a batch is its own
-    assert Windows(values=values, lookback=4, horizon=2).gather(torch.tensor([0]))[0][0, 0, 0] == -1
+    assert before[0, 0, 0] == 0  # a batch is its own
+    assert windows.gather(torch.tensor([0])).context[0, 0, 0] == -1
 
 
 def test_a_short_table_says_what_is_missing() -> None:

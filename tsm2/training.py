@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tsm2.ema import MovingAverage
 from tsm2.errors import BackendError, TrainingError
 from tsm2.networks.heads import LOSSES
-from tsm2.windows import Windows
+from tsm2.windows import Batch, Windows
 
 __all__ = ["Epoch", "TrainingConfig", "choose_device", "fit_network", "seeded"]
 
@@ -133,7 +133,8 @@ def fit_network(
     Parameters
     ----------
     network
-        Maps contexts, (B, M, L), to forecasts, (B, M, H). May offer `mixer_parameters()`.
+        Maps contexts, (B, M, L), to forecasts, (B, M, H); takes what else a batch holds by the
+        names of `Batch.auxiliary`. May offer `mixer_parameters()`.
     train, validation
         Standardised windows; without validation the last weights are kept.
     config
@@ -266,11 +267,11 @@ def _train_epoch(
     seen = 0
     shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
     for which in windows.batches(config.batch_size, generator=shuffler, **shares):
-        context, target = windows.gather(which)
-        loss = _gradients(model, context, target, accelerator, config)
+        batch = windows.gather(which)
+        loss = _gradients(model, batch, accelerator, config)
         if config.sam_radius > 0 and mixers:
             moves = _climb(mixers, config.sam_radius)
-            _gradients(model, context, target, accelerator, config)
+            _gradients(model, batch, accelerator, config)
             _descend(moves)
         if math.isfinite(config.gradient_clip):
             accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -284,18 +285,19 @@ def _train_epoch(
 
 
 def _gradients(
-    model: nn.Module,
-    context: Tensor,
-    target: Tensor,
-    accelerator: Accelerator,
-    config: TrainingConfig,
+    model: nn.Module, batch: Batch, accelerator: Accelerator, config: TrainingConfig
 ) -> Tensor:
     """Set every gradient to that of the batch's loss, and return the loss."""
     model.zero_grad(set_to_none=True)
     with accelerator.autocast():
-        loss = LOSSES[config.loss](model(context).float(), target)
+        loss = _loss(model, batch, config)
     accelerator.backward(loss)
     return loss.detach()
+
+
+def _loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
+    forecast = model(batch.context, **batch.auxiliary())  # (B, M, H)
+    return LOSSES[config.loss](forecast.float(), batch.target)
 
 
 @torch.no_grad()
@@ -327,9 +329,9 @@ def _mean_loss(
     sums = torch.zeros(2, dtype=torch.float64)
     shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
     for which in windows.batches(config.batch_size, **shares):
-        context, target = windows.gather(which)
+        batch = windows.gather(which)
         with accelerator.autocast():
-            loss = LOSSES[config.loss](model(context).float(), target)
+            loss = _loss(model, batch, config)
         sums += torch.tensor([float(loss) * len(which), len(which)], dtype=torch.float64)
     if accelerator.num_processes > 1:
         sums = torch.as_tensor(accelerator.reduce(sums.float().to(accelerator.device), "sum"))

@@ -1,9 +1,10 @@
-"""Windows: from one table in memory to batches of context and target.
+"""Windows: from one table in memory to batches of context, target and what else is known.
 
 Every window is a view of the same array; a batch is gathered from that view in one call. There is
 no Python per window and no copy of the table.
 
-Sizes: T rows, M variates, W windows, B windows in a batch, L lookback, H horizon.
+Sizes: T rows, M variates, W windows, B windows in a batch, L lookback, H horizon; Cp past, Cf
+future and Cs static covariates.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,35 @@ from torch import Tensor
 
 from tsm2.errors import WindowError
 
-__all__ = ["Windows"]
+__all__ = ["Batch", "Windows"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Some windows, gathered: what a network reads and what it should forecast."""
+
+    context: Tensor
+    """Values before the forecast, (B, M, L), oldest first."""
+    target: Tensor
+    """Values to forecast, (B, M, H)."""
+    mask: Tensor | None = None
+    """True where the context is known, (B, M, L); None if all of it is."""
+    target_mask: Tensor | None = None
+    """True where the target is known, (B, M, H); None if all of it is."""
+    past: Tensor | None = None
+    """Covariates known up to the last row of the context, (B, Cp, L)."""
+    past_mask: Tensor | None = None
+    """True where these are known, (B, Cp, L); None if all of them are."""
+    future: Tensor | None = None
+    """Covariates known up to the last row of the target, (B, Cf, L + H)."""
+    static: Tensor | None = None
+    """Covariates that hold for a variate at all times, (B, M, Cs)."""
+
+    def auxiliary(self) -> dict[str, Tensor]:
+        """Return what a network reads beside the context, by the names of its arguments."""
+        names = ("mask", "past", "past_mask", "future", "static")
+        given = {name: getattr(self, name) for name in names}
+        return {name: tensor for name, tensor in given.items() if tensor is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,11 +75,11 @@ class Windows:
         rows = len(self.values) - self.first - self.lookback - self.horizon
         return rows // self.stride + 1
 
-    def gather(self, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the windows numbered `which`, (B,): context (B, M, L) and target (B, M, H)."""
+    def gather(self, which: Tensor) -> Batch:
+        """Return the windows numbered `which`, (B,)."""
         view = self.values.unfold(0, self.lookback + self.horizon, 1)  # (T - L - H + 1, M, L + H)
-        batch = view[self.first + self.stride * which.to(view.device)]
-        return batch[..., : self.lookback], batch[..., self.lookback :]
+        values = view[self.first + self.stride * which.to(view.device)]
+        return Batch(context=values[..., : self.lookback], target=values[..., self.lookback :])
 
     def batches(
         self, size: int, *, generator: torch.Generator | None = None, rank: int = 0, ranks: int = 1
