@@ -213,8 +213,8 @@ def test_what_is_validated_is_what_is_kept() -> None:
     network = made()
     config = dataclasses.replace(CONFIG, ema_decay=0.9, max_epochs=6)
     history = fit_network(network, windows(), windows(), config, seed=1)
-    context, target = windows().gather(torch.arange(len(windows())))
-    loss = nn.functional.mse_loss(network(context), target).item()
+    batch = windows().gather(torch.arange(len(windows())))
+    loss = nn.functional.mse_loss(network(batch.context), batch.target).item()
     assert loss == pytest.approx(min(epoch.validation_loss or 0 for epoch in history), rel=1e-5)
 
 
