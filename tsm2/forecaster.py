@@ -10,9 +10,12 @@ Sizes: T rows, M variates, B windows, L lookback, H horizon.
 
 from __future__ import annotations
 
+import math
 import os
+from contextlib import suppress
 from dataclasses import fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
@@ -20,12 +23,14 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.validation import validate_data
 
 from tsm2 import frames, saving
 from tsm2.backtesting import Walk, backtest_table, mean_errors, start_position
+from tsm2.callbacks import FitTasks, closes_callbacks, history_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.scaling import Scaling
@@ -39,7 +44,7 @@ _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 
 
-class TSM2Forecaster(BaseEstimator):
+class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     """Forecast all columns of a table with TSM2, the MambaMixer network for time series.
 
     Parameters
@@ -305,7 +310,16 @@ class TSM2Forecaster(BaseEstimator):
 
     # --- learn --------------------------------------------------------------------------------
 
-    def fit(self, X: pd.DataFrame | ArrayLike, y: object = None) -> Self:
+    @closes_callbacks
+    def fit(
+        self,
+        X: pd.DataFrame | ArrayLike,
+        y: object = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        max_time: float | str | pd.Timedelta | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+    ) -> Self:
         """Learn to forecast the columns of a table.
 
         Parameters
@@ -315,6 +329,15 @@ class TSM2Forecaster(BaseEstimator):
             DatetimeIndex, PeriodIndex or RangeIndex.
         y
             Ignored; scikit-learn's interface asks for it.
+        checkpoint
+            Folder that keeps the fit while it runs. The same call goes on from there after a
+            crash, to the weights that it would have reached in one go; `random_state` must be
+            given. Once the fit is through, the same call returns at once.
+        max_time
+            Seconds, or a text such as "90min", after which training ends with the best weights so
+            far. With a checkpoint, the same call then goes on for as long again.
+        log_dir
+            Folder for TensorBoard's record of every epoch.
 
         Returns
         -------
@@ -332,29 +355,51 @@ class TSM2Forecaster(BaseEstimator):
             The device or the kernel backend is not at hand.
         TrainingError
             The loss left the finite numbers.
+        SavedModelError
+            The checkpoint is damaged, or was begun with another table or other parameters.
+        OutputError
+            The checkpoint cannot be written.
         """
         self._check_parameters()
+        seconds = math.inf if max_time is None else _checked_seconds(max_time)
         panel = frames.read_table(X, frequency=self.frequency)
         n_train = self._count_training_rows(len(panel.values))
         self._check_columns(X, reset=True)
         config = self._network_config(panel.values.shape[1])
+        seed = self._draw_seed(checkpoint)
+        self.__dict__.pop("network_", None)  # what fails from here on leaves nothing half fitted
         self.scaling_ = Scaling.of(panel.values[:n_train])
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with seeded(seed, "cpu"):
-            network = TSM2Network(config)
-        train, validation = self._windows(panel.values, n_train)
-        history = fit_network(network, train, validation, self._training_config(), seed=seed)
-
-        self.network_ = network
-        self.history_ = pd.DataFrame(
-            [(e.epoch, e.train_loss, e.validation_loss) for e in history],
-            columns=["epoch", "train_loss", "validation_loss"],
-        ).astype({"validation_loss": float})
-        self.n_iter_ = len(history)
         self.layout_ = panel.layout
         self.context_ = panel.values[-self.lookback :].copy()
         self.context_index_ = panel.index[-self.lookback :]
+        with seeded(seed, "cpu"):
+            network = TSM2Network(config)
+        train, validation = self._windows(panel.values, n_train)
+        tasks = FitTasks(self, X)
+        history = fit_network(
+            network,
+            train,
+            validation,
+            self._training_config(),
+            seed=seed,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            max_seconds=seconds,
+            log_dir=None if log_dir is None else Path(log_dir),
+            watch=tasks,
+        )
+        self.network_ = network
+        self.history_ = history_table(history)
+        self.n_iter_ = len(history)
+        tasks.close()
         return self
+
+    def _draw_seed(self, checkpoint: object) -> int:
+        if checkpoint is not None and self.random_state is None:
+            raise ParameterError(
+                "checkpoint needs a random_state, such as random_state=0: a fit that draws another "
+                "seed every time cannot go on where it was cut off."
+            )
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _check_parameters(self) -> None:
         try:
@@ -677,3 +722,17 @@ def _checked_count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ParameterError(f"{name} must be an integer of at least 1, got {value!r}.")
     return int(value)
+
+
+def _checked_seconds(max_time: object) -> float:
+    seconds = 0.0
+    if isinstance(max_time, Real):
+        seconds = float(max_time)
+    elif isinstance(max_time, str | pd.Timedelta):
+        with suppress(ValueError):
+            seconds = pd.Timedelta(max_time).total_seconds()
+    if not seconds > 0:
+        raise ParameterError(
+            f"max_time must be seconds above 0 or a text such as '90min', got {max_time!r}."
+        )
+    return seconds

@@ -40,7 +40,15 @@ from torch import Tensor
 from tsm2 import __version__
 from tsm2.errors import OutputError, SavedModelError
 
-__all__ = ["FORMAT_VERSION", "check_replaceable", "check_tensors", "load_folder", "save_folder"]
+__all__ = [
+    "FORMAT_VERSION",
+    "check_replaceable",
+    "check_tensors",
+    "holds_model",
+    "load_folder",
+    "remove_leftovers",
+    "save_folder",
+]
 
 FORMAT_VERSION = 1
 """Version of the folder's format; a reader refuses newer ones."""
@@ -199,6 +207,22 @@ def check_replaceable(folder: Path) -> None:
             f"{folder} is not empty and no tsm2 model ({listed}), so it is not overwritten. Choose "
             f"another path, for example {folder / 'model'}."
         )
+
+
+def holds_model(folder: Path) -> bool:
+    """Return whether a save to a folder was ever completed."""
+    return (folder / _CONFIG).is_file()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the files of saves that were killed; only for who alone writes to the folder."""
+    names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    unused = [name for name in names if _WEIGHTS_NAME.fullmatch(name)]
+    with suppress(OSError):  # they do no harm
+        _remove_unused(folder, set(unused))
+        for name in names:
+            if _LEFTOVER_NAME.match(name):
+                (folder / name).unlink(missing_ok=True)
 
 
 def _weights_in_use(folder: Path) -> str | None:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tsm2.fitting import Device
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.scaling import Scaling
-from tsm2.training import Device, TrainingConfig, fit_network, seeded
+from tsm2.training import TrainingConfig, fit_network, seeded
 from tsm2.windows import Windows
 
 __all__ = ["DLinear", "NLinear", "RLinear", "RepeatLast", "SeasonalNaive"]
