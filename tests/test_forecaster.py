@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -278,6 +279,38 @@ def test_parameters_that_were_edited_do_not_fit_the_weights(
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SavedModelError):
         TSM2Forecaster.load(tmp_path)
+
+
+# --- quantiles ------------------------------------------------------------------------------------
+
+
+def test_the_point_forecast_of_a_quantile_model_is_its_median(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    model = TSM2Forecaster(**SMALL, quantiles=[0.1, 0.9]).fit(frame)
+    context = model.scaling_.standardise(frame.to_numpy()[-24:]).T[None]
+    with torch.inference_mode():
+        quantiles = model.network_(context)  # (1, M, H, Q)
+    assert quantiles.shape == (1, 2, 6, 3)
+    np.testing.assert_allclose(model.predict(), model.scaling_.restore(quantiles[0, ..., 1].T))
+    assert len(predicted(model, horizon=15)) == 15
+    model.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(
+        predicted(TSM2Forecaster.load(tmp_path / "model")), predicted(model)
+    )
+
+
+def test_quantiles_and_losses_that_do_not_go_together_are_refused(frame: pd.DataFrame) -> None:
+    for wrong in (
+        {"loss": "mse", "quantiles": (0.1, 0.9)},
+        {"loss": "quantile"},
+    ):
+        with pytest.raises(ParameterError, match=r"learnt by loss='quantile'.*Pass both, or"):
+            TSM2Forecaster(**SMALL, **wrong).fit(frame)
+    with pytest.raises(ParameterError, match="pass loss='mae'"):
+        TSM2Forecaster(**SMALL, quantiles=(0.5,)).fit(frame)
+    with pytest.raises(ParameterError, match=r"between 0 and 1, got 1\.5"):
+        TSM2Forecaster(**SMALL, quantiles=(0.5, 1.5)).fit(frame)
 
 
 # --- mistakes -------------------------------------------------------------------------------------

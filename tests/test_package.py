@@ -24,6 +24,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "errors": 0,
     "metrics": 0,
     "ema": 0,
+    "quantiles": 1,
     "stamps": 1,
     "frames": 2,
     "windows": 1,

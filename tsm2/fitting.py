@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tsm2.ema import MovingAverage
 from tsm2.errors import TrainingError
-from tsm2.networks.heads import LOSSES
+from tsm2.networks.heads import LossName, mean_loss
 from tsm2.optimization import climb, descend, list_mixers, make_optimizer, make_scheduler
 from tsm2.windows import Batch, Windows
 
@@ -50,8 +50,10 @@ class TrainingConfig:
     """Largest norm of all gradients together; infinity for no limit."""
     schedule: Literal["onecycle", "cosine", "constant"]
     """How the learning rates move from the first step to the last."""
-    loss: Literal["mse", "mae", "huber"]
+    loss: LossName
     """What is minimised, on standardised values."""
+    quantiles: tuple[float, ...] = ()
+    """Levels of a quantile forecast, for loss "quantile"."""
     patience: int
     """Epochs without a better validation loss after which training stops."""
     device: Device
@@ -287,8 +289,9 @@ def _gradients(
 
 
 def _loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
-    forecast = model(batch.context, **batch.auxiliary())  # (B, M, H)
-    return LOSSES[config.loss](forecast.float(), batch.target)
+    forecast = model(batch.context, **batch.auxiliary()).float()  # (B, M, H) or (B, M, H, Q)
+    levels, mask = config.quantiles, batch.target_mask
+    return mean_loss(config.loss, forecast, batch.target, quantiles=levels, mask=mask)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from numbers import Integral, Real
@@ -33,6 +34,7 @@ from tsm2.backtesting import Walk, backtest_table, mean_errors, start_position
 from tsm2.callbacks import FitTasks, closes_callbacks, history_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.quantiles import check_levels, with_median
 from tsm2.scaling import Scaling
 from tsm2.training import TrainingConfig, choose_device, fit_network, seeded
 from tsm2.windows import Windows
@@ -94,8 +96,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Remove each window's own level and deviation, and put both back at the end.
     separate_heads
         Give every variate a head of its own.
+    quantiles
+        Levels, such as (0.1, 0.5, 0.9), that the network forecasts besides its median, which is
+        then its point forecast; None for a point forecast alone.
     loss
-        What is minimised on standardised values: "mse", "mae" or "huber".
+        What is minimised on standardised values: "mse", "mae", "huber" or, for `quantiles`,
+        "quantile"; None for "mse", or "quantile" if there are `quantiles`.
     max_epochs
         Passes over the training windows at most.
     batch_size
@@ -198,7 +204,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "zero_start": ["boolean"],
         "instance_norm": ["boolean"],
         "separate_heads": ["boolean"],
-        "loss": [StrOptions({"mse", "mae", "huber"})],
+        "quantiles": ["array-like", None],
+        "loss": [StrOptions({"mse", "mae", "huber", "quantile"}), None],
         "max_epochs": [_COUNT],
         "batch_size": [_COUNT],
         "learning_rate": [_POSITIVE],
@@ -243,7 +250,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         zero_start: bool = True,
         instance_norm: bool = True,
         separate_heads: bool = False,
-        loss: Literal["mse", "mae", "huber"] = "mse",
+        quantiles: Sequence[float] | None = None,
+        loss: Literal["mse", "mae", "huber", "quantile"] | None = None,
         max_epochs: int = 10,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
@@ -284,6 +292,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.zero_start = zero_start
         self.instance_norm = instance_norm
         self.separate_heads = separate_heads
+        self.quantiles = quantiles
         self.loss = loss
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -416,6 +425,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 "readout='last' needs zero_start=False: mixers that start at zero would forecast "
                 "a constant and learn nothing."
             )
+        levels = self._trained_levels()
+        if levels == (0.5,):
+            raise ParameterError(
+                "quantiles=(0.5,) is the median alone: pass loss='mae', which forecasts it."
+            )
+        if (self.loss == "quantile") != (levels is not None) and self.loss is not None:
+            raise ParameterError(
+                f"loss={self.loss!r} does not go with quantiles={self.quantiles}: quantiles, such "
+                f"as (0.1, 0.9), are learnt by loss='quantile' and by nothing else. Pass both, or "
+                f"neither."
+            )
+
+    def _trained_levels(self) -> tuple[float, ...] | None:
+        """Return the levels of the network's head; None for a point forecast."""
+        return None if self.quantiles is None else with_median(check_levels(self.quantiles))
 
     def _check_columns(self, X: Any, *, reset: bool) -> None:
         try:
@@ -460,11 +484,18 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "n_variates": n_variates,
             "patch_length": patch_length,
             "patch_stride": self.patch_stride or patch_length,
+            "quantiles": self._trained_levels(),
         }
         return NetworkConfig(**given)
 
     def _training_config(self) -> TrainingConfig:
-        return TrainingConfig(**{f.name: getattr(self, f.name) for f in fields(TrainingConfig)})
+        given = {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
+        levels = self._trained_levels()
+        given |= {
+            "loss": self.loss or ("mse" if levels is None else "quantile"),
+            "quantiles": levels or (),
+        }
+        return TrainingConfig(**given)
 
     # --- forecast -----------------------------------------------------------------------------
 
@@ -537,12 +568,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         pieces, missing = [], horizon
         with torch.inference_mode():
             while missing > 0:
-                forecast = network(context)  # (B, M, trained horizon)
+                forecast = self._point(network(context))  # (B, M, trained horizon)
                 pieces.append(forecast)
                 missing -= self.horizon
                 context = torch.cat((context, forecast), dim=-1)[..., -self.lookback :]
         whole = torch.cat(pieces, dim=-1)[..., :horizon].swapaxes(1, 2)  # (B, H, M)
         return self.scaling_.restore(whole)
+
+    def _point(self, forecast: torch.Tensor) -> torch.Tensor:
+        """Return the point forecast, (B, M, H), in what the network returned."""
+        levels = self._trained_levels()
+        return forecast if levels is None else forecast[..., levels.index(0.5)]
 
     def backtest(
         self,

@@ -110,8 +110,8 @@ def fit_network(
     Parameters
     ----------
     network
-        Maps contexts, (B, M, L), to forecasts, (B, M, H); takes what else a batch holds by the
-        names of `Batch.auxiliary`. May offer `mixer_parameters()`.
+        Maps contexts, (B, M, L), to forecasts, (B, M, H), or to quantiles, (B, M, H, Q); takes
+        what else a batch holds by the names of `Batch.auxiliary`. May offer `mixer_parameters()`.
     train, validation
         Standardised windows; without validation the last weights are kept.
     config

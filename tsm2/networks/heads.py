@@ -1,23 +1,100 @@
 """Heads: from the features of all patches to the horizon, and the losses that train them.
 
-Sizes: B windows, M variates, P patches, F features, H horizon.
-Source: Behrouz et al. (2024), arXiv:2403.19888, figure 3 ("Temporal Projection").
+    point       y = W x + b
+    quantiles   q[k] = m + s[1] + ... + s[k],   q[-k] = m - s[-1] - ... - s[-k],   s = softplus(g)
+
+with the median m and the gaps g two maps of the same features: quantiles cannot cross. A quantile's
+loss is twice the pinball loss, so that the median's is the absolute error and the mean over many
+quantiles comes near the continuous ranked probability score.
+
+Sizes: B windows, M variates, P patches, F features, H horizon, Q quantiles.
+Sources: Behrouz et al. (2024), arXiv:2403.19888, figure 3 ("Temporal Projection"); Koenker &
+Bassett (1978), Econometrica 46(1), for the quantile loss; Gneiting & Raftery (2007), JASA 102(477),
+for its mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LOSSES", "PointHead"]
+__all__ = ["LOSSES", "LossName", "PointHead", "QuantileHead", "mean_loss", "quantile_loss"]
+
+LossName = Literal["mse", "mae", "huber", "quantile"]
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": functional.mse_loss,
     "mae": functional.l1_loss,
     "huber": functional.huber_loss,
 }
-"""Losses on standardised values, (B, M, H) against (B, M, H), by the name a user gives."""
+"""Losses of a point forecast in standard units, (B, M, H) against (B, M, H), by name."""
+
+
+def mean_loss(
+    name: LossName,
+    forecast: Tensor,
+    target: Tensor,
+    *,
+    quantiles: Sequence[float] = (),
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of a batch.
+
+    Parameters
+    ----------
+    name
+        A name of `LOSSES`, or "quantile".
+    forecast
+        Standard units, (B, M, H); for "quantile" (B, M, H, Q).
+    target
+        What happened, (B, M, H).
+    quantiles
+        The levels of a quantile forecast, (Q,).
+    mask
+        True where the target is known, (B, M, H); None if all of it is.
+
+    Returns
+    -------
+    The mean over what is known; 0 if nothing is.
+
+    Examples
+    --------
+    >>> forecast, target = torch.zeros(1, 1, 3), torch.tensor([[[1.0, -3.0, float("nan")]]])
+    >>> mean_loss("mae", forecast, target, mask=torch.tensor([[[True, True, False]]])).item()
+    2.0
+    """
+    share: Tensor | float = 1.0
+    if mask is not None:
+        known = mask.unsqueeze(-1) if name == "quantile" else mask
+        forecast, target = forecast.where(known, 0.0), target.where(mask, 0.0)  # no error there
+        share = mask.numel() / mask.sum().clamp(min=1)
+    if name == "quantile":
+        return quantile_loss(forecast, target, quantiles) * share
+    return LOSSES[name](forecast, target) * share
+
+
+def quantile_loss(forecast: Tensor, target: Tensor, quantiles: Sequence[float]) -> Tensor:
+    """Return the mean of twice the pinball loss.
+
+    Parameters
+    ----------
+    forecast
+        One value per level, (..., Q).
+    target
+        What happened, (...).
+    quantiles
+        The levels, (Q,), in (0, 1).
+
+    Examples
+    --------
+    >>> quantile_loss(torch.tensor([1.0, 2.0]), torch.tensor(3.0), [0.5, 0.9]).item()  # 2, 1.8
+    1.899999976158142
+    """
+    levels = torch.tensor(quantiles, dtype=forecast.dtype, device=forecast.device)
+    error = target.unsqueeze(-1) - forecast
+    return 2 * torch.maximum(levels * error, (levels - 1) * error).mean()
 
 
 class PointHead(nn.Module):
@@ -48,3 +125,47 @@ class PointHead(nn.Module):
         if self.weight.ndim == 2:
             return functional.linear(flat, self.weight, self.bias)
         return torch.einsum("bmk,mhk->bmh", flat, self.weight) + self.bias
+
+
+class QuantileHead(nn.Module):
+    """Forecast quantiles that never cross: the median, and gaps above and below it.
+
+    The median starts as a point head of the same seed would. The gaps start as those of a normal
+    distribution of unit deviation, alike for every input.
+
+    Parameters
+    ----------
+    width
+        P * F, the features that one variate has in all its patches.
+    horizon
+        Steps H that are forecast.
+    quantiles
+        Levels, (Q,), rising, 0.5 among them.
+    n_variates
+        Give every variate a projection of its own; None shares one.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        horizon: int,
+        quantiles: Sequence[float],
+        *,
+        n_variates: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_below = list(quantiles).index(0.5)
+        self.median = PointHead(width, horizon, n_variates=n_variates)
+        self.gaps = PointHead(width, horizon * (len(quantiles) - 1), n_variates=n_variates)
+        distances = torch.special.ndtri(torch.tensor(quantiles, dtype=torch.float64)).diff()
+        nn.init.zeros_(self.gaps.weight)
+        with torch.no_grad():
+            self.gaps.bias.copy_(torch.log(torch.expm1(distances)).repeat(horizon))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return quantiles, (B, M, H, Q), from the stream, (B, M, P, F)."""
+        median = self.median(x).unsqueeze(-1)  # (B, M, H, 1)
+        gaps = functional.softplus(self.gaps(x)).view(*median.shape[:-1], -1)  # (B, M, H, Q - 1)
+        below = gaps[..., : self.n_below].flip(-1).cumsum(-1).flip(-1)
+        above = gaps[..., self.n_below :].cumsum(-1)
+        return torch.cat((median - below, median, median + above), dim=-1)

@@ -7,11 +7,12 @@ The time mixer scans the patches of each variate, forward; the variate mixer sca
 each patch, in both directions. The mixers start at zero, so that the network starts as a linear
 map on instance-normalised input, and nothing but weighted averaging touches that linear path.
 
-Sizes: B windows, M variates, T lookback, P patches, F features, H horizon.
+Sizes: B windows, M variates, T lookback, P patches, F features, H horizon, Q quantiles.
 Source: Behrouz et al. (2024), arXiv:2403.19888, section 5; what it leaves open is a setting here.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -26,7 +27,7 @@ from tsm2.networks.blocks import (
     PreNormKind,
     WeightedAverage,
 )
-from tsm2.networks.heads import PointHead
+from tsm2.networks.heads import PointHead, QuantileHead
 from tsm2.networks.mixers import AxisLinear, AxisMLP, Directions, Selection, SelectiveMixer
 
 __all__ = ["NetworkConfig", "TSM2Network"]
@@ -84,6 +85,8 @@ class NetworkConfig:
     """Subtract each window's mean and divide by its deviation, and undo both at the end."""
     separate_heads: bool = False
     """Give every variate a head of its own."""
+    quantiles: tuple[float, ...] | None = None
+    """Levels Q of a quantile forecast, rising, 0.5 among them; None for a point forecast."""
     backend: str = "auto"
     """Kernel backend, see `tsm2.kernels.selective_scan`."""
 
@@ -95,6 +98,17 @@ class NetworkConfig:
             raise ValueError(
                 f"patch_length ({self.patch_length}) must not exceed lookback ({self.lookback})"
             )
+        if self.quantiles is not None:
+            steps = pairwise((0.0, *self.quantiles, 1.0))
+            if (
+                len(self.quantiles) < 2
+                or 0.5 not in self.quantiles
+                or any(a >= b for a, b in steps)
+            ):
+                raise ValueError(
+                    f"quantiles must be two or more that rise inside (0, 1) and hold 0.5, got "
+                    f"{self.quantiles}"
+                )
         if self.readout == "last" and self.zero_start:
             raise ValueError(
                 "readout='last' with zero_start=True would forecast a constant at first and get "
@@ -157,10 +171,12 @@ class TSM2Network(nn.Module):
             if config.blocks and config.readout == "stream"
             else None
         )
-        self.head = PointHead(
-            config.n_patches * config.features,
-            config.horizon,
-            n_variates=config.n_variates if config.separate_heads else None,
+        width = config.n_patches * config.features
+        n_heads = config.n_variates if config.separate_heads else None
+        self.head = (
+            PointHead(width, config.horizon, n_variates=n_heads)
+            if config.quantiles is None
+            else QuantileHead(width, config.horizon, config.quantiles, n_variates=n_heads)
         )
 
     def forward(self, context: Tensor) -> Tensor:
@@ -173,13 +189,16 @@ class TSM2Network(nn.Module):
 
         Returns
         -------
-        Forecasts, (B, M, H), in the units of `context`.
+        Forecasts, (B, M, H), or quantiles, (B, M, H, Q), in the units of `context`.
         """
         if self.config.instance_norm:
             mean = context.mean(-1, keepdim=True)  # (B, M, 1)
             variance = context.var(-1, keepdim=True, unbiased=False)
             deviation = torch.sqrt(variance + self.epsilon)
-            return self._forecast((context - mean) / deviation) * deviation + mean
+            forecast = self._forecast((context - mean) / deviation)
+            if self.config.quantiles is not None:
+                mean, deviation = mean.unsqueeze(-1), deviation.unsqueeze(-1)  # (B, M, 1, 1)
+            return forecast * deviation + mean
         return self._forecast(context)
 
     def _forecast(self, context: Tensor) -> Tensor:
