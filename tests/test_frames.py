@@ -259,8 +259,6 @@ HOLIDAYS = pd.offsets.CustomBusinessDay(holidays=["2024-01-10"])
 REFUSED: dict[str, tuple[Any, str]] = {
     # containers
     "series": (lambda: frame_on(hours())["a"], r"pandas Series, .* pass X.to_frame\(\)"),
-    "dict": (lambda: {"a": frame_on(hours())}, "dicts of tables come in a later version"),
-    "list": (lambda: [frame_on(hours())], "lists of tables come in a later version"),
     "masked": (lambda: np.ma.masked_array([[1.0]], mask=True), "a mask would be ignored"),
     "stamps": (lambda: hours().to_numpy()[:, None], "time stamps are no values"),
     "other library": (Polars, r"Polars, .* pass X.to_pandas"),
@@ -291,7 +289,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "odd name": (lambda: frame_on(hours()).rename_axis(index=hours(1)[0]), "name of the index is"),
     "column of text": (lambda: frame_on(hours()).assign(c="x"), r"not: 'c' \((str|object)\). Conv"),
     "column of dates": (lambda: frame_on(range(3)).assign(c=hours(3)), r"X.set_index\('c'\)"),
-    "long": (long_table, r"long table.*X.pivot\(index='ds'"),
+    "long": (
+        long_table,
+        r"long table.*id_col=..., time_col='ds', target_col=.*X.pivot\(index='ds'",
+    ),
     "category": (lambda: frame_on(hours()).astype("category"), r"'a' \(category\), 'b'"),
     "many": (lambda: labelled([*"abcdefg"]).astype("category"), r"'e' \(category\) and 2 more"),
     "complex column": (lambda: frame_on(hours()).astype(complex), "Complex data not supported"),

@@ -23,10 +23,12 @@ MODULES = sorted(
 LAYERS = {  # a module may import its own layer and those of smaller number
     "errors": 0,
     "metrics": 0,
+    "ragged": 0,
     "ema": 0,
     "quantiles": 1,
     "stamps": 1,
     "frames": 2,
+    "panels": 3,
     "windows": 1,
     "kernels": 1,
     "networks": 2,

@@ -1,5 +1,7 @@
 """Windows are views that cover every position once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -59,3 +61,35 @@ def test_the_table_is_not_copied() -> None:
 def test_a_short_table_says_what_is_missing() -> None:
     with pytest.raises(WindowError, match=r"has 5 rows.*needs 6 \(lookback=4 \+ horizon=2\)"):
         Windows(values=table(5), lookback=4, horizon=2)
+
+
+def two_series() -> Windows:
+    """Windows of a series in rows 0 to 5 and of one in rows 6 to 19, none across both."""
+    starts = torch.tensor([0, *range(6, 15)])
+    series = torch.tensor([0] + [1] * 9)
+    return Windows(values=table(), lookback=4, horizon=2, starts=starts, series=series)
+
+
+def test_windows_of_several_series_start_where_they_are_told() -> None:
+    windows = two_series()
+    assert len(windows) == 10
+    batch = windows.gather(torch.tensor([0, 1, 9]))
+    for place, start in enumerate((0, 6, 14)):
+        torch.testing.assert_close(batch.context[place], table()[start : start + 4].T)
+        torch.testing.assert_close(batch.target[place], table()[start + 4 : start + 6].T)
+    with pytest.raises(WindowError, match="no series is long enough"):
+        Windows(values=table(), lookback=4, horizon=2, starts=torch.tensor([], dtype=torch.long))
+
+
+def test_a_balanced_pass_draws_as_often_from_every_series() -> None:
+    generator = torch.Generator().manual_seed(0)
+    windows = replace(two_series(), balanced=True)
+    passes = [list(windows.batches(4, generator=generator)) for _ in range(50)]
+    draws = torch.stack([torch.cat(each) for each in passes])
+    assert draws.shape == (50, 10)
+    assert ((draws == 0).sum(1) == 5).all()  # half of each pass, of one window alone
+    assert set(draws.flatten().tolist()) == set(range(10))
+    unshuffled = torch.cat(list(windows.batches(4)))
+    assert unshuffled.tolist() == list(range(10))
+    every = torch.cat(list(two_series().batches(4, generator=generator)))
+    assert sorted(every.tolist()) == list(range(10))

@@ -9,7 +9,7 @@ had happened. What is added to a fit must be added to these three.
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -268,12 +268,11 @@ def _device_generator(accelerator: Accelerator) -> Any:
 
 
 def _moved(windows: Windows, accelerator: Accelerator) -> Windows:
-    return Windows(
+    starts = windows.starts
+    return replace(
+        windows,
         values=windows.values.to(accelerator.device),
-        lookback=windows.lookback,
-        horizon=windows.horizon,
-        first=windows.first,
-        stride=windows.stride,
+        starts=None if starts is None else starts.to(accelerator.device),
     )
 
 

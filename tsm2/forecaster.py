@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
@@ -469,11 +470,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     def _windows(self, values: NDArray[np.float64], n_train: int) -> tuple[Windows, Windows | None]:
         table = self.scaling_.standardise(values)
-        sizes = {"lookback": self.lookback, "horizon": self.horizon}
-        train = Windows(values=table[:n_train], **sizes)
+        cut = partial(Windows, lookback=self.lookback, horizon=self.horizon)
+        train = cut(values=table[:n_train])
         if n_train == len(values):
             return train, None
-        return train, Windows(values=table, first=n_train - self.lookback, **sizes)
+        return train, cut(values=table, first=n_train - self.lookback)
 
     def _network_config(self, n_variates: int) -> NetworkConfig:
         patch_length = self.patch_length or min(16, self.lookback)

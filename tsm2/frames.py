@@ -3,8 +3,8 @@
     read_table(X) -> Panel(values (T, M), layout, index)      rows are time steps, columns variates
     write_forecast(values (H, M), future_index(index, H, layout), layout) -> the container of X
 
-This version reads wide DataFrames and 2-D arrays. Long, MultiIndex and dict inputs will be more
-branches of `read_table` and more kinds of `Layout`; until then they are refused by name.
+This file reads one wide DataFrame or one 2-D array. `tsm2.panels` reads several series at once,
+with what is here, into the same `Panel`.
 
 What makes rows regular is in `tsm2.stamps`. Longer than other files, because half of it is the text
 of errors: every way in which a table can be unusable is named once.
@@ -15,7 +15,7 @@ Sizes: T rows of history, H rows of forecast, M variates.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -25,6 +25,7 @@ from pandas.api import types
 from sklearn.utils import check_array
 
 from tsm2.errors import FrameError, SavedModelError
+from tsm2.ragged import offsets_of, ranges
 from tsm2.stamps import (
     INDEX_NAMES,
     Stamp,
@@ -44,17 +45,31 @@ __all__ = [
     "Layout",
     "Panel",
     "check_continues",
+    "check_finite",
+    "check_same",
+    "describe",
     "future_index",
     "layout_from_json",
     "layout_to_json",
     "past_index",
+    "read_array",
+    "read_cells",
     "read_table",
     "stamp_from_json",
     "stamp_to_json",
     "write_forecast",
 ]
 
-_CONTAINERS = {"frame": "a DataFrame", "array": "an array"}
+_CONTAINERS = {
+    ("frame", "one"): "a DataFrame",
+    ("array", "one"): "an array",
+    ("frame", "long"): "a long frame",
+    ("frame", "levels"): "a frame with a MultiIndex (series, time)",
+    ("frame", "list"): "a list of DataFrames",
+    ("array", "list"): "a list of arrays",
+    ("frame", "dict"): "a dict of DataFrames",
+    ("array", "dict"): "a dict of arrays",
+}
 
 
 class _CellError(FrameError, TypeError):
@@ -83,11 +98,26 @@ class Layout:
     """Name of the time zone, for "datetime"."""
     unit: str | None = None
     """Resolution of the stamps ("ns", "us", ...), for "datetime"."""
+    series: Literal["one", "long", "levels", "list", "dict"] = "one"
+    """What keeps several series apart: a column, a level of the index, their place in a list or
+    their key in a dict; "one" for a single table."""
+    id_name: Hashable = None
+    """Name of the column or level that says to which series a row belongs."""
+    id_dtype: str = "object"
+    """dtype of that column or level."""
+
+    @property
+    def container(self) -> str:
+        """What to call it in a message."""
+        return _CONTAINERS[self.kind, self.series]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Panel:
-    """A table read into numbers: rows are time steps, columns variates."""
+    """Tables read into numbers: rows are time steps, columns variates.
+
+    Several series stand one after another, see `tsm2.ragged`.
+    """
 
     values: NDArray[np.float64]
     """Numbers, (T, M), finite, C-contiguous, in memory of their own."""
@@ -95,6 +125,30 @@ class Panel:
     """What is needed to write a forecast in the container that came in."""
     index: pd.Index
     """The T stamps; row numbers for an array."""
+    ids: tuple[Hashable, ...] = (None,)
+    """Names of the S series; their positions in a list; None for a single table."""
+    offsets: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Row at which each series starts, and the end, (S + 1,); one series of all rows by default."""
+
+    def __post_init__(self) -> None:
+        if not len(self.offsets):
+            object.__setattr__(self, "offsets", np.array([0, len(self.values)]))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Rows of each series, (S,)."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.int64], counts: NDArray[np.int64]) -> Panel:
+        """Return some rows of every series, given by number, `counts` of them from each, (S,)."""
+        return replace(
+            self, values=self.values[rows], index=self.index[rows], offsets=offsets_of(counts)
+        )
+
+    def tail(self, n: int) -> Panel:
+        """Return the last n rows of every series, or as many as it has."""
+        counts = np.minimum(self.counts, n)
+        return self.take(ranges(self.offsets[1:] - counts, counts), counts)
 
 
 # --- in -------------------------------------------------------------------------------------------
@@ -138,7 +192,7 @@ def read_table(
     if isinstance(X, pd.DataFrame):
         return _read_frame(X, frequency, like)
     _refuse_container(X)
-    values = _read_array(X)
+    values = read_array(X)
     layout = Layout(
         kind="array",
         columns=tuple(range(values.shape[1])),
@@ -147,14 +201,14 @@ def read_table(
         frequency=1,
     )
     if like is not None:
-        _check_same(layout, like)
+        check_same(layout, like)
     elif frequency not in (None, 1):
         raise FrameError(
             f"frequency {frequency!r} is needed, but {type_name(X)} has no time stamps. Pass a "
             f"DataFrame with its stamps as index, or leave frequency out."
         )
     index = pd.RangeIndex(len(values))
-    _check_finite(values, layout.columns, index)
+    check_finite(values, layout.columns, index)
     return Panel(values=values, layout=layout, index=index)
 
 
@@ -174,7 +228,7 @@ def check_continues(panel: Panel, layout: Layout) -> None:
         They differ; the message names what differs.
     """
     given = panel.layout
-    _check_same(given, layout)
+    check_same(given, layout)
     if given.frequency != layout.frequency and first_break(panel.index, layout.frequency):
         raise FrameError(
             f"the model was fit on rows {layout.frequency!r} apart (frequency), but the rows of "
@@ -283,7 +337,7 @@ def layout_from_json(saved: Mapping[str, Any]) -> Layout:
     layout = Layout(**{name: cast("Any", _tuples(value)) for name, value in saved.items()})
     is_range = layout.index_kind == "range"
     usable = (
-        layout.kind in ("frame", "array")
+        (layout.kind, layout.series) in _CONTAINERS
         and layout.index_kind in INDEX_NAMES
         and isinstance(layout.columns, tuple)
         and type(layout.frequency) is (int if is_range else str)
@@ -328,21 +382,27 @@ def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
 
 
 def _read_frame(frame: pd.DataFrame, frequency: str | int | None, like: Layout | None) -> Panel:
-    layout = _describe(frame)
+    layout = describe(frame)
     if like is not None:
-        _check_same(layout, like)
+        check_same(layout, like)
     index = frame.index
     if len(index) == 0:
         raise FrameError("the table has no rows: 0 sample(s) where at least 1 is needed.")
     check_order(index)
     layout = replace(layout, frequency=frequency_of(index, frequency))
-    values = _read_cells(frame)
-    _check_finite(values, layout.columns, index)
+    values = read_cells(frame)
+    check_finite(values, layout.columns, index)
     return Panel(values=values, layout=layout, index=index)
 
 
-def _describe(frame: pd.DataFrame) -> Layout:
-    """Return the layout of a frame whose frequency is still to be found."""
+def describe(frame: pd.DataFrame) -> Layout:
+    """Return the layout of a wide frame whose frequency is still to be found.
+
+    Raises
+    ------
+    FrameError
+        Its index or a label cannot be used.
+    """
     index, columns = frame.index, frame.columns
     stamps = index if isinstance(index, pd.DatetimeIndex) else None
     return Layout(
@@ -363,10 +423,6 @@ def _refuse_container(X: object) -> None:
     advice = None
     if isinstance(X, pd.Series):
         advice = "a Series is one column: pass X.to_frame()"
-    elif isinstance(X, Mapping) and not hasattr(X, "toarray"):  # scipy's dok_array is one
-        advice = "dicts of tables come in a later version: fit one table at a time, or pd.concat"
-    elif isinstance(X, list | tuple) and any(isinstance(each, pd.DataFrame) for each in X):
-        advice = "lists of tables come in a later version: fit one table at a time, or pd.concat"
     elif hasattr(X, "to_pandas"):
         advice = "pass X.to_pandas() with its time stamps as index"
     elif isinstance(X, np.ma.MaskedArray):
@@ -379,7 +435,14 @@ def _refuse_container(X: object) -> None:
         )
 
 
-def _read_array(X: object) -> NDArray[np.float64]:
+def read_array(X: object) -> NDArray[np.float64]:
+    """Return the numbers of an array or of what NumPy makes one of, (T, M), in memory of their own.
+
+    Raises
+    ------
+    FrameError
+        It is no 2-D table of numbers.
+    """
     try:
         values = check_array(
             X, dtype="float64", order="C", copy=True, ensure_all_finite=False, input_name="X"
@@ -393,7 +456,14 @@ def _read_array(X: object) -> NDArray[np.float64]:
     return cast("NDArray[np.float64]", values)
 
 
-def _read_cells(frame: pd.DataFrame) -> NDArray[np.float64]:
+def read_cells(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the numbers of a frame, (T, M), in memory of their own; missing ones are NaN.
+
+    Raises
+    ------
+    FrameError
+        A column does not hold numbers.
+    """
     _check_dtypes(frame)
     values = np.empty(frame.shape)
     for position, label in enumerate(frame.columns):  # the one copy; no mixed table in between
@@ -427,8 +497,9 @@ def _check_dtypes(frame: pd.DataFrame) -> None:
     advice = "Convert with pd.to_numeric, or drop what is no series: X.select_dtypes('number')."
     if times and len(wrong) > 1:
         advice = (
-            "Is this a long table, with one row per series and time? Long tables come in a later "
-            f"version: X.pivot(index={times[0]!r}, columns=..., values=...) makes it wide."
+            "Is this a long table, with one row per series and time? Name its columns: id_col="
+            f"..., time_col={times[0]!r}, target_col=...; or make it wide: "
+            f"X.pivot(index={times[0]!r}, columns=..., values=...)."
         )
     elif times:
         advice = f"Make the time stamps the index: X.set_index({times[0]!r})."
@@ -437,9 +508,18 @@ def _check_dtypes(frame: pd.DataFrame) -> None:
     raise FrameError(f"every column must be numeric, but these are not: {listed}{more}. {advice}")
 
 
-def _check_finite(
+def check_finite(
     values: NDArray[np.float64], columns: tuple[Hashable, ...], index: pd.Index
 ) -> None:
+    """Refuse NaN and infinity; say how many, in which columns, and where first.
+
+    Parameters
+    ----------
+    values
+        Numbers, (T, M).
+    columns, index
+        Labels of the columns and rows.
+    """
     finite = np.isfinite(values)
     if finite.all():
         return
@@ -497,13 +577,21 @@ def _plain_label(label: Hashable, what: str) -> Hashable:
     return label
 
 
-def _check_same(given: Layout, fitted: Layout) -> None:
-    """Check everything of a layout but the frequency."""
-    if given.kind != fitted.kind:
+def check_same(given: Layout, fitted: Layout) -> None:
+    """Check that two layouts agree in everything but the frequency.
+
+    Raises
+    ------
+    FrameError
+        They do not; the message says that `fitted` is that of the fit.
+    """
+    if given.container != fitted.container:
+        way = "X.to_numpy() or pd.DataFrame(X, columns=...)"
+        if given.series != fitted.series:
+            way = "pd.concat and X.groupby make one of the other"
         raise FrameError(
-            f"the model was fit on {_CONTAINERS[fitted.kind]}, but this is "
-            f"{_CONTAINERS[given.kind]}. Pass the same container to fit and predict: X.to_numpy() "
-            f"or pd.DataFrame(X, columns=...)."
+            f"the model was fit on {fitted.container}, but this is {given.container}. Pass the "
+            f"same container to fit and predict: {way}."
         )
     _check_columns(given, fitted)
     if given.index_kind != fitted.index_kind:

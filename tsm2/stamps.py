@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pandas.api import types
 from pandas.tseries.frequencies import to_offset
 
@@ -29,6 +30,7 @@ __all__ = [
     "into_zone",
     "offset_of",
     "on_wall_clock",
+    "stamps_after",
     "stamps_from",
     "timezone_name",
     "type_name",
@@ -57,9 +59,9 @@ def index_kind(index: pd.Index) -> Literal["datetime", "period", "range"]:
         return "period"
     if isinstance(index, pd.MultiIndex):
         raise FrameError(
-            f"the rows have a MultiIndex of {index.nlevels} levels {list(index.names)}; tables "
-            f"of several series come in a later version. Select one series, X.xs(...), or set "
-            f"the series side by side: X.unstack()."
+            f"the rows have a MultiIndex of {index.nlevels} levels {list(index.names)}, but one "
+            f"level of stamps is needed, or two: series and time. Select a part, X.xs(...), or "
+            f"join the levels that name a series: X.index = pd.MultiIndex.from_arrays(...)."
         )
     if types.is_integer_dtype(index.dtype):
         return "range"
@@ -248,6 +250,102 @@ def stamps_from(first: Stamp, n: int, frequency: str | int) -> pd.Index:
             f"({error}). Time stamps reach further in a coarser unit: X.index.as_unit('s'). "
             f"{_BY_POSITION}"
         ) from error
+
+
+def stamps_after(first: pd.Index, steps: NDArray[np.int64], frequency: str | int) -> pd.Index:
+    """Return the stamps that are `steps` rows behind those of `first`, one by one.
+
+    This is `stamps_from` for many series at once: fixed steps and days are added up; calendar
+    frequencies are looked up in one calendar for all series that share it.
+
+    Parameters
+    ----------
+    first
+        First stamps of series, (N,).
+    steps
+        Rows behind them, (N,).
+    frequency
+        Time between rows.
+
+    Raises
+    ------
+    FrameError
+        The stamps leave the range that pandas can represent.
+
+    Examples
+    --------
+    >>> first = pd.DatetimeIndex(["2024-01-31", "2024-01-31", "2023-11-30"])
+    >>> stamps_after(first, np.array([0, 1, 1]), "ME").strftime("%m-%d").tolist()
+    ['01-31', '02-29', '12-31']
+    """
+    if isinstance(first, pd.PeriodIndex):
+        freq: Any = first.freq
+        ordinals = _added(first.asi8, steps, freq.n, frequency)
+        return cast("Any", pd.PeriodIndex).from_ordinals(ordinals, freq=freq)  # type: ignore[no-any-return]
+    if not isinstance(first, pd.DatetimeIndex):
+        return pd.Index(_added(first.to_numpy(), steps, int(frequency), frequency))
+    offset = offset_of(frequency)
+    is_fixed = isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
+    wall = first if first.tz is None else first.tz_localize(None)
+    if is_fixed and first.tz is not None:
+        wall = first.tz_convert(None)
+    if is_fixed or isinstance(offset, pd.offsets.Day):
+        step = _length_of(offset, first.unit)
+        stamps = _added(wall.asi8, steps, step, frequency).view(f"datetime64[{first.unit}]")
+        later = pd.DatetimeIndex(stamps)
+    else:
+        later = _calendar_stamps(wall, steps, offset)
+    if first.tz is None:
+        return later
+    return later.tz_localize("UTC").tz_convert(first.tz) if is_fixed else into_zone(later, first[0])
+
+
+def _added(
+    first: NDArray[Any], steps: NDArray[np.int64], step: int, frequency: str | int
+) -> NDArray[np.int64]:
+    """Return first + steps * step; refuse what 64 bits do not hold."""
+    furthest = int(steps.max(initial=0)) * step
+    if max(int(first.max(initial=0)) + furthest, -int(first.min(initial=0))) >= 2**63:
+        raise FrameError(
+            f"{steps.max()} rows, {frequency!r} apart, behind {first.max()} leave what 64 bits can "
+            f"represent. Time stamps reach further in a coarser unit: .as_unit('s')."
+        )
+    added: NDArray[np.int64] = first.astype(np.int64) + steps * step
+    return added
+
+
+def _length_of(offset: Any, unit: str) -> int:
+    """Return the length of a fixed offset, or of days, in the unit of an index."""
+    nanoseconds = (
+        offset.n * 86_400 * 10**9 if isinstance(offset, pd.offsets.Day) else int(offset.nanos)
+    )
+    per_unit = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
+    if nanoseconds % per_unit:
+        raise FrameError(
+            f"frequency {offset.freqstr!r} is finer than the stamps, which are kept in {unit!r}. "
+            f"Use a finer unit, .as_unit('ns'), or another frequency."
+        )
+    return nanoseconds // per_unit
+
+
+def _calendar_stamps(
+    wall: pd.DatetimeIndex, steps: NDArray[np.int64], offset: Any
+) -> pd.DatetimeIndex:
+    """Look stamps up in calendars: one for all series that share days and time of day."""
+    result = np.empty(len(wall), dtype=f"datetime64[{wall.unit}]")
+    waiting = np.arange(len(wall))
+    while len(waiting):
+        left = wall[waiting]
+        earliest = left.min()
+        until_last = pd.date_range(earliest, left.max(), freq=offset.base, unit=wall.unit)
+        places = until_last.get_indexer(left)
+        places[left == earliest] = 0  # also when it is not on the calendar: then the next one is
+        here = places >= 0
+        wanted = places[here] + offset.n * steps[waiting[here]]
+        calendar = stamps_from(earliest, int(wanted.max()) + 1, offset.base.freqstr)
+        result[waiting[here]] = calendar.to_numpy()[wanted]
+        waiting = waiting[~here]
+    return pd.DatetimeIndex(result)
 
 
 def on_wall_clock(stamp: pd.Timestamp, offset: Any) -> pd.Timestamp:

@@ -1,7 +1,8 @@
-"""Windows: from one table in memory to batches of context, target and what else is known.
+"""Windows: from tables in memory to batches of context, target and what else is known.
 
 Every window is a view of the same array; a batch is gathered from that view in one call. There is
-no Python per window and no copy of the table.
+no Python per window and no copy of the table. Several series stand one after another in that
+array; `starts` then names the windows that lie within one of them.
 
 Sizes: T rows, M variates, W windows, B windows in a batch, L lookback, H horizon; Cp past, Cf
 future and Cs static covariates.
@@ -48,10 +49,10 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Windows:
-    """All windows of a table that start in a range of rows."""
+    """All windows of a table that start in a range of rows, or those with given starts."""
 
     values: Tensor
-    """The table, (T, M), oldest row first."""
+    """The table, (T, M), oldest row first; that of several series one after another."""
     lookback: int
     """Rows L of context."""
     horizon: int
@@ -60,8 +61,18 @@ class Windows:
     """First row of the first window."""
     stride: int = 1
     """Rows from one window to the next."""
+    starts: Tensor | None = None
+    """First row of every window, (W,), in place of `first` and `stride`."""
+    series: Tensor | None = None
+    """Number of the series that each window belongs to, (W,), rising; None for one series."""
+    balanced: bool = False
+    """Let a shuffled pass draw from every series equally often, not every window once."""
 
     def __post_init__(self) -> None:
+        if self.starts is not None:
+            if not len(self.starts):
+                raise WindowError("no series is long enough for a window. Give more rows.")
+            return
         rows = len(self.values) - self.first
         needed = self.lookback + self.horizon
         if rows < needed:
@@ -72,13 +83,17 @@ class Windows:
             )
 
     def __len__(self) -> int:
+        if self.starts is not None:
+            return len(self.starts)
         rows = len(self.values) - self.first - self.lookback - self.horizon
         return rows // self.stride + 1
 
     def gather(self, which: Tensor) -> Batch:
         """Return the windows numbered `which`, (B,)."""
         view = self.values.unfold(0, self.lookback + self.horizon, 1)  # (T - L - H + 1, M, L + H)
-        values = view[self.first + self.stride * which.to(view.device)]
+        which = which.to(view.device)
+        rows = self.first + self.stride * which if self.starts is None else self.starts[which]
+        values = view[rows]
         return Batch(context=values[..., : self.lookback], target=values[..., self.lookback :])
 
     def batches(
@@ -91,14 +106,26 @@ class Windows:
         size
             Windows in a batch of one process; the last batch may be smaller.
         generator
-            Shuffles; None keeps the order.
+            Shuffles; None keeps the order, and every window comes once.
         rank, ranks
             Which of how many processes asks; each gets every `ranks`-th window.
         """
         count = len(self)
-        order = (
-            torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-        )
+        order = torch.arange(count) if generator is None else self._shuffled(generator)
         if ranks > 1:
             order = order[: max(ranks, count - count % ranks)]  # as many for every process
         yield from torch.split(order[rank::ranks], size)
+
+    def _shuffled(self, generator: torch.Generator) -> Tensor:
+        """Return as many numbers of windows as there are: each once, or all series equally often.
+
+        A series of few windows then repeats them, one of many shows a part of them.
+        """
+        order = torch.randperm(len(self), generator=generator)
+        if self.series is None or not self.balanced:
+            return order
+        counts = torch.unique_consecutive(self.series.cpu(), return_counts=True)[1]
+        turn = order % len(counts)  # the series in turn, in random order
+        drawn = torch.rand(len(order), generator=generator, dtype=torch.float64) * counts[turn]
+        firsts = counts.cumsum(0) - counts
+        return torch.add(firsts[turn], drawn.long())

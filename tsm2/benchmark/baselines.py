@@ -14,6 +14,7 @@ Sources: Li et al. (2023), arXiv:2305.10721 (RLinear); Zeng et al. (2023), arXiv
 """
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -105,13 +106,13 @@ class _Linear(ABC):
         """Train on the first `n_train` rows of a table, (T, M), and stop by the rows after them."""
         self.scaling_ = Scaling.of(values[:n_train])
         table = self.scaling_.standardise(values)
-        sizes = {"lookback": self.lookback, "horizon": self.horizon}
+        cut = partial(Windows, lookback=self.lookback, horizon=self.horizon)
         with seeded(self.random_state, "cpu"):
             self.network_ = self._network()
         self.history_ = fit_network(
             self.network_,
-            Windows(values=table[:n_train], **sizes),
-            Windows(values=table, first=n_train - self.lookback, **sizes),
+            cut(values=table[:n_train]),
+            cut(values=table, first=n_train - self.lookback),
             self.training,
             seed=self.random_state,
         )
