@@ -88,7 +88,7 @@ def test_imports_point_one_way(file: Path) -> None:
 
 
 def test_networks_import_mixers_before_blocks_before_tsm2() -> None:
-    order = ["mixers", "heads", "blocks", "tsm2"]
+    order = ["patches", "mixers", "heads", "blocks", "covariates", "tsm2"]
     for place, name in enumerate(order):
         for imported in imported_modules(PACKAGE / "networks" / f"{name}.py"):
             package, _, module = imported.partition(".")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tsm2.errors import WindowError
-from tsm2.windows import Windows
+from tsm2.windows import Covariates, Windows
 
 
 def table(rows: int = 20, variates: int = 3) -> torch.Tensor:
@@ -93,3 +93,53 @@ def test_a_balanced_pass_draws_as_often_from_every_series() -> None:
     assert unshuffled.tolist() == list(range(10))
     every = torch.cat(list(two_series().batches(4, generator=generator)))
     assert sorted(every.tolist()) == list(range(10))
+
+
+def test_covariates_and_masks_are_those_of_the_same_rows() -> None:
+    past, future = table(20, 2) + 1000, table(20, 1) + 2000
+    known, past_mask = table() % 7 != 0, past % 3 != 0
+    windows = Windows(
+        values=table(),
+        lookback=4,
+        horizon=2,
+        first=3,
+        stride=5,
+        known=known,
+        covariates=Covariates(past=past, past_mask=past_mask, future=future),
+    )
+    batch = windows.gather(torch.tensor([2, 0]))
+    wanted = {
+        "mask": known[13:17],
+        "target_mask": known[17:19],
+        "past": past[13:17],
+        "past_mask": past_mask[13:17],
+        "future": future[13:19],
+    }
+    for name, rows in wanted.items():
+        torch.testing.assert_close(getattr(batch, name)[0], rows.T, msg=name)
+    assert set(batch.auxiliary()) == set(wanted) - {"target_mask"}
+
+
+def test_static_covariates_are_those_of_the_series() -> None:
+    static = torch.arange(12.0).view(2, 3, 2)
+    first, series = torch.tensor([0, 9, 1]), torch.tensor([0, 1, 0])
+    batch = Covariates(static=static).gather(first, 4, 2, series)
+    torch.testing.assert_close(batch["static"], static[[0, 1, 0]])
+    alone = Covariates(static=static[1:]).gather(first, 4, 2)
+    torch.testing.assert_close(alone["static"], static[[1, 1, 1]])
+
+
+def test_all_of_the_windows_moves_to_a_device() -> None:
+    windows = Windows(
+        values=table(),
+        lookback=4,
+        horizon=2,
+        stride=3,
+        known=table() > 5,
+        covariates=Covariates(future=table()),
+    ).to("meta")
+    assert windows.known is not None
+    assert windows.covariates.future is not None
+    moved = (windows.values, windows.known, windows.covariates.future)
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    assert windows.stride == 3

@@ -9,7 +9,7 @@ had happened. What is added to a fit must be added to these three.
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -98,8 +98,8 @@ class Fit:
     ) -> None:
         self.network, self.config, self.accelerator = network, config, accelerator
         self.model, self.optimizer = accelerator.prepare(network, make_optimizer(network, config))
-        self.train = _moved(train, accelerator)
-        self.validation = validation and _moved(validation, accelerator)
+        self.train = train.to(accelerator.device)
+        self.validation = None if validation is None else validation.to(accelerator.device)
         per_process = math.ceil(len(train) / accelerator.num_processes)
         self.steps_per_epoch = math.ceil(per_process / config.batch_size)
         self.n_steps = config.max_epochs * self.steps_per_epoch
@@ -265,15 +265,6 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _device_generator(accelerator: Accelerator) -> Any:
     """Return the module that holds the device's random generator: torch.cuda or torch.mps."""
     return getattr(torch, accelerator.device.type)
-
-
-def _moved(windows: Windows, accelerator: Accelerator) -> Windows:
-    starts = windows.starts
-    return replace(
-        windows,
-        values=windows.values.to(accelerator.device),
-        starts=None if starts is None else starts.to(accelerator.device),
-    )
 
 
 def _gradients(

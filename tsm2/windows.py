@@ -5,18 +5,18 @@ no Python per window and no copy of the table. Several series stand one after an
 array; `starts` then names the windows that lie within one of them.
 
 Sizes: T rows, M variates, W windows, B windows in a batch, L lookback, H horizon; Cp past, Cf
-future and Cs static covariates.
+future and Cs static covariates; S series.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from tsm2.errors import WindowError
 
-__all__ = ["Batch", "Windows"]
+__all__ = ["Batch", "Covariates", "Windows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +48,50 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Covariates:
+    """What is known beside the values of a table, in standard units."""
+
+    past: Tensor | None = None
+    """Known up to the last row of a context: a row for every row of the table, (T, Cp)."""
+    past_mask: Tensor | None = None
+    """True where these are known, (T, Cp); None if all of them are."""
+    future: Tensor | None = None
+    """Known up to the last row of a forecast, (T, Cf); for forecasts, H rows more."""
+    static: Tensor | None = None
+    """Known of each variate of each series at all times, (S, M, Cs)."""
+
+    def gather(
+        self, first: Tensor, lookback: int, horizon: int, series: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return what belongs to some windows, by the names and in the shapes of `Batch`.
+
+        Parameters
+        ----------
+        first
+            First row of every window, (B,).
+        lookback, horizon
+            Rows of each window before and in its forecast.
+        series
+            Number of the series that each window is from, (B,); None if there is one.
+        """
+        spans = {"past": lookback, "past_mask": lookback, "future": lookback + horizon}
+        found = {}
+        for name, span in spans.items():
+            rows: Tensor | None = getattr(self, name)
+            if rows is not None:
+                found[name] = rows.unfold(0, span, 1)[first.to(rows.device)]
+        if self.static is not None:
+            numbers = torch.zeros_like(first) if series is None else series
+            found["static"] = self.static[numbers.to(self.static.device)]  # (B, M, Cs)
+        return found
+
+    def to(self, device: torch.device | str) -> "Covariates":
+        """Return the covariates on a device."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Covariates(**{k: v if v is None else v.to(device) for k, v in given.items()})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Windows:
     """All windows of a table that start in a range of rows, or those with given starts."""
 
@@ -67,6 +111,10 @@ class Windows:
     """Number of the series that each window belongs to, (W,), rising; None for one series."""
     balanced: bool = False
     """Let a shuffled pass draw from every series equally often, not every window once."""
+    known: Tensor | None = None
+    """True where values are known, (T, M); None if all are. The others are finite all the same."""
+    covariates: Covariates = Covariates()
+    """What else is known."""
 
     def __post_init__(self) -> None:
         if self.starts is not None:
@@ -94,7 +142,27 @@ class Windows:
         which = which.to(view.device)
         rows = self.first + self.stride * which if self.starts is None else self.starts[which]
         values = view[rows]
-        return Batch(context=values[..., : self.lookback], target=values[..., self.lookback :])
+        known = None
+        if self.known is not None:
+            known = self.known.unfold(0, self.lookback + self.horizon, 1)[rows]
+        series = None if self.series is None else self.series[which.to(self.series.device)]
+        return Batch(
+            context=values[..., : self.lookback],
+            target=values[..., self.lookback :],
+            mask=None if known is None else known[..., : self.lookback],
+            target_mask=None if known is None else known[..., self.lookback :],
+            **self.covariates.gather(rows, self.lookback, self.horizon, series),
+        )
+
+    def to(self, device: torch.device | str) -> "Windows":
+        """Return the same windows of tables on a device."""
+        return replace(
+            self,
+            values=self.values.to(device),
+            starts=None if self.starts is None else self.starts.to(device),
+            known=None if self.known is None else self.known.to(device),
+            covariates=self.covariates.to(device),
+        )
 
     def batches(
         self, size: int, *, generator: torch.Generator | None = None, rank: int = 0, ranks: int = 1

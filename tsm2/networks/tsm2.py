@@ -1,13 +1,22 @@
 """TSM2: the forecasting network of the MambaMixer paper.
 
-    normalise -> patches -> embedding -> L blocks(time mixer, variate mixer) -> readout -> head
-    -> inverse normalisation
+    normalise -> append covariates -> patches -> embedding -> L blocks(time mixer, variate mixer)
+    -> readout -> head -> inverse normalisation
 
 The time mixer scans the patches of each variate, forward; the variate mixer scans the variates of
 each patch, in both directions. The mixers start at zero, so that the network starts as a linear
 map on instance-normalised input, and nothing but weighted averaging touches that linear path.
 
-Sizes: B windows, M variates, T lookback, P patches, F features, H horizon, Q quantiles.
+Future and static covariates become courses of T steps, in `tsm2.networks.covariates`, whose patches
+follow those of the values; past covariates are variates that are read and not forecast. Their
+courses are divided by the window's deviation, as the values are, so that a covariate's effect has
+the same size in a calm window and in a lively one.
+
+Gaps: known values alone make up a window's mean and deviation, unknown ones are interpolated for
+the linear path, and a linear map of the mask tells the mixers which were.
+
+Sizes: B windows, M variates, T lookback, P patches, F features, H horizon, Q quantiles; Cp past, Cf
+future and Cs static covariates.
 Source: Behrouz et al. (2024), arXiv:2403.19888, section 5; what it leaves open is a setting here.
 """
 
@@ -27,8 +36,10 @@ from tsm2.networks.blocks import (
     PreNormKind,
     WeightedAverage,
 )
+from tsm2.networks.covariates import FutureEncoder
 from tsm2.networks.heads import PointHead, QuantileHead
 from tsm2.networks.mixers import AxisLinear, AxisMLP, Directions, Selection, SelectiveMixer
+from tsm2.networks.patches import count_patches, cut_patches, interpolate_gaps
 
 __all__ = ["NetworkConfig", "TSM2Network"]
 
@@ -44,7 +55,15 @@ class NetworkConfig:
     horizon: int
     """Time steps H that it forecasts at once."""
     n_variates: int
-    """Variates M; only the fixed mixers and separate heads tie weights to it."""
+    """Variates M; only fixed mixers, separate heads and future covariates tie weights to it."""
+    n_past: int = 0
+    """Past covariates Cp."""
+    n_future: int = 0
+    """Future covariates Cf."""
+    n_static: int = 0
+    """Static covariates Cs."""
+    gaps: bool = False
+    """Learn from where values are unknown."""
     patch_length: int = 16
     """Time steps in a patch, from 1 to the lookback."""
     patch_stride: int = 16
@@ -117,8 +136,13 @@ class NetworkConfig:
 
     @property
     def n_patches(self) -> int:
-        """Patches P; the first one is filled up on its left if the strides leave a rest."""
-        return -(-(self.lookback - self.patch_length) // self.patch_stride) + 1
+        """Patches P of a course of T steps: the values', and each kind of covariates'."""
+        return count_patches(self.lookback, self.patch_length, self.patch_stride)
+
+    @property
+    def n_courses(self) -> int:
+        """Courses of T steps that follow each other: the values, and each kind of covariates."""
+        return 1 + (self.n_future > 0) + (self.n_static > 0)
 
 
 class TSM2Network(nn.Module):
@@ -145,6 +169,7 @@ class TSM2Network(nn.Module):
         self.embedding = nn.Linear(config.patch_length, config.features)
         if config.features >= config.patch_length:
             nn.init.orthogonal_(self.embedding.weight)  # the linear path loses and bends nothing
+        self.gaps, self.future, self.static = _gaps(config), _future(config), _static(config)
         self.blocks = nn.ModuleList()
         n_token = n_channel = 1  # the model input counts as the first output of both kinds
         for _ in range(config.blocks):
@@ -171,7 +196,7 @@ class TSM2Network(nn.Module):
             if config.blocks and config.readout == "stream"
             else None
         )
-        width = config.n_patches * config.features
+        width = config.n_courses * config.n_patches * config.features
         n_heads = config.n_variates if config.separate_heads else None
         self.head = (
             PointHead(width, config.horizon, n_variates=n_heads)
@@ -179,30 +204,81 @@ class TSM2Network(nn.Module):
             else QuantileHead(width, config.horizon, config.quantiles, n_variates=n_heads)
         )
 
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(
+        self,
+        context: Tensor,
+        *,
+        mask: Tensor | None = None,
+        past: Tensor | None = None,
+        past_mask: Tensor | None = None,
+        future: Tensor | None = None,
+        static: Tensor | None = None,
+    ) -> Tensor:
         """Forecast the steps after `context`.
 
         Parameters
         ----------
         context
-            Standardised values, (B, M, T), oldest first.
+            Standardised values, (B, M, T), oldest first; finite even where they are unknown.
+        mask
+            True where the context is known, (B, M, T); None if all of it is.
+        past
+            Past covariates, (B, Cp, T).
+        past_mask
+            True where these are known, (B, Cp, T); None if all of them are.
+        future
+            Future covariates, (B, Cf, T + H).
+        static
+            Static covariates, (B, M, Cs).
 
         Returns
         -------
         Forecasts, (B, M, H), or quantiles, (B, M, H, Q), in the units of `context`.
         """
-        if self.config.instance_norm:
-            mean = context.mean(-1, keepdim=True)  # (B, M, 1)
-            variance = context.var(-1, keepdim=True, unbiased=False)
-            deviation = torch.sqrt(variance + self.epsilon)
-            forecast = self._forecast((context - mean) / deviation)
-            if self.config.quantiles is not None:
-                mean, deviation = mean.unsqueeze(-1), deviation.unsqueeze(-1)  # (B, M, 1, 1)
-            return forecast * deviation + mean
-        return self._forecast(context)
+        values = context
+        if past is not None:  # first, so that a forward scan has read them before it forecasts
+            values = torch.cat((past, context), 1)  # (B, Cp + M, T)
+            mask = _joined(past, past_mask, context, mask)
+        if not self.config.instance_norm:
+            return self._forecast(values, mask, self._courses(future, static))
+        mean, deviation = self._level(values, mask)
+        if future is not None:
+            future = future - future[..., : self.config.lookback].mean(-1, keepdim=True)
+        own = slice(self.config.n_past, None)  # the variates that are forecast
+        courses = [course / deviation[:, own] for course in self._courses(future, static)]
+        forecast = self._forecast((values - mean) / deviation, mask, courses)
+        mean, deviation = mean[:, own], deviation[:, own]
+        if self.config.quantiles is not None:
+            mean, deviation = mean.unsqueeze(-1), deviation.unsqueeze(-1)  # (B, M, 1, 1)
+        return forecast * deviation + mean
 
-    def _forecast(self, context: Tensor) -> Tensor:
-        stream = self.embedding(self._patches(context))  # (B, M, P, F)
+    def _level(self, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return each window's mean and deviation per variate, (B, M, 1), of what is known."""
+        if mask is None:
+            mean = values.mean(-1, keepdim=True)
+            variance = values.var(-1, keepdim=True, unbiased=False)
+            return mean, torch.sqrt(variance + self.epsilon)
+        count = mask.sum(-1, keepdim=True).clamp(min=1)
+        mean = (values * mask).sum(-1, keepdim=True) / count
+        variance = ((values - mean).square() * mask).sum(-1, keepdim=True) / count
+        return mean, torch.sqrt(variance + self.epsilon)
+
+    def _courses(self, future: Tensor | None, static: Tensor | None) -> list[Tensor]:
+        """Return the covariates' courses, (B, M, T) each."""
+        courses = []
+        if self.future is not None:
+            courses.append(self.future(future))
+        if self.static is not None:
+            courses.append(self.static(static))
+        return courses
+
+    def _forecast(self, values: Tensor, mask: Tensor | None, courses: list[Tensor]) -> Tensor:
+        stream = self._embedded(values, mask)  # (B, Cp + M, P, F)
+        n_past = self.config.n_past
+        if courses:
+            padded = [functional.pad(course, (0, 0, n_past, 0)) for course in courses]
+            pieces = [self.embedding(self._patches(course)) for course in padded]
+            stream = torch.cat((stream, *pieces), 2)  # (B, Cp + M, P of all courses, F)
         token, channel = [stream], [stream]
         for block in self.blocks:
             token, channel = block(token, channel)
@@ -210,16 +286,21 @@ class TSM2Network(nn.Module):
             stream = self.readout(token, channel)
         elif self.config.blocks:
             stream = token[-1] if self.config.variate_mixer == "none" else channel[-1]
-        forecast: Tensor = self.head(stream)
+        forecast: Tensor = self.head(stream[:, n_past:] if n_past else stream)
         return forecast
 
-    def _patches(self, context: Tensor) -> Tensor:
-        """Cut (B, M, T) into patches, (B, M, P, patch_length), without a copy if they fit."""
-        length, stride = self.config.patch_length, self.config.patch_stride
-        missing = (self.config.n_patches - 1) * stride + length - self.config.lookback
-        if missing:
-            context = functional.pad(context, (missing, 0), mode="replicate")
-        return context.unfold(-1, length, stride)
+    def _embedded(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:
+            values = interpolate_gaps(values, mask)
+        embedded: Tensor = self.embedding(self._patches(values))
+        if mask is None or self.gaps is None:
+            return embedded
+        told: Tensor = self.gaps(self._patches((~mask).to(values.dtype)))
+        return embedded + told
+
+    def _patches(self, course: Tensor) -> Tensor:
+        """Cut (B, M, T) into patches, (B, M, P, patch_length)."""
+        return cut_patches(course, self.config.patch_length, self.config.patch_stride)
 
     def mixer_parameters(self) -> list[nn.Parameter]:
         """List the parameters on the mixers' branches; all others make up the linear path."""
@@ -238,11 +319,59 @@ def _branch(mixer: nn.Module | None, config: NetworkConfig) -> MixerBranch | Non
     return MixerBranch(mixer, norm, dropout=config.dropout, start_at_zero=config.zero_start)
 
 
+def _gaps(config: NetworkConfig) -> nn.Linear | None:
+    """Return what tells of gaps, silent at first."""
+    if not config.gaps:
+        return None
+    told = nn.Linear(config.patch_length, config.features, bias=False)
+    nn.init.zeros_(told.weight)
+    return told
+
+
+def _future(config: NetworkConfig) -> FutureEncoder | None:
+    if not config.n_future:
+        return None
+    mixer = SelectiveMixer(
+        config.patch_length,
+        orders=((_VARIATE_AXIS,),),
+        directions="both",
+        expand=config.expand,
+        d_state=config.d_state,
+        d_conv=config.d_conv,
+        selection=config.selection,
+        backend=config.backend,
+    )
+    norm = PreNorm(config.patch_length, config.pre_norm)
+    return FutureEncoder(
+        config.n_future,
+        config.n_variates,
+        lookback=config.lookback,
+        horizon=config.horizon,
+        branch=MixerBranch(mixer, norm, dropout=config.dropout, start_at_zero=config.zero_start),
+        patch_length=config.patch_length,
+    )
+
+
+def _static(config: NetworkConfig) -> nn.Linear | None:
+    return nn.Linear(config.n_static, config.lookback) if config.n_static else None
+
+
+def _joined(
+    past: Tensor, past_mask: Tensor | None, context: Tensor, mask: Tensor | None
+) -> Tensor | None:
+    """Return the mask of past covariates and context together, None if all is known."""
+    if past_mask is None and mask is None:
+        return None
+    known = (torch.ones_like(values, dtype=torch.bool) for values in (past, context))
+    masks = (past_mask, mask)
+    return torch.cat([k if m is None else m for k, m in zip(known, masks, strict=True)], 1)
+
+
 def _time_mixer(config: NetworkConfig) -> nn.Module | None:
     if config.time_mixer == "none":
         return None
     if config.time_mixer == "linear":
-        return AxisLinear(config.n_patches, axis=_PATCH_AXIS)
+        return AxisLinear(config.n_courses * config.n_patches, axis=_PATCH_AXIS)
     return _selective(config, _PATCH_AXIS, "forward")
 
 
@@ -250,7 +379,7 @@ def _variate_mixer(config: NetworkConfig) -> nn.Module | None:
     if config.variate_mixer == "none":
         return None
     if config.variate_mixer == "mlp":
-        return AxisMLP(config.n_variates, axis=_VARIATE_AXIS)
+        return AxisMLP(config.n_past + config.n_variates, axis=_VARIATE_AXIS)
     return _selective(config, _VARIATE_AXIS, config.variate_directions)
 
 
