@@ -32,6 +32,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "windows": 1,
     "kernels": 1,
     "networks": 2,
+    "vision": 3,
     "saving": 1,
     "progress": 1,
     "checkpoints": 2,
@@ -48,10 +49,12 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "demo": 7,
     "cli": 8,
 }
-PEERS = {"tsm2.kernels.mamba_ssm_backend": "causal_conv1d"} | {  # modules that need them
-    f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")
-}
+PEERS = {  # modules that need them
+    "tsm2.kernels.mamba_ssm_backend": "causal_conv1d",
+    "tsm2.vision.timm": "timm",
+} | {f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")}
 OPTIONAL = ("darts", "sktime", "neuralforecast", "triton", "mamba_ssm", "matplotlib", "typer")
+VISION_MAY_IMPORT = {"errors", "kernels", "networks", "vision"}
 
 
 def run_python(code: str) -> str:
@@ -94,6 +97,25 @@ def test_networks_import_mixers_before_blocks_before_tsm2() -> None:
             package, _, module = imported.partition(".")
             if package == "networks" and module.split(".")[0] in order:
                 assert order.index(module.split(".")[0]) < place
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "vision").glob("*.py")), ids=lambda f: f.name)
+def test_vision_shares_kernels_and_networks_with_forecasting_and_nothing_else(file: Path) -> None:
+    assert {name.split(".")[0] for name in imported_modules(file)} <= VISION_MAY_IMPORT
+
+
+def test_forecasting_does_not_import_vision() -> None:
+    for file in set(PACKAGE.rglob("*.py")) - set((PACKAGE / "vision").glob("*.py")):
+        assert not any(name.startswith("vision") for name in imported_modules(file)), file
+
+
+def test_importing_vision_loads_no_vision_library_and_nothing_of_forecasting() -> None:
+    output = run_python(
+        "import sys\nfrom tsm2.vision import vim2_nano\nvim2_nano()\n"
+        "print([name for name in ('timm', 'torchvision', 'huggingface_hub', 'onnx', "
+        "'matplotlib', 'tsm2.forecaster', 'tsm2.frames', 'tsm2.training') if name in sys.modules])"
+    )
+    assert output.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", ["tsm2", *MODULES])

@@ -212,17 +212,21 @@ class _SelectiveScan(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, dout: Tensor, _: Tensor
     ) -> tuple[Tensor | None, ...]:
-        gradients = _scan_backward(dout, *ctx.saved_tensors, *ctx.settings)
-        return _SelectiveScan.of_inputs(ctx, gradients)
+        saved = ctx.saved_tensors  # asked for once: checkpointing allows no more
+        gradients = _scan_backward(dout, *saved, *ctx.settings)
+        return _SelectiveScan.of_inputs(gradients, saved)
 
     @staticmethod
     def backward_in_graph(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _scan_backward_operator(dout, *ctx.saved_tensors, *ctx.settings)
-        return _SelectiveScan.of_inputs(ctx, gradients)
+        saved = ctx.saved_tensors
+        gradients = _scan_backward_operator(dout, *saved, *ctx.settings)
+        return _SelectiveScan.of_inputs(gradients, saved)
 
     @staticmethod
-    def of_inputs(ctx: Any, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        return (*_only_wanted(gradients, ctx.saved_tensors[1:]), None, None, None, None)
+    def of_inputs(
+        gradients: Sequence[Tensor], saved: Sequence[Tensor]
+    ) -> tuple[Tensor | None, ...]:
+        return (*_only_wanted(gradients, saved[1:]), None, None, None, None)
 
 
 class _CausalConv(torch.autograd.Function):
@@ -245,17 +249,21 @@ class _CausalConv(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, dout: Tensor
     ) -> tuple[Tensor | None, ...]:
-        gradients = _conv_backward(dout, *ctx.saved_tensors, *ctx.settings)
-        return _CausalConv.of_inputs(ctx, gradients)
+        saved = ctx.saved_tensors
+        gradients = _conv_backward(dout, *saved, *ctx.settings)
+        return _CausalConv.of_inputs(gradients, saved)
 
     @staticmethod
     def backward_in_graph(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _conv_backward_operator(dout, *ctx.saved_tensors, *ctx.settings)
-        return _CausalConv.of_inputs(ctx, gradients)
+        saved = ctx.saved_tensors
+        gradients = _conv_backward_operator(dout, *saved, *ctx.settings)
+        return _CausalConv.of_inputs(gradients, saved)
 
     @staticmethod
-    def of_inputs(ctx: Any, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        return (*_only_wanted(gradients, ctx.saved_tensors), None, None, None, None)
+    def of_inputs(
+        gradients: Sequence[Tensor], saved: Sequence[Tensor]
+    ) -> tuple[Tensor | None, ...]:
+        return (*_only_wanted(gradients, saved), None, None, None, None)
 
 
 # --- operators --------------------------------------------------------------------------------

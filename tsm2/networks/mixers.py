@@ -6,14 +6,19 @@ a time mixer, a variate mixer or a cross-scan over an image; nothing else differ
     c_k = silu(conv_k(W_v x))        B_k, C_k, delta_k from c_k        one k per scan
     y   = W_o (sum_k scan_k(c_k) * silu(W_g x))
 
+On an image one convolution over both of its axes can serve all scans; and the scans can run over
+groups of the inner features of each token instead of over tokens, which mixes channels.
+
 `AxisLinear` and `AxisMLP` are the fixed mixers that the ablations put in its place.
 
-Sizes: F features, E = expand * F inner features, N states per inner feature, K taps, R step rank.
+Sizes: F features, E = expand * F inner features, N states per inner feature, K taps, R step rank;
+G groups of E / G features where channels are mixed.
 Source: Behrouz et al. (2024), arXiv:2403.19888, equations 6-18 and figures 1, 6 and 7; the sizes
 and initial values that they leave open are Mamba's: Gu & Dao (2023), arXiv:2312.00752.
 """
 
 import math
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -69,7 +74,7 @@ class DirectedScan(nn.Module):
     d_state
         States N per inner feature.
     d_conv
-        Taps K of the causal convolution.
+        Taps K of the causal convolution; 0 leaves it out.
     selection
         What B, C and delta are computed from: the "convolved" tensor, as in Mamba, or the mixer's
         "input", as equations 8 and 9 read.
@@ -96,8 +101,8 @@ class DirectedScan(nn.Module):
         self.backend = backend
         rank = math.ceil(features / 16)
         self.sizes = (rank, d_state, d_state)
-        self.conv_weight = nn.Parameter(torch.empty(inner, d_conv))
-        self.conv_bias = nn.Parameter(torch.empty(inner))
+        self.conv_weight = nn.Parameter(torch.empty(inner, d_conv)) if d_conv else None
+        self.conv_bias = nn.Parameter(torch.empty(inner)) if d_conv else None
         self.select = nn.Linear(
             inner if selection == "convolved" else features, sum(self.sizes), bias=False
         )
@@ -108,10 +113,11 @@ class DirectedScan(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw Mamba's initial values: rates 1..N, log-uniform step lengths, skips of one."""
-        inner, d_conv = self.conv_weight.shape
-        for parameter in (self.conv_weight, self.conv_bias):
-            nn.init.uniform_(parameter, -(d_conv**-0.5), d_conv**-0.5)
-        rank = self.sizes[0]
+        if self.conv_weight is not None and self.conv_bias is not None:
+            bound = self.conv_weight.shape[1] ** -0.5
+            for parameter in (self.conv_weight, self.conv_bias):
+                nn.init.uniform_(parameter, -bound, bound)
+        inner, rank = self.step.weight.shape
         nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
         low, high = _STEP_RANGE
         steps = low * (high / low) ** torch.rand(inner)
@@ -123,14 +129,16 @@ class DirectedScan(nn.Module):
 
     def forward(self, value: Tensor, source: Tensor, gate: Tensor | None) -> Tensor:
         """Scan `value`, (*lead, E), selecting from itself or from `source`, (*lead, F)."""
-        convolved = causal_conv(
-            value,
-            self.conv_weight,
-            self.conv_bias,
-            axes=self.axes,
-            reverse=self.reverse,
-            backend=self.backend,
-        )
+        convolved = value
+        if self.conv_weight is not None:
+            convolved = causal_conv(
+                value,
+                self.conv_weight,
+                self.conv_bias,
+                axes=self.axes,
+                reverse=self.reverse,
+                backend=self.backend,
+            )
         selected = self.select(convolved if self.selection == "convolved" else source)
         rank, B, C = selected.split(self.sizes, dim=-1)
         delta: Tensor = _LowRankLinear.apply(rank, self.step.weight)  # type: ignore[no-untyped-call]
@@ -171,6 +179,13 @@ class SelectiveMixer(nn.Module):
         States N per inner feature.
     d_conv
         Taps K of the causal convolution.
+    image_conv
+        Width of a depthwise convolution over both axes of an image, (B, H, W, F), an odd number.
+        It stands in for the causal convolutions: there is one, and all scans share it (figure 8).
+    channel_group
+        Cut the E inner features of every token into G groups of so many, and let the orders name
+        axes of that tensor, (tokens, G, E / G): ``((1,),)`` scans along the groups of each token,
+        which mixes its channels with weights that all tokens share. None scans tokens.
     gate
         Multiply the scans by ``silu`` of a second projection of the input.
     norm
@@ -194,6 +209,8 @@ class SelectiveMixer(nn.Module):
         expand: int = 2,
         d_state: int = 16,
         d_conv: int = 4,
+        image_conv: int | None = None,
+        channel_group: int | None = None,
         gate: bool = True,
         norm: Literal["layer"] | None = None,
         selection: Selection = "convolved",
@@ -201,16 +218,25 @@ class SelectiveMixer(nn.Module):
     ) -> None:
         super().__init__()
         inner = expand * features
+        if channel_group is not None and inner % channel_group:
+            raise ValueError(
+                f"channel_group ({channel_group}) must divide the {inner} inner features "
+                f"(expand={expand} x features={features})"
+            )
+        if channel_group is not None and selection == "input":
+            raise ValueError("selection='input' selects by tokens, and channel_group scans groups")
+        self.channel_group = channel_group
         self.project_in = nn.Linear(features, inner, bias=False)
         self.project_gate = nn.Linear(features, inner, bias=False) if gate else None
+        self.image_conv = None if image_conv is None else _depthwise(inner, image_conv)
         self.scans = nn.ModuleList(
             DirectedScan(
-                features,
-                inner,
+                features if channel_group is None else channel_group,
+                inner if channel_group is None else channel_group,
                 axes=order,
                 reverse=reverse,
                 d_state=d_state,
-                d_conv=d_conv,
+                d_conv=d_conv if image_conv is None else 0,
                 selection=selection,
                 backend=backend,
             )
@@ -224,15 +250,28 @@ class SelectiveMixer(nn.Module):
         """Return the mixed tokens, (*lead, F), for tokens `x` of that shape."""
         value = self.project_in(x)  # (*lead, E)
         gate = None if self.project_gate is None else self.project_gate(x)
+        if self.image_conv is not None:
+            image = self.image_conv(value.permute(0, 3, 1, 2))  # (B, E, H, W), channels last
+            value = functional.silu(image.permute(0, 2, 3, 1))
         fused = gate if self.norm is None else None  # a norm stands between the sum and the gate
+        if self.channel_group is not None:
+            groups = (-1, value.shape[-1] // self.channel_group, self.channel_group)
+            value = value.reshape(groups)  # (tokens, G, E / G)
+            fused = None if fused is None else fused.reshape(groups)
         scanned = [scan(value, x, fused) for scan in self.scans]
-        total = torch.stack(scanned).sum(0) if len(scanned) > 2 else sum(scanned[1:], scanned[0])
+        total = reduce(torch.add, scanned)
+        if self.channel_group is not None:
+            total = total.reshape(*x.shape[:-1], -1)  # (*lead, E)
         if self.norm is not None:
             total = self.norm(total)
             if gate is not None:
                 total = total * functional.silu(gate)
         mixed: Tensor = self.project_out(total)
         return mixed
+
+
+def _depthwise(channels: int, width: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, width, padding=width // 2, groups=channels)
 
 
 class AxisLinear(nn.Module):
