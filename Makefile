@@ -1,17 +1,25 @@
-# Every target makes its own environment in .venv first; nothing else is needed but Python 3.11+.
+# Every target makes its own environment first; nothing else is needed but Python 3.11+.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Spinning OpenMP threads on shared cores cost a factor of ten.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint docs bench clean
+# Peer libraries pin versions that exclude ours or each other's, so that each has an environment of
+# its own: the extra of its name, at the versions in constraints/, kept until one of these changes.
+PEERS := sktime
+TESTS_sktime := tests/adapters/test_sktime.py tests/benchmark/test_peers.py
+
+.PHONY: demo test lint docs bench clean $(PEERS:%=test-%)
 
 demo: .venv/made
 	$(BIN)/tsm2 demo
 
-test: .venv/made
+test: .venv/made $(PEERS:%=test-%)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+$(PEERS:%=test-%): test-%: .venvs/%/made
+	OMP_NUM_THREADS=1 .venvs/$*/bin/python -m pytest -n 2 $(TESTS_$*)
 
 lint: .venv/made
 	$(BIN)/ruff check .
@@ -35,5 +43,11 @@ bench: .venv/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
+.venvs/%/made: pyproject.toml constraints/%.txt
+	$(PYTHON) -m venv .venvs/$*
+	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt torch
+	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt -e '.[$*,test]'
+	touch $@
+
 clean:
-	rm -rf .venv build dist site demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venvs build dist site demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

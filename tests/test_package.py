@@ -45,11 +45,13 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "datasets": 3,
     "plotting": 3,
     "forecaster": 5,
+    "adapters": 6,
     "benchmark": 6,
     "demo": 7,
     "cli": 8,
 }
 PEERS = {  # modules that need them
+    "tsm2.adapters.sktime": "sktime",
     "tsm2.kernels.mamba_ssm_backend": "causal_conv1d",
     "tsm2.vision.timm": "timm",
 } | {f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")}

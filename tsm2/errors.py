@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 __all__ = [
     "BackendError",
     "DatasetError",
+    "DependencyError",
     "FrameError",
     "NotFittedError",
     "OutputError",
@@ -43,6 +44,10 @@ class NotFittedError(TSM2Error, SklearnNotFittedError):
 
 class BackendError(TSM2Error, RuntimeError):
     """A kernel backend or a device is unknown or cannot run here."""
+
+
+class DependencyError(TSM2Error, ImportError):
+    """A library that an optional part needs is not installed."""
 
 
 class TrainingError(TSM2Error, ArithmeticError):

@@ -1,5 +1,7 @@
 """Models of peer libraries forecast what their own library would; skipped where it is missing."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +67,67 @@ def test_darts_agrees_with_its_own_historical_forecasts() -> None:
     )
     wanted = np.stack([scaling.restore(torch.from_numpy(each.values())) for each in theirs[:3]])
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "updates"),
+    [
+        ("NaiveForecaster", True),
+        ("PolynomialTrendForecaster", False),
+        ("Frozen", False),
+        ("TSM2SktimeForecaster", True),
+    ],
+)
+def test_an_sktime_forecaster_sees_the_context(name: str, updates: bool) -> None:
+    pytest.importorskip("sktime")
+    from sktime.forecasting.naive import NaiveForecaster  # pyright: ignore[reportMissingImports]
+
+    from tsm2.adapters.sktime import TSM2SktimeForecaster
+    from tsm2.benchmark.peers import from_sktime
+
+    class Frozen(NaiveForecaster):  # type: ignore[misc]
+        """Its tag says that it updates, and it does not."""
+
+        def update(self, y: object, X: object = None, update_params: bool = True) -> "Frozen":
+            return self
+
+    values = load_sample(200).to_numpy()
+    model: Any
+    if name.startswith("TSM2"):
+        small = given(lookback=48, max_epochs=1)
+        model = from_sktime.SktimeForecaster(TSM2SktimeForecaster, small)
+    elif name == "Frozen":
+        model = from_sktime.SktimeForecaster(Frozen, given())
+    else:
+        model = build(f"sktime:{name}", given())
+    model.fit(values, 150)
+    contexts = np.stack([values[100:148], values[152:200]])
+    got = model.forecast_contexts(contexts, 12)
+    assert (model.trained is not None) == updates
+
+    wanted: list[Any] = []
+    scaled = model.scaling_.standardise(contexts)
+    for context in scaled:
+        if name in {"NaiveForecaster", "Frozen"}:
+            wanted.append(context[-1].repeat(12, 1).numpy())
+        elif name.startswith("TSM2"):
+            own = model.trained.forecaster_
+            wanted.append(own.forecast_contexts(context[None].numpy(), 12)[0])
+        else:
+            line = np.polynomial.polynomial.polyfit(np.arange(48), context.numpy(), 1)
+            wanted.append(np.polynomial.polynomial.polyval(np.arange(48, 60), line).T)
+    restored = model.scaling_.restore(torch.from_numpy(np.stack(wanted).astype(np.float32)))
+    np.testing.assert_allclose(got, restored, rtol=1e-4)
+
+
+def test_an_sktime_regressor_is_one_per_variate() -> None:
+    pytest.importorskip("sktime")
+    values = load_sample(120).to_numpy()
+    model = build("sktime:DummyRegressor", given())
+    model.fit(values, 100)
+    got = model.forecast_contexts(values[None, :48], 12)
+    wanted = np.stack([values[48 + step : 89 + step].mean(axis=0) for step in range(12)])
+    np.testing.assert_allclose(got[0], wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("peer", PEERS)

@@ -4,7 +4,8 @@ A name may carry parameters, as a call does:
 
     TSM2, RepeatLast, SeasonalNaive, RLinear, NLinear, DLinear        in this package
     RLinear(max_epochs=5)                                             with parameters
-    sklearn:Ridge, neuralforecast:PatchTST, darts:NLinearModel        any model of a peer
+    sklearn:Ridge, neuralforecast:PatchTST, darts:NLinearModel, sktime:ThetaForecaster
+                                                                      any model of a peer
     my_models:Mean                                                    a class of your own module
 
 A model of your own is a class that is called with a `Setup` and does what `Forecaster` says.
@@ -162,7 +163,7 @@ MODELS: Mapping[str, Callable[[Setup], Forecaster]] = {
 }
 """The models of this package, by name."""
 
-PEERS = ("sklearn", "neuralforecast", "darts")
+PEERS = ("sklearn", "neuralforecast", "darts", "sktime")
 """Peer libraries; ``tsm2.benchmark.peers`` has a module for each."""
 
 _SEEDLESS = {"RepeatLast", "SeasonalNaive"}

@@ -1,0 +1,147 @@
+"""The sktime adapter: its checks, the estimator's own forecasts, and sktime around it."""
+
+import pickle
+import re
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("sktime")
+
+from sktime.base import load  # pyright: ignore[reportMissingImports]
+from sktime.datasets import load_airline  # pyright: ignore[reportMissingImports]
+from sktime.forecasting.model_evaluation import (  # pyright: ignore[reportMissingImports]
+    evaluate,
+)
+from sktime.forecasting.model_selection import (  # pyright: ignore[reportMissingImports]
+    ForecastingGridSearchCV,
+)
+from sktime.split import (  # pyright: ignore[reportMissingImports]
+    ExpandingWindowSplitter,
+    SingleWindowSplitter,
+    SlidingWindowSplitter,
+)
+from sktime.utils._testing.hierarchical import (  # pyright: ignore[reportMissingImports]
+    _make_hierarchical,
+)
+from sktime.utils.estimator_checks import (  # pyright: ignore[reportMissingImports]
+    parametrize_with_checks,
+)
+
+from tsm2 import TSM2Forecaster
+from tsm2.adapters.sktime import TSM2SktimeForecaster
+from tsm2.datasets import load_sample
+
+pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
+
+PAGE = Path(__file__).parents[2] / "docs" / "adapters" / "sktime.md"
+SIZES: dict[str, Any] = {"lookback": 24, "horizon": 6, "max_epochs": 1, "random_state": 0}
+
+
+@parametrize_with_checks(TSM2SktimeForecaster)  # type: ignore[untyped-decorator]
+def test_every_check_of_sktime(obj: object, test_name: str) -> None:
+    from sktime.utils.estimator_checks import (  # pyright: ignore[reportMissingImports]
+        check_estimator,
+    )
+
+    check_estimator(obj, tests_to_run=test_name, raise_exceptions=True, verbose=False)
+
+
+def test_its_parameters_are_the_estimators() -> None:
+    ours = signature(TSM2SktimeForecaster).parameters
+    theirs = signature(TSM2Forecaster).parameters
+    assert list(ours) == list(theirs)
+    assert {name for name in ours if ours[name].default != theirs[name].default} == {"horizon"}
+    with pytest.raises(TypeError, match="look_back"):
+        TSM2SktimeForecaster(look_back=3)
+
+
+def test_forecasts_are_the_estimators() -> None:
+    table = load_sample(300)
+    own: Any = TSM2Forecaster(**SIZES).fit(table)
+    model = TSM2SktimeForecaster(**SIZES).fit(table)
+    pd.testing.assert_frame_equal(
+        model.predict(fh=range(1, 7)), own.predict(), check_names=False, check_freq=False
+    )
+    further = own.predict(horizon=15)  # beyond the trained horizon, with gaps
+    pd.testing.assert_frame_equal(
+        model.predict(fh=[2, 9, 15]), further.iloc[[1, 8, 14]], check_names=False, check_freq=False
+    )
+
+
+def test_without_a_horizon_fh_decides() -> None:
+    series = load_airline()
+    model = TSM2SktimeForecaster(lookback=24, max_epochs=1)
+    assert model.fit(series, fh=[3, 7]).forecaster_.horizon == 7
+    assert model.fit(series, fh=pd.PeriodIndex(["1961-05"], freq="M")).forecaster_.horizon == 5
+    assert model.fit(series).forecaster_.horizon == TSM2Forecaster().horizon
+
+
+def test_update_moves_the_context_and_trains_only_if_asked() -> None:
+    table = load_sample(400)
+    model = TSM2SktimeForecaster(**SIZES).fit(table[:300])
+    own: Any = TSM2Forecaster(**SIZES).fit(table[:300])
+    model.update(table[300:310], update_params=False)
+    np.testing.assert_array_equal(model.predict(fh=[1, 6]), own.predict(table[:310]).iloc[[0, 5]])
+    model.update(table[305:320])  # rows may overlap
+    whole: Any = TSM2Forecaster(**SIZES).fit(table[:320])
+    np.testing.assert_array_equal(model.predict(fh=[1, 6]), whole.predict().iloc[[0, 5]])
+
+
+def test_update_predict_walks_forward() -> None:
+    table = load_sample(330)
+    model = TSM2SktimeForecaster(**SIZES).fit(table[:300])
+    own: Any = TSM2Forecaster(**SIZES).fit(table[:300])
+    splitter = SlidingWindowSplitter(fh=[1, 2], window_length=10, step_length=5)
+    walked = model.update_predict(table[300:], splitter, update_params=False)
+    for last in (309, 314, 319):
+        forecast = walked[table.index[last]].dropna()
+        np.testing.assert_array_equal(forecast, own.predict(table[: last + 1]).iloc[:2])
+
+
+@pytest.mark.parametrize("kind", ["save", "pickle"])
+def test_a_kept_forecaster_forecasts_the_same(kind: str, tmp_path: Path) -> None:
+    model = TSM2SktimeForecaster(**SIZES).fit(load_airline())
+    if kind == "save":
+        model.save(tmp_path / "model")
+        again = load(tmp_path / "model.zip")
+    else:
+        again = pickle.loads(pickle.dumps(model))
+    pd.testing.assert_series_equal(again.predict(fh=[1, 8]), model.predict(fh=[1, 8]))
+
+
+def test_each_series_of_a_hierarchy_gets_its_forecast() -> None:
+    hierarchy = _make_hierarchical((2, 2), min_timepoints=60, max_timepoints=60, random_state=0)
+    model = TSM2SktimeForecaster(**SIZES).fit(hierarchy, fh=[1, 6])
+    forecast = model.predict()
+    assert len(forecast) == 4 * 2
+    one = hierarchy.index.droplevel(-1)[0]
+    alone: Any = TSM2Forecaster(**SIZES).fit(hierarchy.loc[one]).predict()
+    np.testing.assert_array_equal(forecast.loc[one], alone.iloc[[0, 5]])
+
+
+def test_what_the_page_shows_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, PAGE.name, "exec"), names)
+    assert names["forecast"].index.equals(names["later"].index)
+    assert (names["scores"]["test_MeanAbsolutePercentageError"] < 0.2).all()
+
+
+def test_evaluation_and_search() -> None:
+    series = load_airline()
+    model = TSM2SktimeForecaster(**SIZES)
+    splitter = ExpandingWindowSplitter(initial_window=100, step_length=20, fh=range(1, 7))
+    scores = evaluate(model, cv=splitter, y=series, strategy="no-update_params")
+    errors = scores["test_MeanAbsolutePercentageError"]
+    assert len(errors) == 2
+    assert np.isfinite(errors).all()
+    search = ForecastingGridSearchCV(
+        model, cv=SingleWindowSplitter(fh=range(1, 7)), param_grid={"lookback": [12, 24]}
+    )
+    assert search.fit(series).best_params_["lookback"] in (12, 24)

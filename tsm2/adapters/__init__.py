@@ -1,0 +1,9 @@
+"""TSM2 in other forecasting libraries: one file each, imported by its own name.
+
+    tsm2.adapters.sktime            pip install 'tsm2[sktime]'
+    tsm2.adapters.tslib             nothing more to install
+
+The network is the same one; an adapter only translates.
+"""
+
+__all__: list[str] = []
