@@ -19,10 +19,14 @@ def scan_arguments(
     features: int = 20,
     states: int = 3,
     *,
+    rank: int | None = None,
     leave_out: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Arguments:
-    """Make float32 arguments with steps around 1e-3 to 1, as a trained network has them."""
+    """Make float32 arguments with steps around 1e-3 to 1, as a trained network has them.
+
+    With a rank, delta is of that rank and comes with its `delta_weight`.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -38,6 +42,9 @@ def scan_arguments(
         "z": normal(*lead, features),
         "delta_bias": normal(features) - 2,
     }
+    if rank is not None:
+        arguments["delta"] = normal(*lead, rank)
+        arguments["delta_weight"] = normal(features, rank) * rank**-0.5
     return {name: value for name, value in arguments.items() if name not in leave_out}
 
 

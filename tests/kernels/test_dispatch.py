@@ -94,6 +94,13 @@ def test_a_wrong_shape_names_both_arguments(name: str) -> None:
         selective_scan(**arguments(**{name: torch.ones(2, 7, 7)}))
 
 
+@pytest.mark.parametrize("shape", [(3,), (3, 5), (4, 2)], ids=str)
+def test_a_wrong_shape_of_a_step_weight_is_named(shape: tuple[int, ...]) -> None:
+    low_rank = arguments(delta=torch.ones(2, 5, 2), delta_weight=torch.ones(shape))
+    with pytest.raises(ParameterError, match="delta"):
+        selective_scan(**low_rank)
+
+
 @pytest.mark.parametrize("axes", [(), (2,), (-1,), (1, 1), (0, 1, 2), (5,)])
 def test_axes_that_do_not_fit_are_refused(axes: tuple[int, ...]) -> None:
     with pytest.raises(ParameterError, match="axes must name"):

@@ -22,7 +22,7 @@ every_walk = pytest.mark.parametrize(("axes", "reverse"), WALKS, ids=str)
 
 
 def in_order(arguments: dict[str, Tensor]) -> list[Tensor | None]:
-    names = ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"]
+    names = ["u", "delta", "A", "B", "C", "D", "z", "delta_bias", "delta_weight"]
     names = names if "u" in arguments else ["x", "weight", "bias"]
     return [arguments.get(name) for name in names]
 
@@ -57,6 +57,12 @@ def test_the_convolution_is_a_sound_operator(
     tensors = leaves(conv_arguments((2, 19, 3), 5, bias=bias))
     settings = (axes, reverse, True, backend)
     torch.library.opcheck(torch.ops.tsm2.causal_conv.default, (*tensors, *settings))
+
+
+def test_the_scan_with_steps_of_low_rank_is_a_sound_operator() -> None:
+    arguments = scan_arguments((2, 40), 5, rank=2)
+    settings = ((1,), False, True, "numba")
+    torch.library.opcheck(torch.ops.tsm2.selective_scan.default, (*leaves(arguments), *settings))
 
 
 @every_fused_backend

@@ -54,8 +54,9 @@ def test_scans(
 ) -> None:
     lead, options = walk
     leave_out = data.draw(st.sets(st.sampled_from(["D", "z", "delta_bias"])))
-    seed = data.draw(st.integers(0, 99))
-    arguments = scan_arguments(lead, features, states, leave_out=tuple(leave_out), seed=seed)
+    sizes = {"features": features, "states": states, "seed": data.draw(st.integers(0, 99))}
+    rank = data.draw(st.sampled_from([None, 1, 2, 4, 5]))
+    arguments = scan_arguments(lead, rank=rank, leave_out=tuple(leave_out), **sizes)
     arguments["delta"] = arguments["delta"] * data.draw(st.sampled_from([0.1, 1.0, 20.0]))
     assert_scan_agrees(backend, some_from_wider_buffers(data, arguments), **options)
 

@@ -12,7 +12,6 @@ from tsm2.networks.mixers import (
     AxisMLP,
     DirectedScan,
     SelectiveMixer,
-    _LowRankLinear,
 )
 
 
@@ -138,18 +137,3 @@ def test_fixed_mixers_mix_only_their_axis(mixer_class: type[AxisLinear | AxisMLP
     moved = (mixer(changed) - mixer(x)).abs() > 0
     assert moved[:, :, 2, 5].all()
     assert int(moved.sum()) == 2 * 3
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_the_step_projection_has_the_gradients_of_a_linear_map(autocast: bool) -> None:
-    x, weight, upstream = tokens(2, 3, 5, 6), tokens(7, 4), tokens(2, 3, 5, 7)
-    results = []
-    for linear in (_LowRankLinear.apply, functional.linear):
-        leaves = [(each.float() if autocast else each).requires_grad_() for each in (x, weight)]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            out = linear(leaves[0][..., 1:5], leaves[1])
-        gradients = torch.autograd.grad(out, leaves, upstream.to(out.dtype))
-        results.append((out, *gradients))
-    for got, wanted in zip(*results, strict=True):
-        assert got.dtype == wanted.dtype
-        torch.testing.assert_close(got, wanted)

@@ -29,6 +29,7 @@ __all__ = [
     "is_fused",
     "load_differentiable",
     "load_fused",
+    "takes_step_rank",
 ]
 
 
@@ -76,7 +77,8 @@ class FusedKernels(Protocol):
 
     Arguments arrive checked: one device, any floating dtypes, axes counted from the front.
     Outputs are new and contiguous, in the dtype of the signal; gradients are so too, each in the
-    shape and dtype of its argument, and None for None.
+    shape and dtype of its argument, and None for None. `delta_weight` comes only to a backend that
+    takes steps of that rank.
     """
 
     def scan_forward(
@@ -92,6 +94,7 @@ class FusedKernels(Protocol):
         axes: tuple[int, ...],
         reverse: bool,
         keep_states: bool,
+        delta_weight: Tensor | None = ...,
     ) -> tuple[Tensor, Tensor]:
         """Return the output and, if asked, the states that the backward pass starts from.
 
@@ -114,8 +117,9 @@ class FusedKernels(Protocol):
         delta_bias: Tensor | None,
         axes: tuple[int, ...],
         reverse: bool,
+        delta_weight: Tensor | None = ...,
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of u, delta, A, B, C, D, z and delta_bias."""
+        """Return the gradients of u, delta, A, B, C, D, z, delta_bias and any delta_weight."""
         ...
 
     def conv_forward(
@@ -153,6 +157,8 @@ class Backend:
     dtypes: frozenset[torch.dtype]
     fused: bool
     """Whether it provides `FusedKernels`; "auto" takes no other."""
+    step_rank: int = 0
+    """Largest rank of `delta_weight` that its scan takes, and is faster with than without."""
 
 
 _EVERYWHERE = frozenset({"cpu", "cuda", "mps", "xpu"})
@@ -165,6 +171,7 @@ _BACKENDS = {  # fastest first
         devices=frozenset({"cpu"}),
         dtypes=_SINGLE,
         fused=True,
+        step_rank=4,
     ),
     "triton": Backend(
         module="tsm2.kernels.triton_backend",
@@ -277,6 +284,12 @@ def choose_backend(device: str, dtype: torch.dtype, requested: str = "auto") -> 
 def is_fused(requested: str) -> bool:
     """Whether `load_fused` is the one to ask for this backend, "auto" and unknown names too."""
     return requested not in _BACKENDS or _BACKENDS[requested].fused
+
+
+def takes_step_rank(device: str, dtype: torch.dtype, requested: str, rank: int) -> bool:
+    """Whether the chosen backend's scan takes `delta_weight`; else delta is projected before."""
+    name = choose_backend(device, dtype, requested)
+    return rank <= _BACKENDS[name].step_rank
 
 
 def load_differentiable(device: str, dtype: torch.dtype, requested: str) -> DifferentiableKernels:

@@ -13,8 +13,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from tsm2.kernels.dispatch import load_fused
+from tsm2.kernels.dispatch import load_fused, takes_step_rank
 
 __all__ = ["STATE_STEPS", "causal_conv", "selective_scan"]
 
@@ -34,12 +35,13 @@ def selective_scan(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    delta_weight: Tensor | None,
     axes: tuple[int, ...],
     reverse: bool,
     backend: str,
 ) -> Tensor:
     """Scan; see `tsm2.kernels.selective_scan`."""
-    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    tensors = (u, delta, A, B, C, D, z, delta_bias, delta_weight)
     keep_states = _needs_graph(tensors)
     settings: Any = (axes, reverse, keep_states, backend)
     out: Tensor
@@ -107,14 +109,16 @@ def _scan_forward(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    delta_weight: Tensor | None,
     axes: Sequence[int],
     reverse: bool,
     keep_states: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     kernels = load_fused(u.device.type, u.dtype, backend)
+    delta, own = _projected(delta, delta_weight, u, backend)
     return kernels.scan_forward(
-        u, delta, A, B, C, D, z, delta_bias, tuple(axes), reverse, keep_states
+        u, delta, A, B, C, D, z, delta_bias, tuple(axes), reverse, keep_states, **own
     )
 
 
@@ -130,15 +134,25 @@ def _scan_backward(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    delta_weight: Tensor | None,
     axes: Sequence[int],
     reverse: bool,
     backend: str,
 ) -> tuple[Tensor, ...]:
     kernels = load_fused(u.device.type, u.dtype, backend)
+    wide, own = _projected(delta, delta_weight, u, backend)
     gradients = kernels.scan_backward(
-        dout, states, u, delta, A, B, C, D, z, delta_bias, tuple(axes), reverse
+        dout, states, u, wide, A, B, C, D, z, delta_bias, tuple(axes), reverse, **own
     )
-    return _all_tensors(gradients, u)
+    if own:
+        return _all_tensors(gradients, u)
+    du, dwide, *rest = gradients
+    if delta_weight is None or dwide is None:
+        return _all_tensors((du, dwide, *rest, None), u)
+    rows = dwide.flatten(0, -2)
+    dweight = rows.t() @ delta.flatten(0, -2).to(rows.dtype)
+    ddelta = dwide @ delta_weight.to(rows.dtype)
+    return _all_tensors((du, ddelta, *rest, dweight.to(delta_weight.dtype)), u)
 
 
 @_without_autocast
@@ -169,6 +183,17 @@ def _conv_backward(
     kernels = load_fused(x.device.type, x.dtype, backend)
     gradients = kernels.conv_backward(dout, x, weight, bias, tuple(axes), reverse, silu)
     return _all_tensors(gradients, x)
+
+
+def _projected(
+    delta: Tensor, weight: Tensor | None, u: Tensor, backend: str
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return steps of low rank as the backend takes them: with their weight, or already wide."""
+    if weight is None:
+        return delta, {}
+    if takes_step_rank(u.device.type, u.dtype, backend, weight.shape[1]):
+        return delta, {"delta_weight": weight}
+    return functional.linear(delta, weight.to(delta.dtype)), {}
 
 
 def _all_tensors(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
@@ -269,7 +294,8 @@ class _CausalConv(torch.autograd.Function):
 # --- operators --------------------------------------------------------------------------------
 
 _SCAN_TENSORS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias"
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, Tensor? delta_weight"
 )
 _CONV_TENSORS = "Tensor x, Tensor weight, Tensor? bias"
 _ORDER = "int[] axes, bool reverse"
@@ -279,7 +305,7 @@ _library = torch.library.Library("tsm2", "DEF")  # type: ignore[no-untyped-call]
 
 def _fake_scan(u: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Say what `_scan_forward` returns, without its values."""
-    A, axes, keep_states = rest[1], rest[7], rest[9]
+    A, axes, keep_states = rest[1], rest[8], rest[10]
     out = u.new_empty(u.shape)
     if not keep_states:
         return out, u.new_empty(0)
@@ -291,7 +317,7 @@ def _fake_scan(u: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fake_scan_backward(dout: Tensor, states: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _fake_gradients(dout, rest[:8])
+    return _fake_gradients(dout, rest[:9])
 
 
 def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
@@ -324,7 +350,7 @@ _scan_operator = _register(
 )
 _scan_backward_operator = _register(
     f"selective_scan_backward(Tensor dout, Tensor states, {_SCAN_TENSORS}, {_ORDER}, str backend)"
-    f" -> ({', '.join(['Tensor'] * 8)})",
+    f" -> ({', '.join(['Tensor'] * 9)})",
     _scan_backward,
     _fake_scan_backward,
 )

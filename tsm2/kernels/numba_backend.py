@@ -46,6 +46,7 @@ def scan_forward(
     axes: tuple[int, ...],
     reverse: bool,
     keep_states: bool,
+    delta_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scan, and keep the states before every chunk but the first."""
     if A.numel() and A.amax() > 0:
@@ -54,7 +55,7 @@ def scan_forward(
     dtype, shape = u.dtype, u.shape
     u, delta, B, C = (kernel_input(each) for each in (u, delta, B, C))
     z = None if z is None else kernel_input(z)
-    parameters = _scan_parameters(A, D, delta_bias)
+    parameters = _scan_parameters(A, D, delta_bias, delta_weight)
     borders = max(0, (walk.length - 1) // numba_scan.STEPS)
     kept = (walk.sequences, borders, A.shape[1], shape[-1]) if keep_states else (0,)
     states, out = u.new_empty(kept), u.new_empty(shape)
@@ -64,7 +65,7 @@ def scan_forward(
         numba_scan.Forward(scan, walk.rows(out)),
         tasks=walk.sequences * scan.blocks,
         work=u.numel() * scan.states,
-        workspace_bytes=numba_scan.workspace_bytes(scan.states),
+        workspace_bytes=numba_scan.workspace_bytes(scan.states, scan.rank),
     )
     return _as(out, dtype), states
 
@@ -82,18 +83,20 @@ def scan_backward(
     delta_bias: Tensor | None,
     axes: tuple[int, ...],
     reverse: bool,
+    delta_weight: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Find all gradients, from the last chunk to the first."""
-    arguments = (u, delta, A, B, C, D, z, delta_bias)
+    arguments = (u, delta, A, B, C, D, z, delta_bias, delta_weight)
     walk = walk_over(tuple(u.shape[:-1]), axes, reverse)
     dout, u, delta, B, C = (kernel_input(each) for each in (dout, u, delta, B, C))
     z = None if z is None else kernel_input(z)
-    parameters, states = _scan_parameters(A, D, delta_bias), states.contiguous()
+    parameters, states = _scan_parameters(A, D, delta_bias, delta_weight), states.contiguous()
     scan = _describe_scan(walk, u, delta, B, C, z, parameters, states)
-    # Few sequences: the blocks of a row go to several tasks, each with a dB and dC of its own.
+    # Few sequences: the blocks of a row go to several tasks, each with sums over E of its own.
     groups = min(scan.blocks, -(-2 // max(1, walk.sequences)))
     tasks = walk.sequences * groups
-    du, ddelta = u.new_empty(u.shape), u.new_empty(u.shape)
+    du = u.new_empty(u.shape)
+    ddelta = delta.new_zeros(groups, *delta.shape) if scan.rank else u.new_empty(1, *u.shape)
     dz = None if z is None else u.new_empty(u.shape)
     dB, dC = B.new_zeros(groups, *B.shape), C.new_zeros(groups, *C.shape)
     sums = u.new_zeros(n_chunks(tasks), *parameters.shape)
@@ -102,10 +105,11 @@ def scan_backward(
         groups=groups,
         dout=walk.rows(dout),
         du=walk.rows(du),
-        ddelta=walk.rows(ddelta),
+        ddelta=walk.rows(ddelta[0] if groups else None),
         dz=walk.rows(dz),
         dB=walk.rows(dB[0] if groups else None),
         dC=walk.rows(dC[0] if groups else None),
+        ddelta_group_bytes=ddelta.stride(0) * ddelta.itemsize if scan.rank else 0,
         group_bytes=dB.stride(0) * dB.itemsize,
         sums=sums.data_ptr(),
     )
@@ -114,31 +118,40 @@ def scan_backward(
         call,
         tasks=tasks,
         work=2 * u.numel() * scan.states,
-        workspace_bytes=numba_scan.workspace_bytes(scan.states),
+        workspace_bytes=numba_scan.workspace_bytes(scan.states, scan.rank),
     )
     total = sums.sum(0)[:, : scan.channels]
+    D_at = scan.paired
     gradients = (
         du,
-        ddelta,
+        ddelta[0] if len(ddelta) == 1 else ddelta.sum(0),
         total[: scan.states].t().contiguous(),
         dB[0] if groups == 1 else dB.sum(0),
         dC[0] if groups == 1 else dC.sum(0),
-        total[-2].clone(),
+        total[D_at].clone(),
         dz,
-        total[-1].clone(),
+        total[D_at + 1].clone(),
+        total[D_at + 2 :].t().contiguous(),
     )
-    return _as_arguments(gradients, arguments)
+    wanted = _as_arguments(gradients, arguments)
+    return wanted[:-1] if delta_weight is None else wanted
 
 
-def _scan_parameters(A: Tensor, D: Tensor | None, delta_bias: Tensor | None) -> Tensor:
-    """Stack A log2(e), D and delta_bias, (N paired + 2, padded), with zeros for what is None."""
+def _scan_parameters(
+    A: Tensor, D: Tensor | None, delta_bias: Tensor | None, delta_weight: Tensor | None
+) -> Tensor:
+    """Stack A log2(e), D, delta_bias and W, (N paired + 2 + R, padded), zeros for what is None."""
     channels, states = A.shape
-    table = A.new_zeros(_paired(states) + 2, _in_vectors(channels), dtype=torch.float32)
+    rank = 0 if delta_weight is None else delta_weight.shape[1]
+    D_at = _paired(states)
+    table = A.new_zeros(D_at + 2 + rank, _in_vectors(channels), dtype=torch.float32)
     torch.mul(A.t(), 1 / log(2), out=table[:states, :channels])
     if D is not None:
-        table[-2, :channels] = D
+        table[D_at, :channels] = D
     if delta_bias is not None:
-        table[-1, :channels] = delta_bias
+        table[D_at + 1, :channels] = delta_bias
+    if delta_weight is not None:
+        table[D_at + 2 :, :channels] = delta_weight.t()
     return table
 
 
@@ -153,6 +166,7 @@ def _describe_scan(
     kept: Tensor,
 ) -> numba_scan.Scan:
     states, n_tiles = B.shape[-1], parameters.shape[1] // LANES
+    D_at = _paired(states)
     tiles = numba_scan.TILES
     while tiles > 1 and walk.sequences * -(-n_tiles // tiles) < 2:
         tiles //= 2  # smaller blocks, so that there are tasks for several threads
@@ -164,13 +178,15 @@ def _describe_scan(
         B=walk.rows(B),
         C=walk.rows(C),
         A=parameters.data_ptr(),
-        D=parameters.data_ptr() + _paired(states) * padded,
-        delta_bias=parameters.data_ptr() + (_paired(states) + 1) * padded,
+        D=parameters.data_ptr() + D_at * padded,
+        delta_bias=parameters.data_ptr() + (D_at + 1) * padded,
+        W=parameters.data_ptr() + (D_at + 2) * padded,
         kept=kept.data_ptr(),
         gated=z is not None,
+        rank=len(parameters) - D_at - 2,
         length=walk.length,
         states=states,
-        paired=_paired(states),
+        paired=D_at,
         channels=u.shape[-1],
         padded=padded,
         tiles=tiles,

@@ -1,6 +1,7 @@
 """The selective scan on the CPU, forward and backward.
 
     x[t] = delta[t] + delta_bias           dt[t] = softplus(x[t])        v[t] = dt[t] u[t]
+           W delta[t] + delta_bias with a delta of low rank
     h[t] = a[t] h[t-1] + B[t] v[t]         a[t] = exp(dt[t] A)
     y[t] = C[t] h[t] + D u[t]              out[t] = y[t] silu(z[t])
 
@@ -12,9 +13,11 @@ With `dq` for the gradient of the loss by q, g[t] = dh[t] runs backwards and the
     dv[t] = sum_n g[t] B[t]                du[t] = dv[t] dt[t] + D dy[t]
     ddt[t] = sum_n r[t] A + dv[t] u[t]     dx[t] = ddt[t] sigmoid(x[t])
     dA = sum_t r[t] dt[t]                  dD = sum_t dy[t] u[t]         ddelta_bias = sum_t dx[t]
+    ddelta[t] = dx[t], or dx[t] W          dW = sum_t dx[t] delta[t]
 
-Sizes: E channels, N states per channel; a chunk is 16 steps of time, a tile 16 channels (one
-vector), a block 8 tiles. One task walks through one sequence, a block of channels at a time.
+Sizes: E channels, N states per channel, R step rank; a chunk is 16 steps of time, a
+tile 16 channels (one vector), a block 8 tiles. One task walks through one sequence, a block of
+channels at a time.
 Strides matter only where a chunk is copied into the workspace and out of it; in between, the
 recurrence takes two states of one tile through the chunk, with h or g in registers. The forward
 pass keeps h between chunks, and the backward pass recomputes the h in between.
@@ -30,6 +33,7 @@ from tsm2.kernels.numba_rows import Rows, path, row
 from tsm2.kernels.numba_vectors import (
     LANES,
     VECTOR_BYTES,
+    add_scalar,
     broadcast,
     exp2,
     fill,
@@ -72,15 +76,17 @@ class Scan(NamedTuple):
     """What both passes read."""
 
     u: Rows
-    delta: Rows
+    delta: Rows  # rows of E, or of R if rank is not 0
     z: Rows  # if gated
     B: Rows
     C: Rows
     A: int  # A log2(e), so that a = 2^(dt A), (N paired, padded)
     D: int  # (padded,)
     delta_bias: int  # (padded,)
+    W: int  # (R, padded)
     kept: int  # h before every chunk but the first, (sequences, chunks - 1, N, E); or 0
     gated: int
+    rank: int
     length: int
     states: int
     paired: int  # states, up to an even number; what is added to them is zero
@@ -104,12 +110,13 @@ class Backward(NamedTuple):
     groups: int
     dout: Rows
     du: Rows
-    ddelta: Rows
+    ddelta: Rows  # as dB if it is of low rank
     dz: Rows
     dB: Rows  # of the first group; starts as zeros
     dC: Rows
+    ddelta_group_bytes: int  # from one group's ddelta of low rank to the next
     group_bytes: int  # from one group's dB to the next
-    sums: int  # dA, dD and ddelta_bias, (slots, N paired + 2, padded); starts as zeros
+    sums: int  # dA, dD, ddelta_bias and dW, (slots, N paired + 2 + R, padded); starts as zeros
 
 
 class Chunk(NamedTuple):
@@ -142,6 +149,7 @@ class Workspace(NamedTuple):
     C: int  # [t, n], floats
     dB: int  # [t, n], floats
     dC: int  # [t, n], floats
+    ddelta_lanes: int  # [r], before the sum over channels
 
 
 @inlined
@@ -163,8 +171,9 @@ def lay_out(start: int, states: int) -> Workspace:
     C = B + STEPS * state_row(states)
     dB = C + STEPS * state_row(states)
     dC = dB + STEPS * state_row(states)
+    ddelta = dC + STEPS * state_row(states)
     return Workspace(
-        dt, v, y, dy, dv, ddt, gate, dB_lanes, dC_lanes, a_path, h_path, h, B, C, dB, dC
+        dt, v, y, dy, dv, ddt, gate, dB_lanes, dC_lanes, a_path, h_path, h, B, C, dB, dC, ddelta
     )
 
 
@@ -174,9 +183,9 @@ def state_row(states: int) -> int:
     return (states + LANES - 1) // LANES * VECTOR_BYTES
 
 
-def workspace_bytes(states: int) -> int:
+def workspace_bytes(states: int, rank: int) -> int:
     """Return how much memory a worker needs."""
-    return lay_out(0, states).dC + STEPS * state_row(states)
+    return lay_out(0, states).ddelta_lanes + rank * VECTOR_BYTES
 
 
 # --- copying a chunk into the workspace and out of it -----------------------------------------
@@ -219,6 +228,24 @@ def kept_state(scan: Scan, chunk: Chunk, n: int, tile: int) -> int:
 
 
 @inlined
+def sums_row(call: Backward, slot: int, number: int, left: int) -> int:
+    """Return where a worker sums up gradients of one row of the parameters."""
+    rows = call.scan.paired + 2 + call.scan.rank
+    return call.sums + (slot * rows + number) * call.scan.padded + left
+
+
+@inlined
+def step_input(scan: Scan, delta_at: int, i: int, lanes: int) -> Any:
+    """Return x, what goes into the softplus, for one tile."""
+    x = load(scan.delta_bias + i)
+    if scan.rank == 0:
+        return x + load_lanes(delta_at + i, lanes)
+    for r in range(scan.rank):
+        x = fma(broadcast(delta_at + 4 * r), load(scan.W + r * scan.padded + i), x)
+    return x
+
+
+@inlined
 def read(scan: Scan, chunk: Chunk, w: Workspace, ahead: int) -> None:
     """Fill B, C, dt, v, and y with its direct part D u; ask for the rows some steps ahead."""
     u, delta = path(scan.u, chunk.sequence), path(scan.delta, chunk.sequence)
@@ -237,10 +264,10 @@ def read(scan: Scan, chunk: Chunk, w: Workspace, ahead: int) -> None:
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
             prefetch(u_later + i)
-            prefetch(delta_later + i)
+            if scan.rank == 0:
+                prefetch(delta_later + i)
             u_t = load_lanes(u_at + i, lanes)
-            delta_t = load_lanes(delta_at + i, lanes)
-            dt = softplus(delta_t + load(scan.delta_bias + i))
+            dt = softplus(step_input(scan, delta_at, i, lanes))
             store(w.dt + at, dt)
             store(w.v + at, dt * u_t)
             store(w.y + at, load(scan.D + i) * u_t)
@@ -286,7 +313,7 @@ def read_gradient(call: Backward, chunk: Chunk, w: Workspace) -> None:
 
 @inlined
 def write_gradients(call: Backward, chunk: Chunk, w: Workspace, slot: int, group: int) -> None:
-    """Write du, ddelta and dz, and add to dB, dC, dD and ddelta_bias."""
+    """Write du, ddelta and dz, and add to dB, dC, dD, ddelta_bias and dW."""
     scan = call.scan
     u, delta = path(scan.u, chunk.sequence), path(scan.delta, chunk.sequence)
     dout, du = path(call.dout, chunk.sequence), path(call.du, chunk.sequence)
@@ -304,19 +331,27 @@ def write_gradients(call: Backward, chunk: Chunk, w: Workspace, slot: int, group
             store_lanes(dB_n, load_lanes(dB_n, lanes) + load(w.dB + nt), lanes)
             store_lanes(dC_n, load_lanes(dC_n, lanes) + load(w.dC + nt), lanes)
         u_at, delta_at, z_at, dout_at = row(u, now), row(delta, now), row(z, now), row(dout, now)
-        du_at, ddelta_at, dz_at = row(du, now), row(ddelta, now), row(dz, now)
+        du_at, dz_at = row(du, now), row(dz, now)
+        ddelta_at = row(ddelta, now) + group * call.ddelta_group_bytes
+        clear(w.ddelta_lanes, scan.rank)
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
             u_t = load_lanes(u_at + i, lanes)
-            x = load_lanes(delta_at + i, lanes) + load(scan.delta_bias + i)
+            x = step_input(scan, delta_at, i, lanes)
             dv, dy = load(w.dv + at), load(w.dy + at)
             ddt = fma(dv, u_t, load(w.ddt + at) * fill(log(2)))
             dx = ddt * sigmoid(x)
-            store_lanes(ddelta_at + i, dx, lanes)
+            if scan.rank == 0:
+                store_lanes(ddelta_at + i, dx, lanes)
+            for r in range(scan.rank):
+                W = load(scan.W + r * scan.padded + i)
+                add_product(w.ddelta_lanes + r * VECTOR_BYTES, dx, W)
+                dW = sums_row(call, slot, scan.paired + 2 + r, i)
+                add_product(dW, dx, broadcast(delta_at + 4 * r))
             du_t = fma(dv, load(w.dt + at), load(scan.D + i) * dy)
             store_lanes(du_at + i, du_t, lanes)
-            dD = call.sums + (slot * (scan.paired + 2) + scan.paired) * scan.padded + i
+            dD = sums_row(call, slot, scan.paired, i)
             add(dD, dy * u_t)
             add(dD + scan.padded, dx)
             if scan.gated:
@@ -324,6 +359,8 @@ def write_gradients(call: Backward, chunk: Chunk, w: Workspace, slot: int, group
                 slope = fma(z_t * gate, fill(1.0) - gate, gate)
                 dz_t = load_lanes(dout_at + i, lanes) * load(w.y + at) * slope
                 store_lanes(dz_at + i, dz_t, lanes)
+        for r in range(scan.rank):
+            add_scalar(ddelta_at + 4 * r, total(load(w.ddelta_lanes + r * VECTOR_BYTES)))
 
 
 # --- the recurrence ---------------------------------------------------------------------------
@@ -425,7 +462,7 @@ def reverse_chunk(call: Backward, chunk: Chunk, w: Workspace, slot: int, n: int,
         store(w.y + at, fma(broadcast(w.C + nt + 4), h_1, y))
 
     g_at = w.h + (n * TILES + tile) * VECTOR_BYTES
-    dA_at = call.sums + slot * (scan.paired + 2) * scan.padded + i
+    dA_at = sums_row(call, slot, 0, i)
     g_0, g_1 = load(g_at), load(g_at + TILES * VECTOR_BYTES)  # g[t] here still misses C[t] dy[t]
     dA_0, dA_1 = load(dA_at), load(dA_at + scan.padded)
     for t in range(chunk.steps - 1, -1, -1):

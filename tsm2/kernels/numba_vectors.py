@@ -26,6 +26,7 @@ from numba.extending import (
 __all__ = [
     "LANES",
     "VECTOR_BYTES",
+    "add_scalar",
     "broadcast",
     "exp2",
     "fetch_add",
@@ -211,6 +212,13 @@ def fill(build: Any, value: Any) -> Any:
 def store_scalar(build: Any, address: Any, value: Any) -> None:
     """Write one float."""
     build.store(value, _pointer(build, address, _FLOAT), align=4)
+
+
+@_word(_NOTHING, _ADDRESS, _SCALAR)
+def add_scalar(build: Any, address: Any, value: Any) -> None:
+    """Add to one float."""
+    pointer = _pointer(build, address, _FLOAT)
+    build.store(build.fadd(build.load(pointer, align=4), value), pointer, align=4)
 
 
 @_word(types.int64, _ADDRESS, types.int64)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tsm2.errors import ParameterError
 from tsm2.kernels import fused
@@ -27,6 +28,7 @@ def selective_scan(
     D: Tensor | None = None,
     z: Tensor | None = None,
     delta_bias: Tensor | None = None,
+    delta_weight: Tensor | None = None,
     *,
     axes: Sequence[int] = (1,),
     reverse: bool = False,
@@ -34,7 +36,7 @@ def selective_scan(
 ) -> Tensor:
     r"""Run the input-dependent linear recurrence along one or two axes.
 
-        d[t] = softplus(delta[t] + delta_bias)
+        d[t] = softplus(delta[t] + delta_bias)    or    softplus(W delta[t] + delta_bias)
         h[t] = exp(d[t] A) h[t-1] + d[t] B[t] u[t]
         y[t] = (C[t] h[t] + D u[t]) * silu(z[t])
 
@@ -46,7 +48,8 @@ def selective_scan(
     u
         Input signal, (\*lead, E).
     delta
-        Step lengths before softplus, (\*lead, E); after softplus in the time unit of `A`.
+        Step lengths before softplus, (\*lead, E); after softplus in the time unit of `A`. With
+        `delta_weight`, what they are projected from, (\*lead, R).
     A
         Rates, (E, N), per time unit, not positive.
     B
@@ -59,6 +62,9 @@ def selective_scan(
         Gate, (\*lead, E); none if None.
     delta_bias
         Added to `delta` before softplus, (E,); zero if None.
+    delta_weight
+        W, which projects a `delta` of low rank onto the channels, (E, R); None if it has E
+        columns. With a small R the CPU kernels project as they scan, and write no tensor for it.
     axes
         The lead axes to walk over, the last named one fastest: on an image (B, H, W, E),
         (1, 2) walks row by row and (2, 1) column by column. One or two axes, negative
@@ -111,8 +117,12 @@ def selective_scan(
     if A.ndim != 2 or A.shape[0] != channels:
         raise _mismatch("A", A, (channels, "N"), "u", u)
     states = A.shape[1]
+    if delta_weight is not None:
+        if delta_weight.ndim != 2:
+            raise _mismatch("delta_weight", delta_weight, (channels, "R"), "u", u)
+        _check_like("u", u, "delta_weight", delta_weight, (channels, delta_weight.shape[1]))
     for name, tensor, wanted in (
-        ("delta", delta, (*lead, channels)),
+        ("delta", delta, (*lead, channels if delta_weight is None else delta_weight.shape[1])),
         ("B", B, (*lead, states)),
         ("C", C, (*lead, states)),
         ("D", D, (channels,)),
@@ -124,8 +134,10 @@ def selective_scan(
 
     if is_fused(backend) and not torch.compiler.is_exporting():
         return fused.selective_scan(
-            u, delta, A, B, C, D, z, delta_bias, scan_axes, reverse, backend
+            u, delta, A, B, C, D, z, delta_bias, delta_weight, scan_axes, reverse, backend
         )
+    if delta_weight is not None:
+        delta = functional.linear(delta, delta_weight)
     kernels = load_differentiable(u.device.type, u.dtype, backend)
     state = _state_dtype(u)
     y = kernels.selective_scan(

@@ -19,7 +19,7 @@ and initial values that they leave open are Mamba's: Gu & Dao (2023), arXiv:2312
 
 import math
 from functools import reduce
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,28 +34,6 @@ Directions = Literal["forward", "both"]
 
 _STEP_RANGE = (1e-3, 1e-1)
 """Step lengths at the start of training, in tokens (Mamba)."""
-
-
-class _LowRankLinear(torch.autograd.Function):
-    """A linear map of few features to many, whose gradients are wide matrix products.
-
-    The products that autograd would take have as many columns as there are input features. With
-    two of them these are five to eight times slower than their transposes are.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return functional.linear(x, weight)
-
-    @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, dout: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        x, weight = (saved.to(dout.dtype) for saved in ctx.saved_tensors)  # autocast mixes them
-        rows = dout.flatten(0, -2)  # (tokens, out)
-        dx = (weight.t() @ rows.t()).t().reshape(x.shape)
-        return dx, (x.flatten(0, -2).t() @ rows).t()
 
 
 class DirectedScan(nn.Module):
@@ -140,17 +118,17 @@ class DirectedScan(nn.Module):
                 backend=self.backend,
             )
         selected = self.select(convolved if self.selection == "convolved" else source)
-        rank, B, C = selected.split(self.sizes, dim=-1)
-        delta: Tensor = _LowRankLinear.apply(rank, self.step.weight)  # type: ignore[no-untyped-call]
+        step, B, C = selected.split(self.sizes, dim=-1)
         return selective_scan(
             convolved,
-            delta,
+            step,
             -torch.exp(self.log_rate),
             B,
             C,
             self.skip,
             gate,
             self.step.bias,
+            self.step.weight,
             axes=self.axes,
             reverse=self.reverse,
             backend=self.backend,
