@@ -1,0 +1,126 @@
+r"""Compare settings by their validation errors: how the settings of the benchmark were chosen.
+
+    python benchmarks/search.py ETTh1 --horizons 96 720 --seeds 0 1 --jobs 2 \
+        "RLinear" "TSM2" "TSM2(d_state=4)" "TSM2(d_state=4, features=32)"
+
+Models are named as for `tsm2 benchmark`. The first thing done to a table is to cut its test rows
+off (`without_test_rows`); what is left takes the whole way that a benchmark's run takes, with the
+validation rows in the place of the test rows: trained, stopped early and judged. Each run is a row
+of the file (--out), runs that are in it are not run again, and the means are printed at the end.
+"""
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import torch
+from timing import commit
+
+from tsm2.benchmark.models import ModelName, Setup, build, uses_seed
+from tsm2.benchmark.protocol import Table, dataset_name, load_table, measure_errors
+from tsm2.benchmark.settings import load_settings
+from tsm2.datasets import Split
+
+RESULTS = Path(__file__).parent / "results" / "search.csv"
+KEY = ("dataset", "lookback", "horizon", "model", "config", "seed")
+COLUMNS = (*KEY, "validation_mse", "validation_mae", "seconds", "commit")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One run."""
+
+    dataset: str
+    lookback: int
+    horizon: int
+    model: str
+    config: str
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What names the run in the file."""
+        return tuple(str(getattr(self, name)) for name in KEY)
+
+
+def without_test_rows(table: Table) -> Table:
+    """Cut the test rows off and let the validation rows stand where they stood."""
+    train, validation = table.split.train_end, table.split.validation_end
+    return replace(table, values=table.values[:validation], split=Split(train, train, validation))
+
+
+def run(candidate: Candidate, data_home: str | None) -> dict[str, str]:
+    torch.set_num_threads(1)
+    table = without_test_rows(load_table(candidate.dataset, data_home=data_home))
+    setup = Setup(
+        lookback=candidate.lookback,
+        horizon=candidate.horizon,
+        season=table.season,
+        seed=candidate.seed,
+        parameters=json.loads(candidate.config),
+    )
+    start = time.perf_counter()
+    model = build(candidate.model, setup)
+    model.fit(table.values, table.split.train_end)
+    sizes = {"lookback": candidate.lookback, "horizon": candidate.horizon}
+    errors = measure_errors(model, table, **sizes)
+    found = f"{errors.mse:.5f}", f"{errors.mae:.5f}", f"{time.perf_counter() - start:.0f}", commit()
+    return dict(zip(COLUMNS, (*candidate.key, *found), strict=True))
+
+
+def candidates_of(arguments: argparse.Namespace) -> list[Candidate]:
+    found = []
+    for name in map(dataset_name, arguments.datasets):
+        lookback = arguments.lookback or load_settings(name, "paper").lookback
+        for horizon in arguments.horizons:
+            for model in map(ModelName.read, arguments.models):
+                config = json.dumps(model.parameters, sort_keys=True)
+                seeds = arguments.seeds if uses_seed(model.name, model.parameters) else [0]
+                found += [
+                    Candidate(name, lookback, horizon, model.name, config, seed) for seed in seeds
+                ]
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("datasets", type=lambda text: text.split(","), metavar="DATASET[,...]")
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--horizons", type=int, nargs="+", default=[96])
+    parser.add_argument("--lookback", type=int, help="default: the paper's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+
+    done = set()
+    if arguments.out.exists():
+        with arguments.out.open(newline="") as file:
+            done = {tuple(row[name] for name in KEY) for row in csv.DictReader(file)}
+    todo = [each for each in candidates_of(arguments) if each.key not in done]
+    tasks = (joblib.delayed(run)(each, arguments.data_dir) for each in todo)
+    rows: Any = joblib.Parallel(arguments.jobs, return_as="generator_unordered")(tasks)
+    for row in rows:
+        fresh = not arguments.out.exists()
+        with arguments.out.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+        print(*row.values(), flush=True)
+
+    table = pd.read_csv(arguments.out, keep_default_na=False)
+    settings = table.groupby(["dataset", "lookback", "horizon", "model", "config"])
+    print(settings[["validation_mse", "validation_mae", "seconds"]].agg("mean").round(4))
+
+
+if __name__ == "__main__":
+    main()
