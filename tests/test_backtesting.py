@@ -1,10 +1,14 @@
 """Walks name every window, the floor forecasts what it says, mean errors agree with the table."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
-from tsm2.backtesting import Walk, backtest_table, mean_errors
+from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table
 from tsm2.benchmark import RepeatLast, RLinear, SeasonalNaive
 from tsm2.errors import WindowError
 from tsm2.frames import read_table
@@ -68,3 +72,31 @@ def test_rlinear_learns_a_line_of_sines() -> None:
     mse, _, _ = mean_errors(model, values, walk, scale=values.std(axis=0))
     naive, _, _ = mean_errors(RepeatLast(), values, walk, scale=values.std(axis=0))
     assert mse < 0.05 * naive
+
+
+class RowsSeen(BaseEstimator):  # type: ignore[misc]
+    """Forecast the first value that it was fitted to, and how many there were."""
+
+    def fit(self, X: pd.DataFrame) -> "RowsSeen":
+        self.seen_ = np.array([X["a"].iloc[0], len(X)])
+        return self
+
+    def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
+        assert contexts.shape[1] == 5
+        return np.tile(self.seen_, (len(contexts), horizon, 1))
+
+
+@pytest.mark.parametrize(
+    ("window", "first_values", "counts"),
+    [("expanding", [0, 0, 0], [10, 16, 22]), ("sliding", [0, 12, 24], [10, 10, 10])],
+)
+def test_which_rows_a_refit_sees(window: Any, first_values: list[int], counts: list[int]) -> None:
+    """Column "a" of row t is 2 t, so that a forecast of it names the first row of the fit."""
+    walk = Walk(lookback=5, horizon=2, stride=3, first=10)
+    got = refit_table(RowsSeen(), read_table(table(29)), walk, every=2, window=window)
+    starts = got.groupby("cutoff")["forecast"].apply(list).to_list()
+    wanted = [[float(v), float(n)] * 2 for v, n in zip(first_values, counts, strict=True)]
+    assert starts == [pair for pair in wanted for _ in range(2)]
+    plain = backtest_table(RepeatLast(), read_table(table(29)), walk)
+    for column in ("cutoff", "step", "time", "variate", "actual"):
+        pd.testing.assert_series_equal(got[column], plain[column])

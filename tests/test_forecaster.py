@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -240,6 +241,85 @@ def test_rows_after_the_training_table_need_no_context_of_their_own(frame: pd.Da
     assert later["cutoff"].iloc[0] == frame.index[129]
 
 
+def test_a_refit_learns_from_the_rows_before_it_and_from_nothing_else(frame: pd.DataFrame) -> None:
+    model = TSM2Forecaster(**(SMALL | {"max_epochs": 1}))
+    start = frame.index[120]
+    table = model.backtest(frame, start=start, stride=9, refit=2)
+    assert not hasattr(model, "network_")
+    cutoffs = table["cutoff"].unique()
+    assert list(cutoffs) == list(frame.index[119:154:9])
+    refits = [clone(model).fit(frame.loc[:cutoff]) for cutoff in cutoffs[::2]]
+    for number, cutoff in enumerate(cutoffs):
+        wanted = refits[number // 2].predict(frame.loc[:cutoff])
+        got = table[table["cutoff"] == cutoff].pivot(
+            index="time", columns="variate", values="forecast"
+        )
+        np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    with joblib.parallel_config("loky", inner_max_num_threads=1):  # threads change last digits
+        array = model.backtest(frame.to_numpy(), start=120, stride=9, refit=2, n_jobs=2)
+    np.testing.assert_array_equal(array["forecast"], table["forecast"])
+
+
+# --- further training -----------------------------------------------------------------------------
+
+
+def test_a_warm_start_goes_on_from_the_weights_there_are(
+    frame: pd.DataFrame, fitted: TSM2Forecaster, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "model")
+    tiny = {"warm_start": True, "learning_rate": 1e-9, "mixer_learning_rate": 1e-9}
+    warm = TSM2Forecaster.load(tmp_path / "model").set_params(**tiny)
+    other = 3 * frame.iloc[::-1].set_axis(frame.index) + 7  # another table: another scale
+    warm.fit(other)
+    own, begun = warm.network_.state_dict(), fitted.network_.state_dict()
+    for name, weight in own.items():
+        np.testing.assert_allclose(weight, begun[name], atol=1e-6)
+    np.testing.assert_allclose(warm.scaling_.center, other.iloc[:128].mean())
+    cold = clone(warm).fit(other)
+    assert not np.allclose(cold.network_.head.weight.detach(), begun["head.weight"], atol=1e-3)
+
+
+def test_a_warm_start_takes_other_columns_but_no_other_sizes(
+    frame: pd.DataFrame, fitted: TSM2Forecaster
+) -> None:
+    warm = pickle.loads(pickle.dumps(fitted)).set_params(warm_start=True, max_epochs=1)
+    wide = warm.fit(frame.assign(sun=1.0 * np.arange(len(frame))))
+    assert list(wide.predict().columns) == ["load", "wind", "sun"]
+    with pytest.raises(ParameterError, match=r"embedding.weight was \(8, 8\) and is \(16, 8\)"):
+        wide.set_params(features=16).fit(frame)
+    assert list(wide.set_params(features=8).predict().columns) == ["load", "wind", "sun"]
+
+
+def test_an_update_makes_new_rows_history(frame: pd.DataFrame) -> None:
+    model = TSM2Forecaster(**SMALL).fit(frame.iloc[:140])
+    weights = {name: weight.clone() for name, weight in model.network_.state_dict().items()}
+    wanted = model.predict(frame)
+    for rows in (slice(140, 141), slice(141, 150), slice(150, 160)):
+        model.update(frame.iloc[rows])
+    pd.testing.assert_frame_equal(predicted(model), wanted)
+    assert all(bool((w == weights[n]).all()) for n, w in model.network_.state_dict().items())
+    with pytest.raises(FrameError, match=r"start at 2024-03-01 00:00:00, but.*2024-03-07 16:00:00"):
+        model.update(frame)
+
+
+def test_an_update_can_learn_from_the_new_rows(frame: pd.DataFrame) -> None:
+    turned = frame.copy()
+    turned.iloc[100:] = 2 * frame.mean() - turned.iloc[100:]  # upside down from here on
+    model = TSM2Forecaster(**(SMALL | {"learning_rate": 1e-2})).fit(turned.iloc[:100])
+    before, scale = model.score(turned.iloc[100:]), model.scaling_
+    model.update(turned.iloc[100:], epochs=8)
+    assert list(model.history_["epoch"]) == list(range(1, 11))
+    assert model.n_iter_ == 10
+    assert model.scaling_ is scale
+    assert model.score(turned) > before
+    array = TSM2Forecaster(**SMALL).fit(frame.iloc[:150].to_numpy())
+    array.update(frame.iloc[150:].to_numpy(), epochs=1)
+    with pytest.raises(WindowError, match="one window needs 30"):
+        array.update(frame.iloc[:3].to_numpy(), epochs=1)
+    with pytest.raises(ParameterError, match="epochs must be an integer"):
+        array.update(frame.to_numpy(), epochs=-1)
+
+
 def test_score_is_the_negative_standardised_error(
     frame: pd.DataFrame, fitted: TSM2Forecaster
 ) -> None:
@@ -358,6 +438,7 @@ def test_nothing_works_before_fit(frame: pd.DataFrame, tmp_path: Path) -> None:
         lambda: model.predict(),
         lambda: model.backtest(frame),
         lambda: model.score(frame),
+        lambda: model.update(frame),
         lambda: model.save(tmp_path / "model"),
     )
     for call in calls:
@@ -392,8 +473,16 @@ def test_wrong_calls_of_predict_and_backtest(frame: pd.DataFrame, fitted: TSM2Fo
             fitted.predict(horizon=horizon)  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="stride must be"):
         fitted.backtest(frame, stride=0)
-    with pytest.raises(ParameterError, match="refit=False"):
-        fitted.backtest(frame, refit=True)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="refit needs start"):
+        fitted.backtest(frame, refit=True)
+    with pytest.raises(ParameterError, match="refit must be an integer of at least 1, got 0"):
+        fitted.backtest(frame, start=frame.index[100], refit=0)
+    with pytest.raises(ParameterError, match="window must be 'expanding' or 'sliding'"):
+        fitted.backtest(frame, start=frame.index[100], refit=5, window="rolling")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="n_jobs must be a count"):
+        fitted.backtest(frame, start=frame.index[100], refit=5, n_jobs=0)
+    with pytest.raises(WindowError, match="the table has 30 rows"):
+        fitted.backtest(frame, start=frame.index[30], refit=True)
     with pytest.raises(FrameError, match="is not a row of the table"):
         fitted.backtest(frame, start="2030-01-01")
     with pytest.raises(WindowError, match=r"24 rows \(lookback\) must stand before"):

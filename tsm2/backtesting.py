@@ -1,23 +1,36 @@
 """Backtests: forecast every window of a table and set the forecasts beside what happened.
 
 Nothing here knows the model: it forecasts a batch of contexts at a time, and a table of forecasts
-or their mean errors come out. TSM2 and the models it is compared with go the same way.
+or their mean errors come out. TSM2 and the models it is compared with go the same way. A model may
+be fitted again as the backtest moves on, always to rows before the first one that it forecasts:
+
+    window="expanding"   fit 1 |======|          fit 2 |=========|       fit 3 |============|
+    window="sliding"     fit 1 |======|          fit 2    |======|       fit 3       |======|
 
 Sizes: T rows, M variates, B windows, L lookback, H horizon.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from sklearn.base import clone
 
-from tsm2.errors import FrameError, WindowError
-from tsm2.frames import Panel
+from tsm2.errors import FrameError, ParameterError, WindowError
+from tsm2.frames import Panel, rows_of, write_forecast
 
-__all__ = ["ForecastsContexts", "Walk", "backtest_table", "mean_errors"]
+__all__ = [
+    "ForecastsContexts",
+    "Walk",
+    "backtest_table",
+    "mean_errors",
+    "refit_table",
+    "start_position",
+]
 
 _BATCH = 256
 
@@ -128,6 +141,77 @@ def backtest_table(model: ForecastsContexts, panel: Panel, walk: Walk) -> pd.Dat
             "forecast": forecast.ravel(),
         }
     )
+
+
+def refit_table(
+    model: Any,
+    panel: Panel,
+    walk: Walk,
+    *,
+    every: int,
+    window: Literal["expanding", "sliding"],
+    n_jobs: int | None = None,
+) -> pd.DataFrame:
+    """Forecast every window of a walk, each with a model that was fitted shortly before it.
+
+    Parameters
+    ----------
+    model
+        A scikit-learn estimator that also forecasts contexts; copies of it are fitted.
+    panel
+        The table.
+    walk
+        Which windows; `first` must be given.
+    every
+        Windows that one fit forecasts.
+    window
+        "expanding" fits to all rows before a fit's first forecast, "sliding" to the last of them,
+        as many as the first fit had.
+    n_jobs
+        Fits side by side, as joblib counts them.
+
+    Returns
+    -------
+    The columns of `backtest_table`.
+
+    Raises
+    ------
+    ParameterError
+        The walk has no start, `window` is unknown, or `n_jobs` is no count.
+    WindowError
+        No window fits, or the rows before the start are too few to fit to.
+    """
+    if walk.first is None:
+        raise ParameterError(
+            "refit needs start, the label of the first row to forecast: the rows before it are "
+            "what the first fit learns from."
+        )
+    if window not in ("expanding", "sliding"):
+        raise ParameterError(f"window must be 'expanding' or 'sliding', got {window!r}.")
+    if not isinstance(n_jobs, int | None) or n_jobs == 0:
+        raise ParameterError(
+            f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
+        )
+    starts = walk.starts(len(panel.values))
+    pieces = np.array_split(starts, range(every, len(starts), every))
+    tables: Any = Parallel(n_jobs=n_jobs)(
+        delayed(_refit_piece)(
+            model,
+            rows_of(panel, 0 if window == "expanding" else piece[0] - walk.first, piece[0]),
+            rows_of(panel, piece[0] - walk.lookback, piece[-1] + walk.horizon),
+            replace(walk, first=None),
+        )
+        for piece in pieces
+    )
+    whole: pd.DataFrame = pd.concat(tables, ignore_index=True)
+    return whole
+
+
+def _refit_piece(model: Any, known: Panel, tested: Panel, walk: Walk) -> pd.DataFrame:
+    """Fit a copy of the model to the known rows and forecast the windows of the tested ones."""
+    copy: Any = clone(model)
+    copy.fit(write_forecast(known.values, known.index, known.layout))
+    return backtest_table(copy, tested, walk)
 
 
 def mean_errors(

@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -31,10 +31,11 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Str
 from sklearn.utils.validation import validate_data
 
 from tsm2 import frames, saving
-from tsm2.backtesting import Walk, backtest_table, mean_errors, start_position
+from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table, start_position
 from tsm2.callbacks import FitTasks, closes_callbacks, history_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.networks.weights import start_from
 from tsm2.quantiles import check_levels, with_median
 from tsm2.scaling import Scaling
 from tsm2.training import TrainingConfig, choose_device, fit_network, seeded
@@ -137,6 +138,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Kernel backend, see `tsm2.kernels.selective_scan`.
     random_state
         Seed; an integer makes fits repeatable bit for bit on one machine.
+    warm_start
+        Let `fit` begin with the weights of the last fit, or of the loaded model, in place of drawn
+        ones: further training, and fine-tuning on another table. Scaling is measured anew.
     verbose
         1 shows training progress with the time left.
 
@@ -223,6 +227,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "precision": [StrOptions({"float32", "bfloat16"})],
         "backend": [str],
         "random_state": ["random_state"],
+        "warm_start": ["boolean"],
         "verbose": ["verbose"],
     }
 
@@ -269,6 +274,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         precision: Literal["float32", "bfloat16"] = "float32",
         backend: str = "auto",
         random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
         verbose: int = 0,
     ) -> None:
         self.lookback = lookback
@@ -311,6 +317,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.precision = precision
         self.backend = backend
         self.random_state = random_state
+        self.warm_start = warm_start
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
@@ -377,13 +384,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self._check_columns(X, reset=True)
         config = self._network_config(panel.values.shape[1])
         seed = self._draw_seed(checkpoint)
+        with seeded(seed, "cpu"):
+            network = TSM2Network(config)
+        if self.warm_start and hasattr(self, "network_"):
+            start_from(network, self.network_)
         self.__dict__.pop("network_", None)  # what fails from here on leaves nothing half fitted
         self.scaling_ = Scaling.of(panel.values[:n_train])
         self.layout_ = panel.layout
         self.context_ = panel.values[-self.lookback :].copy()
         self.context_index_ = panel.index[-self.lookback :]
-        with seeded(seed, "cpu"):
-            network = TSM2Network(config)
         train, validation = self._windows(panel.values, n_train)
         tasks = FitTasks(self, X)
         history = fit_network(
@@ -403,7 +412,59 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         tasks.close()
         return self
 
-    def _draw_seed(self, checkpoint: object) -> int:
+    def update(self, X: pd.DataFrame | ArrayLike, *, epochs: int = 0) -> Self:
+        """Let new rows become history, and train on them further if asked to.
+
+        Parameters
+        ----------
+        X
+            The rows after those that the forecaster knows, with the same columns. An array's rows
+            are taken as the next ones.
+        epochs
+            Passes over the windows that end in the new rows, from the weights as they are and
+            with the learning rates and the schedule that are set. The scaling stays. 0 learns
+            nothing: `predict` continues the new rows with the old weights.
+
+        Returns
+        -------
+        The forecaster itself.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` was not called.
+        FrameError
+            The rows do not go on where the known ones end.
+        WindowError
+            There is less than one window to train on.
+        """
+        self._require_fitted()
+        panel = self._read_history(X)
+        next_stamp = frames.future_index(self.context_index_, 1, self.layout_)[0]
+        if self.layout_.kind == "frame" and panel.index[0] != next_stamp:
+            raise FrameError(
+                f"the new rows start at {panel.index[0]}, but the known ones end at "
+                f"{self.context_index_[-1]}, so {next_stamp} must come first. Pass the rows from "
+                f"there on."
+            )
+        values = np.concatenate((self.context_, panel.values))
+        if epochs:
+            self._check_parameters()
+            train = Windows(
+                values=self.scaling_.standardise(values),
+                lookback=self.lookback,
+                horizon=self.horizon,
+            )
+            config = replace(self._training_config(), max_epochs=_checked_count("epochs", epochs))
+            history = fit_network(self.network_, train, None, config, seed=self._draw_seed())
+            added = history_table(history).assign(epoch=lambda new: new["epoch"] + self.n_iter_)
+            self.history_ = pd.concat((self.history_, added), ignore_index=True)
+            self.n_iter_ += len(history)
+        whole = self.context_index_.append(panel.index)
+        self.context_, self.context_index_ = values[-self.lookback :], whole[-self.lookback :]
+        return self
+
+    def _draw_seed(self, checkpoint: object = None) -> int:
         if checkpoint is not None and self.random_state is None:
             raise ParameterError(
                 "checkpoint needs a random_state, such as random_state=0: a fit that draws another "
@@ -588,12 +649,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         horizon: int | None = None,
         start: object = None,
         stride: int = 1,
-        refit: Literal[False] = False,
+        refit: bool | int = False,
+        window: Literal["expanding", "sliding"] = "expanding",
+        n_jobs: int | None = None,
     ) -> pd.DataFrame:
         """Forecast from every `stride`-th row of a table and set the truth beside it.
 
-        Rows that the model was trained on are forecast too well: pass later rows, or `start`. If
-        the table goes on where the training table ended, the stored context stands before it.
+        Rows that the model was trained on are forecast too well: pass later rows, or `start`, or
+        `refit`. If the table goes on where the training table ended, the stored context stands
+        before it.
 
         Parameters
         ----------
@@ -606,7 +670,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         stride
             Rows from one forecast to the next.
         refit
-            Only False: the fitted network makes every forecast.
+            False: the fitted network makes every forecast. A number: a copy is fitted before
+            every so many forecasts, to the rows before the first of them and to nothing else;
+            True is 1. The forecaster itself need not be fitted and stays as it is; `start` must
+            be given.
+        window
+            Rows of a refit: "expanding" takes all before it, "sliding" as many as the first had.
+        n_jobs
+            Refits side by side, through joblib: None is 1 unless a `joblib.parallel_config` says
+            more, -1 takes all processors.
 
         Returns
         -------
@@ -618,17 +690,22 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         NotFittedError, FrameError, WindowError, ParameterError
             As `predict`; or `start` is no row of the table, or `stride` is below 1.
         """
-        self._require_fitted()
-        if refit:
-            raise ParameterError("refit=True is not supported; pass refit=False.")
-        panel = self._with_stored_context(self._read_history(X))
+        if refit is False:
+            self._require_fitted()
+            panel = self._with_stored_context(self._read_history(X))
+        else:
+            self._check_parameters()
+            panel = frames.read_table(X, frequency=self.frequency)
         walk = Walk(
             lookback=self.lookback,
             horizon=self.horizon if horizon is None else _checked_count("horizon", horizon),
             stride=_checked_count("stride", stride),
             first=None if start is None else start_position(panel.index, start),
         )
-        return backtest_table(self, panel, walk)
+        if refit is False:
+            return backtest_table(self, panel, walk)
+        every = 1 if refit is True else _checked_count("refit", refit)
+        return refit_table(self, panel, walk, every=every, window=window, n_jobs=n_jobs)
 
     def score(self, X: pd.DataFrame | ArrayLike, y: object = None) -> float:
         """Return the negative mean squared error over every window, on standardised values.

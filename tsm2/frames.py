@@ -55,6 +55,7 @@ __all__ = [
     "read_array",
     "read_cells",
     "read_table",
+    "rows_of",
     "stamp_from_json",
     "stamp_to_json",
     "write_forecast",
@@ -235,6 +236,13 @@ def check_continues(panel: Panel, layout: Layout) -> None:
             f"this table are {given.frequency!r} apart. Resample the table to "
             f"{layout.frequency!r}, or fit a model on tables like this one."
         )
+
+
+def rows_of(panel: Panel, first: int, stop: int) -> Panel:
+    """Return the rows of a table from position `first` up to but without `stop`, as views."""
+    return Panel(
+        values=panel.values[first:stop], layout=panel.layout, index=panel.index[first:stop]
+    )
 
 
 # --- out ------------------------------------------------------------------------------------------
