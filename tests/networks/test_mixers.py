@@ -128,6 +128,51 @@ def test_scans_are_summed_before_the_gate(norm: str | None) -> None:
     torch.testing.assert_close(mixer(x), wanted, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("norm", [None, "layer"])
+@pytest.mark.parametrize("group", [1, 4, 16])
+def test_a_channel_mixer_scans_the_groups_of_each_token(group: int, norm: str | None) -> None:
+    mixer = seeded_mixer(orders=((1,),), directions="both", channel_group=group, norm=norm)
+    x = tokens(2, 3, 5, 8)
+    value, gate = mixer.project_in(x), mixer.get_submodule("project_gate")(x)
+    forward, backward = mixer.scans
+    for image, row, column in ((0, 0, 0), (1, 2, 3)):
+        sequence = value[image, row, column].reshape(1, -1, group)  # (1, G, E / G)
+        total = sum(scan(sequence, sequence, None) for scan in (forward, backward)).flatten()
+        if mixer.norm is not None:
+            total = mixer.norm(total)
+        wanted = mixer.project_out(total * functional.silu(gate[image, row, column]))
+        torch.testing.assert_close(mixer(x)[image, row, column], wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_a_channel_mixer_leaves_other_tokens_alone() -> None:
+    mixer = seeded_mixer(orders=((1,),), directions="both", channel_group=4)
+    x = tokens(2, 3, 5, 8)
+    changed = x.clone()
+    changed[1, 2, 3] += 1
+    moved = (mixer(changed) - mixer(x)).abs() > 0
+    assert bool(moved[1, 2, 3].all())
+    assert int(moved.sum()) == 8
+
+
+def test_an_image_convolution_stands_in_for_those_of_the_scans() -> None:
+    mixer = seeded_mixer(orders=((1, 2), (2, 1)), directions="both", image_conv=3)
+    assert isinstance(mixer.image_conv, torch.nn.Conv2d)
+    assert not any("conv" in name for name, _ in mixer.scans.named_parameters())
+    x = tokens(2, 4, 5, 8)
+    value, gate = mixer.project_in(x), mixer.get_submodule("project_gate")(x)
+    convolved = functional.silu(mixer.image_conv(value.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    total = sum(scan(convolved, x, None) for scan in mixer.scans)
+    wanted = mixer.project_out(total * functional.silu(gate))
+    torch.testing.assert_close(mixer(x), wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_groups_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"channel_group \(5\) must divide the 16 inner features"):
+        SelectiveMixer(8, orders=((1,),), channel_group=5)
+    with pytest.raises(ValueError, match="selection='input'"):
+        SelectiveMixer(8, orders=((1,),), channel_group=4, selection="input")
+
+
 @pytest.mark.parametrize("mixer_class", [AxisLinear, AxisMLP])
 def test_fixed_mixers_mix_only_their_axis(mixer_class: type[AxisLinear | AxisMLP]) -> None:
     mixer = mixer_class(3, axis=1).double()

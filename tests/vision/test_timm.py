@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from tsm2.errors import ParameterError
+from tsm2.vision import ViM2
 
-timm = pytest.importorskip("timm", exc_type=ImportError)
+timm = pytest.importorskip("timm")
 pytest.importorskip("tsm2.vision.timm")
+
+from timm.models import (  # noqa: E402  # pyright: ignore[reportMissingImports]
+    create_feature_extractor,
+    save_for_hf,
+)
+from timm.optim import create_optimizer_v2  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 NAMES = ["vim2_base", "vim2_nano", "vim2_small", "vim2_tiny"]
 CHEAP: dict[str, Any] = {
@@ -121,8 +128,6 @@ def test_the_meta_device_and_precisions() -> None:
 
 
 def test_graphs_of_torch_fx_have_the_stages_as_nodes() -> None:
-    from timm.models import create_feature_extractor  # pyright: ignore[reportMissingImports]
-
     model = create(**CHEAP).eval()
     extractor = create_feature_extractor(model, {"stages.1": "map"})
     image = images(1, 3, 32, 32)
@@ -131,8 +136,6 @@ def test_graphs_of_torch_fx_have_the_stages_as_nodes() -> None:
 
 
 def test_layer_decay_gives_every_mixer_its_own_scale_and_rates_no_decay() -> None:
-    from timm.optim import create_optimizer_v2  # pyright: ignore[reportMissingImports]
-
     model = create(**CHEAP)
     optimizer = create_optimizer_v2(model, opt="adamw", weight_decay=0.05, layer_decay=0.8)
     scales = {group["lr_scale"] for group in optimizer.param_groups}
@@ -157,13 +160,30 @@ def test_drop_path_and_dropout_reach_the_model() -> None:
 
 
 def test_a_folder_of_timm_gives_the_same_model_back(tmp_path: Path) -> None:
-    from timm.models import save_for_hf  # pyright: ignore[reportMissingImports]
-
     model = create(num_classes=7, **CHEAP).eval()
     save_for_hf(model, tmp_path, model_args=CHEAP)
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     image = images(1, 3, 32, 32)
     assert torch.equal(again(image), model(image))
+
+
+def test_one_folder_is_read_by_timm_and_by_us(tmp_path: Path) -> None:
+    model = create(num_classes=7, drop_path_rate=0.1, **CHEAP).eval()
+    model.save_pretrained(tmp_path)
+    image = images(1, 3, 32, 32)
+    for again in (
+        timm.create_model(f"local-dir:{tmp_path}", pretrained=True),
+        ViM2.from_pretrained(tmp_path),
+    ):
+        assert torch.equal(again.eval()(image), model(image))
+        assert again.config == model.config
+    tuned = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=3)
+    assert tuned(image).shape == (1, 3)
+    assert torch.equal(tuned.norm.weight, model.norm.weight)
+
+    from_timm = tmp_path / "timm"
+    save_for_hf(model, from_timm, model_args=CHEAP, safe_serialization=True)
+    assert torch.equal(ViM2.from_pretrained(from_timm)(image), model(image))
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])

@@ -4,15 +4,9 @@ This package needs torch alone. `tsm2.vision.timm`, which has to be imported by 
 models with timm.
 """
 
+from tsm2.vision.builders import create_vim2, vim2_base, vim2_nano, vim2_small, vim2_tiny
 from tsm2.vision.config import ViM2Config
-from tsm2.vision.variants import (
-    VARIANTS,
-    create_vim2,
-    vim2_base,
-    vim2_nano,
-    vim2_small,
-    vim2_tiny,
-)
+from tsm2.vision.variants import VARIANTS
 from tsm2.vision.vim2 import ViM2
 
 __all__ = [

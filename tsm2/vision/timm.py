@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from tsm2.errors import ParameterError
+from tsm2.vision.builders import create_vim2
 from tsm2.vision.stages import Stage, Stem
-from tsm2.vision.variants import create_vim2
 from tsm2.vision.vim2 import ViM2
 
 try:

@@ -12,18 +12,23 @@ Source: Behrouz et al. (2024), arXiv:2403.19888, section 4, table 8, figures 2 a
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import replace
+from os import PathLike
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
 from tsm2.vision.config import GlobalPool, ViM2Config
+from tsm2.vision.hub import check_weights, find_folder, read_folder, write_folder
 from tsm2.vision.stages import Stem, stages_of
 
 __all__ = ["ViM2"]
 
 _OUTPUT_FORMATS = ("NCHW", "NHWC")
+_OF_WEIGHTS = ("url", "file", "source", "hf_hub_id", "hf_hub_filename", "architecture", "tag")
+"""Entries of timm's record that say where other weights are."""
 
 
 class ViM2(nn.Module):
@@ -211,6 +216,69 @@ class ViM2(nn.Module):
             self.reset_classifier(0, "")
         return taken
 
+    def save_pretrained(self, path: str | PathLike[str]) -> None:
+        """Write a folder that `from_pretrained` and timm read: safetensors and JSON.
+
+        Parameters
+        ----------
+        path
+            The folder; made if missing. `huggingface_hub.upload_folder` puts it on the Hub.
+
+        Raises
+        ------
+        OutputError
+            The folder cannot be written.
+        SavedModelError
+            Parts of the model were thrown away, so that its settings do not describe it.
+        """
+        weights = self.state_dict()
+        check_weights(ViM2(self.config, device="meta"), weights, "A pruned model cannot be saved")
+        write_folder(path, self.config, weights, self._timm_cfg())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Read a folder that `save_pretrained` or timm wrote, or a repository on the Hub.
+
+        Parameters
+        ----------
+        path
+            The folder, or "owner/repository" on the Hugging Face Hub.
+        revision
+            Branch, tag or commit of the repository.
+        device, dtype
+            Where and in what precision the weights shall be.
+        **settings
+            Fields of `ViM2Config` that are to differ from what was saved and change no weight's
+            shape, such as `drop_path_rate`, `global_pool` and `backend`.
+
+        Returns
+        -------
+        The model, in evaluation mode.
+
+        Raises
+        ------
+        SavedModelError
+            There is no such model, it is damaged, or its weights do not fit the settings; every
+            weight that does not fit is named.
+        """
+        config, weights = read_folder(find_folder(path, revision), settings)
+        model = cls(config, device=device, dtype=dtype)
+        check_weights(
+            model,
+            weights,
+            "For other classes load it as it was saved and call reset_classifier",
+        )
+        model.load_state_dict(weights)
+        return model.eval()
+
     def get_classifier(self) -> nn.Module:
         """Return the last linear map."""
         return self.head
@@ -231,6 +299,7 @@ class ViM2(nn.Module):
                 raise ParameterError(f"global_pool must be 'avg', 'max' or '', got {global_pool!r}")
             self.global_pool = global_pool
         self.num_classes = num_classes
+        self.config = replace(self.config, num_classes=num_classes, global_pool=self.global_pool)
         head = _classifier(self.num_features, num_classes)
         self.head = head.to(device=weight.device, dtype=weight.dtype)
 
@@ -273,6 +342,12 @@ class ViM2(nn.Module):
         last = ("log_rate", "skip", "step.bias", "average.token", "average.channel")
         readout = ("readout.token", "readout.channel")
         return {name for name, _ in self.named_parameters() if name.endswith(last + readout)}
+
+    def _timm_cfg(self) -> dict[str, Any]:
+        """Return what timm keeps beside a model: its own record if timm made this one."""
+        own = {"first_conv": "stem.proj", "classifier": "head"}
+        made = getattr(self, "pretrained_cfg", {})
+        return {name: each for name, each in made.items() if name not in _OF_WEIGHTS} | own
 
     def _normalise(self, x: Tensor) -> Tensor:
         """Normalise the features of a map, (B, F, H, W)."""
