@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tsm2.networks.heads import PointHead, QuantileHead, mean_loss, quantile_loss
+from tsm2.networks.heads import (
+    ParameterHead,
+    PointHead,
+    QuantileHead,
+    in_units,
+    mean_loss,
+    quantile_loss,
+)
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 
 LEVELS = (0.05, 0.25, 0.5, 0.9)
@@ -78,6 +85,46 @@ def test_the_median_starts_as_the_point_forecast_and_every_gap_learns() -> None:
 def test_levels_that_cannot_be_are_refused(quantiles: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"rise inside \(0, 1\) and hold 0.5"):
         dataclasses.replace(CONFIG, quantiles=quantiles)
+
+
+@pytest.mark.parametrize("n_variates", [None, 3])
+def test_only_the_first_parameter_starts_from_the_input(n_variates: int | None) -> None:
+    head = ParameterHead(8, 6, 3, n_variates=n_variates)
+    parameters = head(drawn(2, 3, 4, 2))
+    assert parameters.shape == (2, 3, 6, 3)
+    assert bool((parameters[..., 0].diff(dim=0) != 0).all())
+    assert not parameters[..., 1:].any()
+
+
+@pytest.mark.parametrize("instance_norm", [True, False])
+def test_every_parameter_gets_the_windows_units(instance_norm: bool) -> None:
+    """Of values 100 times as large and 1000 higher: the location too, the scale as large only."""
+    network = seeded_network(
+        dataclasses.replace(
+            CONFIG, outputs=("location", "scale", "free"), instance_norm=instance_norm
+        )
+    )
+    for index, parameter in enumerate(network.parameters()):
+        parameter.data += 0.05 * drawn(*parameter.shape, seed=index)
+    context = drawn(2, 3, 40)
+    location, scale, free = network(context).unbind(-1)
+    assert bool((scale > 0).all())
+    if instance_norm:
+        shifted = network(context * 100 + 1000).unbind(-1)
+        torch.testing.assert_close(shifted[0], location * 100 + 1000, rtol=1e-3, atol=1e-1)
+        torch.testing.assert_close(shifted[1], scale * 100, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(shifted[2], free, rtol=1e-3, atol=1e-3)
+    else:
+        raw = network.head(drawn(2, 3, 5, 8)).detach()
+        one, zero = torch.ones(2, 3, 1), torch.zeros(2, 3, 1)
+        wanted = torch.stack((raw[..., 0], nn.functional.softplus(raw[..., 1]), raw[..., 2]), -1)
+        torch.testing.assert_close(in_units(raw, ("location", "scale", "free"), zero, one), wanted)
+
+
+@pytest.mark.parametrize("change", [{"outputs": ()}, {"outputs": ("free",), "quantiles": LEVELS}])
+def test_outputs_that_cannot_be_are_refused(change: dict[str, tuple[object, ...]]) -> None:
+    with pytest.raises(ValueError, match="outputs must be one kind or more, and quantiles None"):
+        dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
 
 
 # --- losses ---------------------------------------------------------------------------------------

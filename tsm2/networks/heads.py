@@ -2,12 +2,14 @@
 
     point       y = W x + b
     quantiles   q[k] = m + s[1] + ... + s[k],   q[-k] = m - s[-1] - ... - s[-k],   s = softplus(g)
+    parameters  of any distribution, in the units of a window of mean c and deviation d:
+                location c + d y,   scale d softplus(y),   free y
 
 with the median m and the gaps g two maps of the same features: quantiles cannot cross. A quantile's
 loss is twice the pinball loss, so that the median's is the absolute error and the mean over many
 quantiles comes near the continuous ranked probability score.
 
-Sizes: B windows, M variates, P patches, F features, H horizon, Q quantiles.
+Sizes: B windows, M variates, P patches, F features, H horizon, Q quantiles, K parameters.
 Sources: Behrouz et al. (2024), arXiv:2403.19888, figure 3 ("Temporal Projection"); Koenker &
 Bassett (1978), Econometrica 46(1), for the quantile loss; Gneiting & Raftery (2007), JASA 102(477),
 for its mean.
@@ -20,9 +22,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LOSSES", "LossName", "PointHead", "QuantileHead", "mean_loss", "quantile_loss"]
+__all__ = [
+    "LOSSES",
+    "LossName",
+    "ParameterHead",
+    "ParameterKind",
+    "PointHead",
+    "QuantileHead",
+    "in_units",
+    "mean_loss",
+    "quantile_loss",
+]
 
 LossName = Literal["mse", "mae", "huber", "quantile"]
+ParameterKind = Literal["location", "scale", "free"]
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": functional.mse_loss,
@@ -169,3 +182,69 @@ class QuantileHead(nn.Module):
         below = gaps[..., : self.n_below].flip(-1).cumsum(-1).flip(-1)
         above = gaps[..., self.n_below :].cumsum(-1)
         return torch.cat((median - below, median, median + above), dim=-1)
+
+
+class ParameterHead(nn.Module):
+    """Forecast K parameters of a distribution; which ones, the loss decides.
+
+    The first starts as a point head's forecast does, the others start at zero for every input.
+
+    Parameters
+    ----------
+    width
+        P * F, the features that one variate has in all its patches.
+    horizon
+        Steps H that are forecast.
+    n_parameters
+        Parameters K.
+    n_variates
+        Give every variate a projection of its own; None shares one.
+    """
+
+    def __init__(
+        self, width: int, horizon: int, n_parameters: int, *, n_variates: int | None = None
+    ) -> None:
+        super().__init__()
+        self.n_parameters = n_parameters
+        self.projection = PointHead(width, horizon * n_parameters, n_variates=n_variates)
+        later = torch.arange(horizon * n_parameters) % n_parameters > 0
+        with torch.no_grad():
+            self.projection.weight[..., later, :] = 0.0
+            self.projection.bias[..., later] = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return parameters, (B, M, H, K), from the stream, (B, M, P, F)."""
+        values: Tensor = self.projection(x)  # (B, M, H * K)
+        return values.view(*values.shape[:2], -1, self.n_parameters)
+
+
+def in_units(
+    raw: Tensor, kinds: Sequence[ParameterKind], mean: Tensor, deviation: Tensor
+) -> Tensor:
+    """Return a distribution's parameters in the units of windows.
+
+    Parameters
+    ----------
+    raw
+        As a `ParameterHead` gives them, (B, M, H, K).
+    kinds
+        What each of the K is.
+    mean, deviation
+        Of each window and variate, (B, M, 1).
+
+    Examples
+    --------
+    >>> raw = torch.zeros(1, 1, 1, 2)
+    >>> mean, deviation = torch.full((1, 1, 1), 5.0), torch.full((1, 1, 1), 2.0)
+    >>> in_units(raw, ("location", "free"), mean, deviation).flatten().tolist()
+    [5.0, 0.0]
+    """
+    restored = []
+    for each, kind in zip(raw.unbind(-1), kinds, strict=True):  # (B, M, H)
+        if kind == "location":
+            restored.append(each * deviation + mean)
+        elif kind == "scale":
+            restored.append(functional.softplus(each) * deviation)
+        else:
+            restored.append(each)
+    return torch.stack(restored, dim=-1)

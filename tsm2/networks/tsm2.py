@@ -15,8 +15,8 @@ the same size in a calm window and in a lively one.
 Gaps: known values alone make up a window's mean and deviation, unknown ones are interpolated for
 the linear path, and a linear map of the mask tells the mixers which were.
 
-Sizes: B windows, M variates, T lookback, P patches, F features, H horizon, Q quantiles; Cp past, Cf
-future and Cs static covariates.
+Sizes: B windows, M variates, T lookback, P patches, F features, H horizon, Q quantiles, K
+parameters of a distribution; Cp past, Cf future and Cs static covariates.
 Source: Behrouz et al. (2024), arXiv:2403.19888, section 5; what it leaves open is a setting here.
 """
 
@@ -37,7 +37,13 @@ from tsm2.networks.blocks import (
     WeightedAverage,
 )
 from tsm2.networks.covariates import FutureEncoder
-from tsm2.networks.heads import PointHead, QuantileHead
+from tsm2.networks.heads import (
+    ParameterHead,
+    ParameterKind,
+    PointHead,
+    QuantileHead,
+    in_units,
+)
 from tsm2.networks.mixers import AxisLinear, AxisMLP, Directions, Selection, SelectiveMixer
 from tsm2.networks.patches import count_patches, cut_patches, interpolate_gaps
 
@@ -106,6 +112,8 @@ class NetworkConfig:
     """Give every variate a head of its own."""
     quantiles: tuple[float, ...] | None = None
     """Levels Q of a quantile forecast, rising, 0.5 among them; None for a point forecast."""
+    outputs: tuple[ParameterKind, ...] | None = None
+    """Kinds of the K parameters of a distribution that are forecast instead; None for none."""
     backend: str = "auto"
     """Kernel backend, see `tsm2.kernels.selective_scan`."""
 
@@ -128,6 +136,11 @@ class NetworkConfig:
                     f"quantiles must be two or more that rise inside (0, 1) and hold 0.5, got "
                     f"{self.quantiles}"
                 )
+        if self.outputs is not None and (self.quantiles is not None or not self.outputs):
+            raise ValueError(
+                f"outputs must be one kind or more, and quantiles None, got {self.outputs} and "
+                f"{self.quantiles}"
+            )
         if self.readout == "last" and self.zero_start:
             raise ValueError(
                 "readout='last' with zero_start=True would forecast a constant at first and get "
@@ -198,11 +211,7 @@ class TSM2Network(nn.Module):
         )
         width = config.n_courses * config.n_patches * config.features
         n_heads = config.n_variates if config.separate_heads else None
-        self.head = (
-            PointHead(width, config.horizon, n_variates=n_heads)
-            if config.quantiles is None
-            else QuantileHead(width, config.horizon, config.quantiles, n_variates=n_heads)
-        )
+        self.head = _head(config, width, n_heads)
 
     def forward(
         self,
@@ -233,21 +242,29 @@ class TSM2Network(nn.Module):
 
         Returns
         -------
-        Forecasts, (B, M, H), or quantiles, (B, M, H, Q), in the units of `context`.
+        Forecasts, (B, M, H), quantiles, (B, M, H, Q), or parameters of a distribution,
+        (B, M, H, K), in the units of `context`.
         """
         values = context
         if past is not None:  # first, so that a forward scan has read them before it forecasts
             values = torch.cat((past, context), 1)  # (B, Cp + M, T)
             mask = _joined(past, past_mask, context, mask)
         if not self.config.instance_norm:
-            return self._forecast(values, mask, self._courses(future, static))
+            forecast = self._forecast(values, mask, self._courses(future, static))
+            unmoved = forecast.new_zeros(1), forecast.new_ones(1)
+            return forecast if self.config.outputs is None else self._restored(forecast, *unmoved)
         mean, deviation = self._level(values, mask)
         if future is not None:
             future = future - future[..., : self.config.lookback].mean(-1, keepdim=True)
         own = slice(self.config.n_past, None)  # the variates that are forecast
         courses = [course / deviation[:, own] for course in self._courses(future, static)]
         forecast = self._forecast((values - mean) / deviation, mask, courses)
-        mean, deviation = mean[:, own], deviation[:, own]
+        return self._restored(forecast, mean[:, own], deviation[:, own])
+
+    def _restored(self, forecast: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        """Put each window's level and deviation, (B, M, 1), back into what the head gave."""
+        if self.config.outputs is not None:
+            return in_units(forecast, self.config.outputs, mean, deviation)
         if self.config.quantiles is not None:
             mean, deviation = mean.unsqueeze(-1), deviation.unsqueeze(-1)  # (B, M, 1, 1)
         return forecast * deviation + mean
@@ -317,6 +334,14 @@ def _branch(mixer: nn.Module | None, config: NetworkConfig) -> MixerBranch | Non
         return None
     norm = PreNorm(config.features, config.pre_norm)
     return MixerBranch(mixer, norm, dropout=config.dropout, start_at_zero=config.zero_start)
+
+
+def _head(config: NetworkConfig, width: int, n_heads: int | None) -> nn.Module:
+    if config.outputs is not None:
+        return ParameterHead(width, config.horizon, len(config.outputs), n_variates=n_heads)
+    if config.quantiles is not None:
+        return QuantileHead(width, config.horizon, config.quantiles, n_variates=n_heads)
+    return PointHead(width, config.horizon, n_variates=n_heads)
 
 
 def _gaps(config: NetworkConfig) -> nn.Linear | None:
