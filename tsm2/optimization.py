@@ -43,7 +43,7 @@ def make_optimizer(network: nn.Module, config: OptimizerSettings) -> torch.optim
         },
         {"params": [p for p in mixers if p.ndim <= 1], "lr": rates[1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]])
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
 
 
 def list_mixers(network: nn.Module) -> list[nn.Parameter]:
