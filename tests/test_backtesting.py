@@ -1,5 +1,6 @@
 """Walks name every window, the floor forecasts what it says, mean errors agree with the table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table
+from tsm2.backtesting import Walk, backtest_table, error_table, mean_errors, refit_table
 from tsm2.benchmark import RepeatLast, RLinear, SeasonalNaive
 from tsm2.errors import WindowError
 from tsm2.frames import read_table
@@ -62,6 +63,49 @@ def test_the_table_and_the_mean_errors_agree() -> None:
     mse, mae, windows = mean_errors(RepeatLast(), panel.values, walk, scale=scale)
     assert (mse, mae) == pytest.approx(((1 + 4 + 9) / 3, 2.0))
     assert windows == result["cutoff"].nunique()
+
+
+class RisingQuantiles(RepeatLast):
+    """Repeats the last row, with bounds that are further off at every step: 10 times the level."""
+
+    def forecast_quantiles(
+        self, contexts: NDArray[np.float64], horizon: int, levels: Sequence[float]
+    ) -> NDArray[np.float64]:
+        steps = np.arange(1, horizon + 1)[:, None, None]
+        last = self.forecast_contexts(contexts, horizon)[..., None]
+        return last + 10 * steps * (np.asarray(levels) - 0.5)
+
+
+def test_quantiles_stand_beside_the_forecast_they_belong_to() -> None:
+    panel = read_table(table())
+    walk = Walk(lookback=4, horizon=3, stride=2)
+    plain = backtest_table(RisingQuantiles(), panel, walk)
+    result = backtest_table(RisingQuantiles(), panel, walk, quantiles=(0.1, 0.5, 0.75))
+    assert list(result.columns[6:]) == ["lo-80", "median", "hi-50"]
+    pd.testing.assert_frame_equal(result.iloc[:, :6], plain)
+    np.testing.assert_allclose(result["lo-80"], result["forecast"] - 4 * result["step"])
+    np.testing.assert_allclose(result["median"], result["forecast"])
+    np.testing.assert_allclose(result["hi-50"], result["forecast"] + 2.5 * result["step"])
+
+
+def test_error_tables_by_hand() -> None:
+    """A line that rises by 2 a day is missed by 2, 4 and 6; the bounds are 4 and 1.5 steps away."""
+    walk = Walk(lookback=4, horizon=3, stride=2)
+    levels = (0.1, 0.65, 0.9)
+    result = backtest_table(RisingQuantiles(), read_table(table()), walk, quantiles=levels)
+    by_step = error_table(result, by="step", scale={"a": 2.0, "b": 2.0})
+    assert by_step["MSE"].tolist() == [1, 4, 9]
+    assert by_step["MAE"].tolist() == [1, 2, 3]
+    per_step = 2 / 3 * (0.1 * 6 + 0.65 * 0.5 + 0.1 * 2)  # errors 6, 0.5 and -2 times the step
+    np.testing.assert_allclose(by_step["quantile loss"], per_step / 2 * np.arange(1, 4))
+    assert by_step["coverage-80"].tolist() == [1, 1, 1]
+    assert list(by_step.columns) == ["MSE", "MAE", "quantile loss", "coverage-80"]
+    everything = error_table(result, by=None)
+    assert everything.index.tolist() == ["all"]
+    assert everything.loc["all", "MSE"] == pytest.approx((4 + 16 + 36) / 3)
+    assert error_table(result, by=["variate", "step"]).loc[("b", 2), "MAE"] == 4
+    missed = result.assign(actual=result["hi-80"] + 1)
+    assert error_table(missed, by=None).loc["all", "coverage-80"] == 0
 
 
 def test_rlinear_learns_a_line_of_sines() -> None:

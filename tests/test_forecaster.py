@@ -380,6 +380,134 @@ def test_the_point_forecast_of_a_quantile_model_is_its_median(
     )
 
 
+@pytest.fixture(scope="module")
+def skewed() -> pd.DataFrame:
+    """Noise that has no memory: 50 below its mean of 100 at most, far above it at times."""
+    values = 50 + 50 * np.random.default_rng(0).exponential(size=(1200, 2))
+    return pd.DataFrame(values, pd.date_range("2024-01-01", periods=1200, freq="h"), ["a", "b"])
+
+
+@pytest.mark.parametrize("quantiles", [None, (0.1, 0.9)], ids=["point", "quantiles"])
+def test_intervals_cover_what_they_promise(
+    skewed: pd.DataFrame, quantiles: tuple[float, ...] | None
+) -> None:
+    model = TSM2Forecaster(**(SMALL | {"validation_fraction": 0.4}), quantiles=quantiles)
+    model.fit(skewed.iloc[:700])
+    table = model.backtest(skewed.iloc[700:], quantiles=(0.05, 0.25, 0.5, 0.9, 0.95))
+    assert list(table.columns[-5:]) == ["lo-90", "lo-50", "median", "hi-80", "hi-90"]
+    shares = {name: float((table["actual"] <= table[name]).mean()) for name in table.columns[-5:]}
+    wanted = {"lo-90": 0.05, "lo-50": 0.25, "median": 0.5, "hi-80": 0.9, "hi-90": 0.95}
+    assert shares == pytest.approx(wanted, abs=0.05)
+    below, above = (
+        (table["median"] - table["lo-90"]).mean(),
+        (table["hi-90"] - table["median"]).mean(),
+    )
+    assert above > 1.3 * below  # the intervals are skewed as the noise is
+    first = table[table["cutoff"] == table["cutoff"].iloc[0]]
+    again = model.predict_quantiles(quantiles=(0.05, 0.95))
+    np.testing.assert_allclose(
+        first[["lo-90", "hi-90"]],
+        again.stack("variate" if again.columns.names[0] else 0),
+        rtol=1e-5,
+    )
+
+
+def test_quantiles_come_in_columns_of_variate_and_level(
+    frame: pd.DataFrame, fitted: TSM2Forecaster, tmp_path: Path
+) -> None:
+    quantiles = fitted.predict_quantiles()
+    assert list(quantiles.columns) == [
+        (name, level) for name in ("load", "wind") for level in (0.1, 0.5, 0.9)
+    ]
+    assert quantiles.columns.names == [None, "quantile"]
+    assert list(quantiles.index) == list(predicted(fitted).index)
+    interval = fitted.predict_interval(coverage=0.8)
+    pd.testing.assert_frame_equal(interval, quantiles.drop(columns=0.5, level="quantile"))
+    pd.testing.assert_frame_equal(
+        fitted.predict_interval(frame, horizon=2), interval.iloc[:2], check_freq=False
+    )
+    plain = TSM2Forecaster(**SMALL).fit(frame.to_numpy()).predict_quantiles()
+    assert plain.shape == (6, 2, 3)
+    np.testing.assert_allclose(plain.reshape(6, 6), quantiles)
+    fitted.save(tmp_path / "model")
+    loaded = TSM2Forecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.predict_quantiles(), quantiles)
+    pd.testing.assert_frame_equal(
+        loaded.sample(n_samples=3, random_state=0), fitted.sample(n_samples=3, random_state=0)
+    )
+
+
+def test_a_quantile_network_can_be_taken_at_its_word(frame: pd.DataFrame) -> None:
+    model = TSM2Forecaster(**SMALL, quantiles=(0.1, 0.5, 0.9)).fit(frame)
+    raw = model.predict_quantiles(calibrated=False)
+    np.testing.assert_allclose(raw.xs(0.5, axis=1, level="quantile"), predicted(model), rtol=1e-6)
+    calibrated = model.predict_quantiles()
+    assert not np.allclose(raw, calibrated)
+    for table in (raw, calibrated):
+        assert bool((table.T.groupby(level=0).diff().dropna() >= 0).all(axis=None))
+    with pytest.raises(ParameterError, match=r"0.01, 0.99 were asked .* from 0.1 to 0.9"):
+        model.predict_quantiles(quantiles=(0.01, 0.99), calibrated=False)
+
+
+def test_samples_spread_as_the_quantiles_say(skewed: pd.DataFrame) -> None:
+    model = TSM2Forecaster(**(SMALL | {"validation_fraction": 0.4})).fit(skewed)
+    paths = model.sample(n_samples=4000, random_state=0)
+    assert paths.columns.names == [None, "sample"]
+    for name in ("a", "b"):
+        drawn = np.quantile(paths[name], (0.1, 0.5, 0.9), axis=1).T
+        np.testing.assert_allclose(drawn, model.predict_quantiles()[name], rtol=0.06)
+    assert len(model.sample(n_samples=2, horizon=15)) == 15
+    again = model.sample(n_samples=4000, random_state=0)
+    pd.testing.assert_frame_equal(paths, again)
+
+
+def test_calibration_may_come_later(skewed: pd.DataFrame) -> None:
+    model = TSM2Forecaster(**(SMALL | {"validation_fraction": 0.0})).fit(skewed.iloc[:400])
+    assert vars(model)["calibration_"] is None
+    for call in (model.predict_interval, model.predict_quantiles):
+        with pytest.raises(
+            ParameterError, match=r"was not calibrated\. Fit with a validation_frac"
+        ):
+            call()
+    with pytest.raises(ParameterError, match=r"there are none: fit with a validation_fraction"):
+        model.sample()
+    model.calibrate(skewed.iloc[400:])
+    assert model.calibration_ is not None
+    assert len(model.calibration_.scores) == 512
+    interval = model.predict_interval(coverage=0.9)
+    assert bool(
+        (interval.xs(0.05, axis=1, level=1) < interval.xs(0.95, axis=1, level=1)).all(axis=None)
+    )
+    model.calibrate(skewed, start=skewed.index[1150])
+    assert len(model.calibration_.scores) == 45
+    with pytest.raises(ParameterError, match=r"has 45 windows, and 199 are needed"):
+        model.predict_interval(coverage=0.99)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.predict_quantiles(quantiles=(0.9, 0.1)), "rise, each once"),
+        (lambda m: m.predict_quantiles(quantiles=(0.1, 1.0)), "between 0 and 1"),
+        (lambda m: m.predict_interval(coverage=80), r"such as 0\.8 for 80 %"),
+        (
+            lambda m: m.predict_interval(horizon=7),
+            r"horizon of 6 rows, but 7 .* draw paths with sam",
+        ),
+        (lambda m: m.predict_interval(horizon=0), "horizon must be"),
+        (lambda m: m.predict_interval(coverage=0.99), "windows, and 199 are needed"),
+        (lambda m: m.sample(n_samples=0), "n_samples must be"),
+        (lambda m: m.sample(n_samples=1, random_state="x"), "random_state"),
+        (lambda m: m.backtest(waves(), quantiles=(0.0,)), "between 0 and 1"),
+        (lambda m: m.backtest(waves(), coverage=1.0), r"such as 0\.8"),
+        (lambda m: m.backtest(waves(), coverage=0.8, quantiles=(0.1,)), "coverage or quantiles"),
+    ],
+)
+def test_wrong_calls_for_quantiles(fitted: TSM2Forecaster, call: Any, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        call(fitted)
+
+
 def test_quantiles_and_losses_that_do_not_go_together_are_refused(frame: pd.DataFrame) -> None:
     for wrong in (
         {"loss": "mse", "quantiles": (0.1, 0.9)},
@@ -440,6 +568,10 @@ def test_nothing_works_before_fit(frame: pd.DataFrame, tmp_path: Path) -> None:
         lambda: model.score(frame),
         lambda: model.update(frame),
         lambda: model.save(tmp_path / "model"),
+        lambda: model.predict_quantiles(),
+        lambda: model.predict_interval(),
+        lambda: model.sample(),
+        lambda: model.calibrate(frame),
     )
     for call in calls:
         with pytest.raises(NotFittedError, match=r"Call fit\(table\) first"):

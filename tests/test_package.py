@@ -22,13 +22,14 @@ MODULES = sorted(
 
 LAYERS = {  # a module may import its own layer and those of smaller number
     "errors": 0,
-    "metrics": 0,
+    "metrics": 1,
     "ragged": 0,
     "ema": 0,
     "quantiles": 1,
     "stamps": 1,
     "frames": 2,
     "panels": 3,
+    "quantile_tables": 4,
     "windows": 1,
     "kernels": 1,
     "networks": 2,
@@ -38,6 +39,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "checkpoints": 2,
     "optimization": 1,
     "fitting": 3,
+    "calibration": 3,
     "training": 4,
     "backtesting": 3,
     "callbacks": 4,

@@ -2,10 +2,11 @@
 
     fit:      table -> frames -> split -> standardise -> windows -> network -> training
     predict:  history -> frames -> standardise -> network, rolled forward -> original units -> table
+    predict_quantiles: the same, read against the scores of held-out windows, see `tsm2.calibration`
 
 Half of this file is the parameters: scikit-learn shows their documentation and checks their ranges.
 
-Sizes: T rows, M variates, B windows, L lookback, H horizon.
+Sizes: T rows, M variates, B windows, L lookback, H horizon, Q quantiles, S sampled paths.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ from sklearn.utils.validation import validate_data
 
 from tsm2 import frames, saving
 from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table, start_position
+from tsm2.calibration import Calibration, ForecastLine, calibrate, draw_paths, read_quantiles
 from tsm2.callbacks import FitTasks, closes_callbacks, history_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.networks.weights import start_from
-from tsm2.quantiles import check_levels, with_median
+from tsm2.quantile_tables import write_many
+from tsm2.quantiles import check_levels, interval_levels, with_median
 from tsm2.scaling import Scaling
 from tsm2.training import TrainingConfig, choose_device, fit_network, seeded
 from tsm2.windows import Windows
@@ -154,6 +157,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Epochs trained.
     scaling_
         Mean and deviation of every variate over the training rows.
+    calibration_
+        Scores of the held-out windows, which quantiles are read against; None without any.
     context_
         The last `lookback` rows of the table, (L, M), in its units.
     context_index_
@@ -179,6 +184,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     network_: TSM2Network
     scaling_: Scaling
     layout_: frames.Layout
+    calibration_: Calibration | None
     context_: NDArray[np.float64]
     context_index_: pd.Index
     history_: pd.DataFrame
@@ -406,6 +412,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             log_dir=None if log_dir is None else Path(log_dir),
             watch=tasks,
         )
+        self.calibration_ = None if validation is None else self._calibrated(network, validation)
         self.network_ = network
         self.history_ = history_table(history)
         self.n_iter_ = len(history)
@@ -559,6 +566,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         }
         return TrainingConfig(**given)
 
+    def _calibrated(self, network: TSM2Network, windows: Windows) -> Calibration:
+        network = network.to(choose_device(self.device))
+        return calibrate(network, windows, quantiles=self._trained_levels() or ())
+
     # --- forecast -----------------------------------------------------------------------------
 
     @overload
@@ -593,21 +604,30 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         WindowError
             The history is shorter than the lookback.
         """
-        self._require_fitted()
-        context, index = self.context_, self.context_index_
-        if X is not None:
-            panel = self._read_history(X)
-            if len(panel.values) < self.lookback:
-                raise WindowError(
-                    f"the history has {len(panel.values)} rows, but a forecast reads "
-                    f"{self.lookback} (lookback). Give more history."
-                )
-            context, index = panel.values[-self.lookback :], panel.index
-        steps = self.horizon if horizon is None else _checked_count("horizon", horizon)
+        context, index = self._read_context(X)
+        steps = self._count_steps(horizon)
         forecast = self.forecast_contexts(context[None], steps)[0]  # (H, M)
         return frames.write_forecast(
             forecast, frames.future_index(index, steps, self.layout_), self.layout_
         )
+
+    def _read_context(
+        self, X: pd.DataFrame | ArrayLike | None
+    ) -> tuple[NDArray[np.float64], pd.Index]:
+        """Return the context to continue, (L, M), and an index that ends where it ends."""
+        self._require_fitted()
+        if X is None:
+            return self.context_, self.context_index_
+        panel = self._read_history(X)
+        if len(panel.values) < self.lookback:
+            raise WindowError(
+                f"the history has {len(panel.values)} rows, but a forecast reads "
+                f"{self.lookback} (lookback). Give more history."
+            )
+        return panel.values[-self.lookback :], panel.index
+
+    def _count_steps(self, horizon: int | None) -> int:
+        return self.horizon if horizon is None else _checked_count("horizon", horizon)
 
     def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
         """Forecast many contexts at once, without looking at any index.
@@ -642,6 +662,228 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         levels = self._trained_levels()
         return forecast if levels is None else forecast[..., levels.index(0.5)]
 
+    def predict_quantiles(
+        self,
+        X: pd.DataFrame | ArrayLike | None = None,
+        *,
+        quantiles: Sequence[float] | None = None,
+        horizon: int | None = None,
+        calibrated: bool = True,
+    ) -> Any:
+        """Forecast levels below which given shares of what happens should fall.
+
+        They are calibrated on the validation rows of `fit`, or on the rows given to `calibrate`,
+        whether the network forecasts a point or quantiles.
+
+        Parameters
+        ----------
+        X
+            The history to continue, as in `predict`.
+        quantiles
+            Levels in (0, 1), rising; None for the parameter `quantiles`, or else 0.1, 0.5, 0.9.
+        horizon
+            Rows to forecast, at most the trained horizon, which None stands for.
+        calibrated
+            False takes the network's own quantiles at their word.
+
+        Returns
+        -------
+        The next rows: a DataFrame with the columns (variate, quantile), a long frame with columns
+        such as "y-lo-80" and "y-hi-80", or an array, (H, M, Q). Quantiles do not cross.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        ParameterError
+            The quantiles are no rising levels, there is no calibration or too little for them, or
+            the horizon is longer than trained: `sample` rolls forward.
+        """
+        context, index = self._read_context(X)
+        steps = self._count_steps(horizon)
+        levels = check_levels(self.quantiles or (0.1, 0.5, 0.9) if quantiles is None else quantiles)
+        values = self.forecast_quantiles(context[None], steps, levels, calibrated=calibrated)[0]
+        return self._write_many(values, index, levels, of="quantile")
+
+    def predict_interval(
+        self,
+        X: pd.DataFrame | ArrayLike | None = None,
+        *,
+        coverage: float = 0.8,
+        horizon: int | None = None,
+        calibrated: bool = True,
+    ) -> Any:
+        """Forecast intervals that a share `coverage` of what happens should fall into.
+
+        Parameters
+        ----------
+        X, horizon, calibrated
+            As in `predict_quantiles`.
+        coverage
+            In (0, 1); as many outcomes should lie above the interval as below it.
+
+        Returns
+        -------
+        The quantiles (1 - coverage) / 2 and (1 + coverage) / 2, as `predict_quantiles` does.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError, ParameterError
+            As `predict_quantiles`.
+        """
+        levels = interval_levels(coverage)
+        return self.predict_quantiles(X, quantiles=levels, horizon=horizon, calibrated=calibrated)
+
+    def sample(
+        self,
+        X: pd.DataFrame | ArrayLike | None = None,
+        *,
+        n_samples: int = 100,
+        horizon: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Draw paths that the table may take.
+
+        Each path errs as the network did on one of the held-out windows, at all steps and for all
+        variates together, so that sums and maxima over a path have their right spread too.
+
+        Parameters
+        ----------
+        X
+            The history to continue, as in `predict`.
+        n_samples
+            Paths S.
+        horizon
+            Rows of a path; beyond the trained horizon every path rolls forward on itself.
+        random_state
+            Seed or generator of the draws.
+
+        Returns
+        -------
+        The next rows: a DataFrame with the columns (variate, sample), a long frame with columns
+        such as "y-0" and "y-1", or an array, (H, M, S).
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        ParameterError
+            There is no calibration, or `n_samples` is below 1.
+        """
+        context, index = self._read_context(X)
+        if self.calibration_ is None:
+            raise ParameterError(
+                "sample draws from the errors on held-out windows, but there are none: fit with a "
+                "validation_fraction above 0, or call calibrate with later rows."
+            )
+        count, steps = _checked_count("n_samples", n_samples), self._count_steps(horizon)
+        try:
+            generator = check_random_state(random_state)
+        except ValueError as error:
+            raise ParameterError(f"random_state: {error}") from None
+        device = choose_device(self.device)
+        paths = draw_paths(
+            self.network_.to(device),
+            self.scaling_.standardise(context).T.expand(count, -1, -1).to(device),
+            steps,
+            calibration=self.calibration_,
+            quantiles=self._trained_levels() or (),
+            generator=generator,
+        )  # (S, M, H)
+        values = self.scaling_.restore(paths.permute(2, 0, 1))  # (H, S, M)
+        return self._write_many(values.swapaxes(1, 2), index, range(count), of="sample")
+
+    def forecast_quantiles(
+        self,
+        contexts: NDArray[np.float64],
+        horizon: int,
+        levels: Sequence[float],
+        *,
+        calibrated: bool = True,
+    ) -> NDArray[np.float64]:
+        """Forecast quantiles of many contexts at once, without looking at any index.
+
+        Parameters
+        ----------
+        contexts
+            Histories of `lookback` rows, (B, L, M), in the units of the training table.
+        horizon
+            Rows H to forecast, at most the trained horizon.
+        levels
+            Levels of the quantiles, (Q,), in (0, 1), rising.
+        calibrated
+            As in `predict_quantiles`.
+
+        Returns
+        -------
+        Quantiles, (B, H, M, Q), in the same units.
+        """
+        self._require_fitted()
+        if horizon > self.horizon:
+            raise ParameterError(
+                f"quantiles reach the trained horizon of {self.horizon} rows, but {horizon} were "
+                f"asked for. Fit with a longer horizon, or draw paths with sample, which rolls "
+                f"forward."
+            )
+        device = choose_device(self.device)
+        network, trained = self.network_.to(device), self._trained_levels() or ()
+        context = self.scaling_.standardise(contexts).swapaxes(1, 2).to(device)  # (B, M, L)
+        with torch.inference_mode():
+            line = ForecastLine.of(network(context), context, quantiles=trained)
+        calibration = self.calibration_ if calibrated else None
+        values = read_quantiles(line, levels, calibration=calibration, quantiles=trained)
+        values = values[:, :, :horizon].permute(0, 2, 3, 1)  # (B, H, Q, M)
+        return self.scaling_.restore(values).swapaxes(2, 3)
+
+    def _write_many(
+        self,
+        values: NDArray[np.float64],
+        index: pd.Index,
+        labels: Sequence[float],
+        *,
+        of: Literal["quantile", "sample"],
+    ) -> Any:
+        """Write several columns for a variate, (H, M, *), behind the index of a history."""
+        stamps = frames.future_index(index, len(values), self.layout_)
+        rows = frames.Panel(values=values[..., 0], layout=self.layout_, index=stamps)
+        return write_many(rows, values, labels, of=of)
+
+    def calibrate(self, X: pd.DataFrame | ArrayLike, *, start: object = None) -> Self:
+        """Calibrate quantiles on rows that the network was not trained on.
+
+        `fit` does it on its validation rows. Do it again when newer rows have come, or to have a
+        word on levels far out, which need many windows.
+
+        Parameters
+        ----------
+        X
+            The table, with the columns and the frequency of the training table. If it goes on
+            where the training table ended, the stored context stands before it.
+        start
+            Label of the first row to forecast; None for the first with a full lookback before it.
+
+        Returns
+        -------
+        The forecaster itself, with the new `calibration_`.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `backtest`.
+        """
+        self._require_fitted()
+        panel = self._with_stored_context(self._read_history(X))
+        first = self.lookback if start is None else start_position(panel.index, start)
+        walk = Walk(lookback=self.lookback, horizon=self.horizon, first=first)
+        windows = Windows(
+            values=self.scaling_.standardise(panel.values),
+            lookback=self.lookback,
+            horizon=self.horizon,
+            first=int(walk.starts(len(panel.values))[0]) - self.lookback,
+        )
+        self.calibration_ = self._calibrated(self.network_, windows)
+        return self
+
     def backtest(
         self,
         X: pd.DataFrame | ArrayLike,
@@ -652,6 +894,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         refit: bool | int = False,
         window: Literal["expanding", "sliding"] = "expanding",
         n_jobs: int | None = None,
+        quantiles: Sequence[float] | None = None,
+        coverage: float | None = None,
     ) -> pd.DataFrame:
         """Forecast from every `stride`-th row of a table and set the truth beside it.
 
@@ -679,17 +923,28 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         n_jobs
             Refits side by side, through joblib: None is 1 unless a `joblib.parallel_config` says
             more, -1 takes all processors.
+        quantiles
+            Levels of quantiles to forecast too, as in `predict_quantiles`.
+        coverage
+            In place of `quantiles`, the coverage of an interval to forecast too.
 
         Returns
         -------
         One row per forecast, step and variate: `cutoff` (last row seen), `step` (from 1), `time`,
-        `variate`, `actual`, `forecast`.
+        `variate`, `actual`, `forecast`; then a column per quantile, such as `lo-80` and `hi-80`.
+        `tsm2.backtesting.error_table` sums it up.
 
         Raises
         ------
         NotFittedError, FrameError, WindowError, ParameterError
-            As `predict`; or `start` is no row of the table, or `stride` is below 1.
+            As `predict` and `predict_quantiles`; or `start` is no row of the table, or `stride` is
+            below 1.
         """
+        if coverage is not None and quantiles is not None:
+            raise ParameterError("pass coverage or quantiles, not both.")
+        levels = () if quantiles is None else check_levels(quantiles)
+        if coverage is not None:
+            levels = interval_levels(coverage)
         if refit is False:
             self._require_fitted()
             panel = self._with_stored_context(self._read_history(X))
@@ -698,14 +953,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             panel = frames.read_table(X, frequency=self.frequency)
         walk = Walk(
             lookback=self.lookback,
-            horizon=self.horizon if horizon is None else _checked_count("horizon", horizon),
+            horizon=self._count_steps(horizon),
             stride=_checked_count("stride", stride),
             first=None if start is None else start_position(panel.index, start),
         )
         if refit is False:
-            return backtest_table(self, panel, walk)
+            return backtest_table(self, panel, walk, quantiles=levels)
         every = 1 if refit is True else _checked_count("refit", refit)
-        return refit_table(self, panel, walk, every=every, window=window, n_jobs=n_jobs)
+        return refit_table(
+            self, panel, walk, every=every, window=window, n_jobs=n_jobs, quantiles=levels
+        )
 
     def score(self, X: pd.DataFrame | ArrayLike, y: object = None) -> float:
         """Return the negative mean squared error over every window, on standardised values.
@@ -780,6 +1037,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "scale": self.scaling_.scale,
             "context": self.context_,
         }
+        if self.calibration_ is not None:
+            arrays["calibration"] = self.calibration_.scores.numpy()
         saving.save_folder(path, kind=type(self).__name__, config=config, tensors=tensors | arrays)
 
     @classmethod
@@ -812,6 +1071,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         center, scale, context = (tensors.pop(n).numpy() for n in ("center", "scale", "context"))
         model.scaling_ = Scaling(center=center, scale=scale)
         model.context_ = context
+        scores = tensors.pop("calibration", None)
+        model.calibration_ = None if scores is None else Calibration(scores=scores)
         network = TSM2Network(model._network_config(len(center)))
         weights = {name.removeprefix("network."): weight for name, weight in tensors.items()}
         own = network.state_dict().items()

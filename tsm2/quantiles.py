@@ -4,6 +4,7 @@ A level is the share of outcomes that should fall below a quantile, in (0, 1). A
 coverage c lies between the levels (1 - c) / 2 and (1 + c) / 2.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from tsm2.errors import ParameterError
 
-__all__ = ["bound_name", "check_levels", "interval_levels", "with_median"]
+__all__ = ["bound_level", "bound_name", "check_levels", "interval_levels", "with_median"]
 
 _DIGITS = 10  # levels that agree to so many digits are the same
 
@@ -81,3 +82,20 @@ def bound_name(level: float) -> str:
         return "median"
     coverage = 100 * abs(2 * level - 1)
     return f"{'lo' if level < 0.5 else 'hi'}-{coverage:.6g}"
+
+
+def bound_level(name: object) -> float | None:
+    """Return the level of a column that `bound_name` named; None for any other column.
+
+    Examples
+    --------
+    >>> bound_level("lo-80"), bound_level("median"), bound_level("forecast")
+    (0.1, 0.5, None)
+    """
+    if name == "median":
+        return 0.5
+    found = re.fullmatch(r"(lo|hi)-(\d+(?:\.\d+)?)", str(name))
+    if found is None:
+        return None
+    half = float(found[2]) / 200
+    return round(0.5 - half if found[1] == "lo" else 0.5 + half, _DIGITS)
