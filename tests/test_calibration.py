@@ -199,6 +199,14 @@ def test_a_step_that_is_never_known_is_named() -> None:
 # --- paths ----------------------------------------------------------------------------------------
 
 
+def test_whole_windows_of_scores_are_drawn() -> None:
+    scores = torch.arange(24.0).reshape(6, 2, 2)
+    drawn = Calibration(scores=scores).draw(200, np.random.RandomState(0))
+    numbers = drawn[:, 0, 0] / 4
+    assert torch.equal(drawn, scores[numbers.long()])
+    assert set(numbers.tolist()) == set(range(6))
+
+
 def test_paths_err_as_whole_windows_did() -> None:
     """Scores of +1 or -1 at all steps and variates together: no path mixes the two."""
     calibration = Calibration(scores=torch.tensor([1.0, -1.0])[:, None, None].expand(2, 2, 2))
