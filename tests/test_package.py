@@ -56,6 +56,7 @@ PEERS = {  # modules that need them
     "tsm2.adapters.sktime": "sktime",
     "tsm2.kernels.mamba_ssm_backend": "causal_conv1d",
     "tsm2.vision.timm": "timm",
+    "tsm2.vision.detection": "torchvision",
 } | {f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")}
 OPTIONAL = ("darts", "sktime", "neuralforecast", "triton", "mamba_ssm", "matplotlib", "typer")
 VISION_MAY_IMPORT = {"errors", "kernels", "networks", "vision"}
