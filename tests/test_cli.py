@@ -67,6 +67,39 @@ def test_predict_writes_what_python_says(work: Path) -> None:
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_fit_that_ran_out_of_time_goes_on(work: Path, tmp_path: Path) -> None:
+    fit = ("fit", work / "head.csv", "--horizon", 6, *FAST, "--epochs", 3)
+    whole = tsm2(*fit, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    kept = (*fit, "--out", tmp_path / "pieces", "--checkpoint", tmp_path / "fit")
+    first = tsm2(*kept, "--max-time", "1ms")
+    assert first.returncode == 0, first.stderr
+    assert "trained 1 epochs" in first.stderr
+    assert tsm2(*kept).returncode == 0
+    one, two = (TSM2Forecaster.load(tmp_path / name) for name in ("whole", "pieces"))
+    np.testing.assert_array_equal(one.predict(), two.predict())
+    other = refused(*kept, "--seed", 1)
+    assert "is the checkpoint of another fit: seed was" in other
+    assert "'soon'" in refused(*kept, "--max-time", "soon")
+
+
+def test_a_model_is_updated_and_trained_on(work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "later"
+    result = tsm2("update", work / "model", work / "data.csv", "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "40 new rows" in result.stderr
+    wanted = TSM2Forecaster.load(work / "model").predict(
+        pd.read_csv(work / "data.csv", index_col=0, parse_dates=True)
+    )
+    later = TSM2Forecaster.load(out)
+    np.testing.assert_array_equal(later.predict(), wanted)
+    assert "Give later rows" in refused("update", out, work / "data.csv")
+    fit = ("fit", work / "data.csv", "--horizon", 6, "--start-from", out, *FAST[2:])
+    assert tsm2(*fit, "--out", tmp_path / "tuned").returncode == 0
+    assert TSM2Forecaster.load(tmp_path / "tuned").lookback == 24
+    assert "head.weight was" in refused(*fit, "--set", "lookback=48", "--out", tmp_path / "longer")
+
+
 def test_predict_prints_to_standard_output(work: Path) -> None:
     result = tsm2("predict", work / "model", work / "data.csv")
     assert result.returncode == 0, result.stderr
@@ -84,6 +117,10 @@ def test_backtest_measures_every_window(work: Path) -> None:
     table = pd.read_csv(out)
     assert len(table) == 35 * 6 * 2
     assert table["cutoff"].iloc[0] == "2024-01-09 07:00:00"
+    refit = ("--start", start, "--stride", 12, "--refit", 2, "--window", "sliding")
+    again = tsm2("backtest", work / "model", work / "data.csv", *refit)
+    assert again.returncode == 0, again.stderr
+    assert "3 windows" in again.stdout
 
 
 def test_benchmark_prints_its_table_and_writes_its_report(tmp_path: Path) -> None:
@@ -128,7 +165,7 @@ def test_data_lists_and_checks(tmp_path: Path) -> None:
 def test_help_names_every_command() -> None:
     result = tsm2("--help")
     assert result.returncode == 0
-    for command in ("demo", "fit", "predict", "backtest", "benchmark", "data", "info"):
+    for command in ("demo", "fit", "update", "predict", "backtest", "benchmark", "data", "info"):
         assert command in result.stdout
 
 

@@ -1,4 +1,4 @@
-"""The command line: `tsm2 demo | fit | predict | backtest | benchmark | data | info`.
+"""The command line: `tsm2 demo | fit | update | predict | backtest | benchmark | ...`.
 
 Results go to files or standard output, progress and messages to standard error. Exit codes: 0 for
 success, 1 for a check that found a fault, 2 for a mistake in what was asked, 130 when interrupted.
@@ -97,7 +97,9 @@ def fit(
     data: DataFile,
     horizon: Annotated[int, typer.Option(help="Rows to forecast at once.")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    lookback: Annotated[int, typer.Option(help="Rows that the model reads.")] = 96,
+    lookback: Annotated[
+        int | None, typer.Option(help="Rows that the model reads; 96 by default.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.")] = None,
     seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -107,6 +109,19 @@ def fit(
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter; may be repeated."),
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Saved model whose weights and parameters to begin with.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps the fit; the same command goes on after a kill."),
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="End training after so long, such as 90min.")
+    ] = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's record of every epoch.")
     ] = None,
     time_column: TimeColumn = None,
     quiet: Quiet = False,
@@ -118,12 +133,22 @@ def fit(
     frame = read_csv(data, time_column)
     _require_writable(out)
     check_replaceable(out)
-    model = TSM2Forecaster(lookback, horizon, device=device, random_state=seed, verbose=not quiet)  # type: ignore[arg-type]
-    chosen = dict(_parse_setting(model, each) for each in settings or [])
-    if epochs is not None:
-        chosen["max_epochs"] = epochs
+    if start_from is None:
+        model = TSM2Forecaster()
+    else:
+        model = TSM2Forecaster.load(start_from).set_params(warm_start=True)
+    chosen: dict[str, object] = {"horizon": horizon, "device": device, "random_state": seed}
+    chosen["verbose"] = not quiet
+    chosen |= {"lookback": lookback} if lookback is not None else {}
+    chosen |= {"max_epochs": epochs} if epochs is not None else {}
+    chosen |= dict(_parse_setting(model, each) for each in settings or [])
     model.set_params(**chosen)
-    model.fit(frame if rows is None else frame.iloc[:rows])
+    model.fit(
+        frame if rows is None else frame.iloc[:rows],
+        checkpoint=checkpoint,
+        max_time=max_time,
+        log_dir=log_dir,
+    )
     model.save(out)
     losses = model.history_.iloc[-1]
     _messages.print(
@@ -132,6 +157,34 @@ def fit(
         highlight=False,
     )
     _out.print(f"model: {out}", highlight=False)
+
+
+@app.command()
+def update(
+    model_folder: ModelFolder,
+    data: DataFile,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the new rows to learn from them; 0 learns nothing.")
+    ] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the new model; in place of the old by default.")
+    ] = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Let the rows of a CSV file that a saved model does not know yet become its history."""
+    from tsm2.forecaster import TSM2Forecaster
+
+    model = TSM2Forecaster.load(model_folder)
+    frame = read_csv(data, time_column)
+    new = frame.loc[frame.index > model.context_index_[-1]]
+    if new.empty:
+        raise FrameError(
+            f"{data} ends at {frame.index[-1]}, and the model knows all rows up to "
+            f"{model.context_index_[-1]}. Give later rows."
+        )
+    model.update(new, epochs=epochs).save(out or model_folder)
+    _messages.print(f"{len(new)} new rows", highlight=False)
+    _out.print(f"model: {out or model_folder}", highlight=False)
 
 
 @app.command()
@@ -170,6 +223,14 @@ def backtest(
     ] = None,
     stride: Annotated[int, typer.Option(help="Rows from one forecast to the next.")] = 1,
     horizon: Annotated[int | None, typer.Option(help="Rows per forecast.")] = None,
+    refit: Annotated[
+        int | None,
+        typer.Option(help="Fit a copy again before every so many forecasts; needs --start."),
+    ] = None,
+    window: Annotated[
+        str, typer.Option(help="Rows of a refit: expanding takes all before it, or sliding.")
+    ] = "expanding",
+    jobs: Annotated[int, typer.Option(help="Refits side by side.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="CSV file with every forecast beside the truth.")
     ] = None,
@@ -183,7 +244,15 @@ def backtest(
     if out is not None:
         _require_writable(out)
     first = None if start is None else _parse_label(start, frame.index)
-    table = model.backtest(frame, start=first, stride=stride, horizon=horizon)
+    table = model.backtest(
+        frame,
+        start=first,
+        stride=stride,
+        horizon=horizon,
+        refit=False if refit is None else refit,
+        window=window,  # type: ignore[arg-type]
+        n_jobs=jobs,
+    )
     scale = dict(zip(model.layout_.columns, model.scaling_.scale, strict=True))
     error = (table["forecast"] - table["actual"]) / table["variate"].map(scale).astype(float)
     errors = pd.DataFrame({"variate": table["variate"], "MSE": error**2, "MAE": error.abs()})
