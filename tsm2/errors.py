@@ -9,6 +9,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 __all__ = [
     "BackendError",
+    "CovariateWarning",
     "DatasetError",
     "DependencyError",
     "FrameError",
@@ -64,3 +65,7 @@ class DatasetError(TSM2Error, OSError):
 
 class OutputError(TSM2Error, OSError):
     """A result cannot be written where it was asked for."""
+
+
+class CovariateWarning(UserWarning):
+    """A covariate is of no use to a fit and is left out."""

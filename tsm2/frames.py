@@ -25,11 +25,13 @@ from pandas.api import types
 from sklearn.utils import check_array
 
 from tsm2.errors import FrameError, SavedModelError
+from tsm2.gaps import Missing
 from tsm2.ragged import offsets_of, ranges
 from tsm2.stamps import (
     INDEX_NAMES,
     Stamp,
     check_order,
+    completed,
     first_break,
     frequency_of,
     index_kind,
@@ -46,12 +48,15 @@ __all__ = [
     "Panel",
     "check_continues",
     "check_finite",
+    "check_index",
+    "check_kind",
     "check_same",
     "describe",
     "future_index",
     "layout_from_json",
     "layout_to_json",
     "past_index",
+    "plain_label",
     "read_array",
     "read_cells",
     "read_table",
@@ -156,7 +161,11 @@ class Panel:
 
 
 def read_table(
-    X: object, *, frequency: str | int | None = None, like: Layout | None = None
+    X: object,
+    *,
+    frequency: str | int | None = None,
+    like: Layout | None = None,
+    missing: Missing = "raise",
 ) -> Panel:
     """Read a wide DataFrame or a 2-D array, and check that it is regular, numeric and finite.
 
@@ -171,6 +180,9 @@ def read_table(
     like
         Layout of an earlier table that this one must continue, see `check_continues`; its
         frequency is needed. Columns are compared before their cells are read.
+    missing
+        What is done about gaps, see `tsm2.gaps`. All but "raise" lets cells be NaN, and makes rows
+        of NaN where the index lacks some.
 
     Returns
     -------
@@ -191,7 +203,7 @@ def read_table(
     """
     frequency = frequency if like is None else like.frequency
     if isinstance(X, pd.DataFrame):
-        return _read_frame(X, frequency, like)
+        return _read_frame(X, frequency, like, missing)
     _refuse_container(X)
     values = read_array(X)
     layout = Layout(
@@ -209,7 +221,7 @@ def read_table(
             f"DataFrame with its stamps as index, or leave frequency out."
         )
     index = pd.RangeIndex(len(values))
-    check_finite(values, layout.columns, index)
+    check_finite(values, layout.columns, index, missing=missing)
     return Panel(values=values, layout=layout, index=index)
 
 
@@ -389,7 +401,9 @@ def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
 # --- containers and cells -------------------------------------------------------------------------
 
 
-def _read_frame(frame: pd.DataFrame, frequency: str | int | None, like: Layout | None) -> Panel:
+def _read_frame(
+    frame: pd.DataFrame, frequency: str | int | None, like: Layout | None, missing: Missing
+) -> Panel:
     layout = describe(frame)
     if like is not None:
         check_same(layout, like)
@@ -397,10 +411,41 @@ def _read_frame(frame: pd.DataFrame, frequency: str | int | None, like: Layout |
     if len(index) == 0:
         raise FrameError("the table has no rows: 0 sample(s) where at least 1 is needed.")
     check_order(index)
-    layout = replace(layout, frequency=frequency_of(index, frequency))
     values = read_cells(frame)
-    check_finite(values, layout.columns, index)
+    if missing != "raise":
+        index, places = completed(index, frequency)
+        all_rows = np.full((len(index), values.shape[1]), np.nan)
+        all_rows[places] = values
+        values = all_rows
+    layout = replace(layout, frequency=frequency_of(index, frequency))
+    check_finite(values, layout.columns, index, missing=missing)
     return Panel(values=values, layout=layout, index=index)
+
+
+def check_index(index: pd.Index, layout: Layout) -> None:
+    """Check that an index is regular, and of the kind, time zone and frequency of a layout.
+
+    Raises
+    ------
+    FrameError
+        It is not; the message says what differs.
+    """
+    check_kind(index, layout)
+    check_order(index)
+    frequency_of(index, layout.frequency)
+
+
+def check_kind(index: pd.Index, layout: Layout) -> None:
+    """Check that an index is of the kind and time zone of a layout.
+
+    Raises
+    ------
+    FrameError
+        It is not; the message says what differs.
+    """
+    _check_kind(index_kind(index), layout)
+    zone = timezone_name(index) if isinstance(index, pd.DatetimeIndex) else None
+    _check_zone(zone, layout)
 
 
 def describe(frame: pd.DataFrame) -> Layout:
@@ -416,10 +461,10 @@ def describe(frame: pd.DataFrame) -> Layout:
     return Layout(
         kind="frame",
         columns=_read_labels(columns),
-        columns_name=_plain_label(columns.name, "name of the columns"),
+        columns_name=plain_label(columns.name, "name of the columns"),
         columns_dtype=str(columns.dtype),
         index_kind=index_kind(index),
-        index_name=_plain_label(index.name, "name of the index"),
+        index_name=plain_label(index.name, "name of the index"),
         frequency=0,
         timezone=None if stamps is None else timezone_name(stamps),
         unit=None if stamps is None else stamps.unit,
@@ -517,7 +562,11 @@ def _check_dtypes(frame: pd.DataFrame) -> None:
 
 
 def check_finite(
-    values: NDArray[np.float64], columns: tuple[Hashable, ...], index: pd.Index
+    values: NDArray[np.float64],
+    columns: tuple[Hashable, ...],
+    index: pd.Index,
+    *,
+    missing: Missing = "raise",
 ) -> None:
     """Refuse NaN and infinity; say how many, in which columns, and where first.
 
@@ -527,13 +576,15 @@ def check_finite(
         Numbers, (T, M).
     columns, index
         Labels of the columns and rows.
+    missing
+        All but "raise" lets NaN pass.
     """
-    finite = np.isfinite(values)
+    finite = np.isfinite(values) if missing == "raise" else ~np.isinf(values)
     if finite.all():
         return
-    missing = int(np.isnan(values).sum())
-    infinite = int(values.size - finite.sum() - missing)
-    kinds = [f"{missing} NaN"] * bool(missing) + [f"{infinite} infinity"] * bool(infinite)
+    gaps = int((np.isnan(values) & ~finite).sum())
+    infinite = int(values.size - finite.sum() - gaps)
+    kinds = [f"{gaps} NaN"] * bool(gaps) + [f"{infinite} infinity"] * bool(infinite)
     places = []
     for position in np.flatnonzero(~finite.all(axis=0))[:3]:
         rows = np.flatnonzero(~finite[:, position])
@@ -542,8 +593,8 @@ def check_finite(
     more = f" and {affected - 3} more columns" if affected > 3 else ""
     raise FrameError(
         f"the table contains {' and '.join(kinds)} value(s), in column {', '.join(places)}{more}; "
-        f"finite numbers are needed. Fill them (X.ffill(), X.interpolate()), or drop these rows "
-        f"or columns; missing values as such come in a later version."
+        f"finite numbers are needed. Pass missing='mask' or missing='ffill' for NaN, fill them "
+        f"(X.ffill(), X.interpolate()), or drop these columns."
     )
 
 
@@ -564,15 +615,21 @@ def _read_labels(columns: pd.Index) -> tuple[Hashable, ...]:
             f"{_name_some(repeated, 'column')} there more than once, but labels must be unique. "
             f"Rename them, or keep the first of each: X.loc[:, ~X.columns.duplicated()]."
         )
-    return tuple(_plain_label(label, "label of a column") for label in columns)
+    return tuple(plain_label(label, "label of a column") for label in columns)
 
 
-def _plain_label(label: Hashable, what: str) -> Hashable:
-    """Return the label as plain Python, which a saved model can hold."""
+def plain_label(label: Hashable, what: str) -> Hashable:
+    """Return a label as plain Python, which a saved model can hold.
+
+    Raises
+    ------
+    FrameError
+        It is no text, number or tuple of them.
+    """
     if isinstance(label, np.generic):
         label = label.item()
     if isinstance(label, tuple):
-        return tuple(_plain_label(each, what) for each in label)
+        return tuple(plain_label(each, what) for each in label)
     is_name = what.startswith("name")
     if type(label) not in (str, int, float, bool) and not (is_name and label is None):
         raise FrameError(
@@ -602,15 +659,23 @@ def check_same(given: Layout, fitted: Layout) -> None:
             f"same container to fit and predict: {way}."
         )
     _check_columns(given, fitted)
-    if given.index_kind != fitted.index_kind:
+    _check_kind(given.index_kind, fitted)
+    _check_zone(given.timezone, fitted)
+
+
+def _check_kind(given: str, fitted: Layout) -> None:
+    if given != fitted.index_kind:
         raise FrameError(
             f"the model was fit on {INDEX_NAMES[fitted.index_kind]}, but this table has "
-            f"{INDEX_NAMES[given.index_kind]}. Pass the same kind of index to fit and predict."
+            f"{INDEX_NAMES[given]}. Pass the same kind of index to fit and predict."
         )
-    if given.timezone != fitted.timezone:
+
+
+def _check_zone(given: str | None, fitted: Layout) -> None:
+    if given != fitted.timezone:
         raise FrameError(
             f"the model was fit on time zone {fitted.timezone or 'none'}, but this table has "
-            f"{given.timezone or 'none'}. Use X.tz_localize(...) or X.tz_convert(...)."
+            f"{given or 'none'}. Use X.tz_localize(...) or X.tz_convert(...)."
         )
 
 

@@ -35,6 +35,7 @@ from tsm2.frames import (
     read_table,
     write_forecast,
 )
+from tsm2.gaps import Missing
 from tsm2.ragged import offsets_of, owners, places
 from tsm2.stamps import check_order, frequency_of, index_kind, stamps_after, type_name
 
@@ -85,6 +86,7 @@ def read_panel(
     frequency: str | int | None = None,
     like: Layout | None = None,
     long: LongColumns | None = None,
+    missing: Missing = "raise",
 ) -> Panel:
     """Read one table or several series, and check that they are regular, numeric and finite.
 
@@ -100,6 +102,8 @@ def read_panel(
         Layout of earlier data that these must agree with; its frequency is needed.
     long
         Columns of a long frame; None for `unique_id`, `ds` and `y`.
+    missing
+        All but "raise" lets cells be NaN; a single table may then lack rows, too.
 
     Returns
     -------
@@ -126,12 +130,16 @@ def read_panel(
     elif isinstance(X, pd.DataFrame) and X.index.nlevels == 2:
         panel = _read_levels(X, like)
     elif _is_several(X):
-        panel = _read_tables(X, None if like else frequency, like)
+        panel = _read_tables(X, None if like else frequency, like, missing)
     else:
-        return read_table(X, frequency=frequency, like=like)
+        return read_table(X, frequency=frequency, like=like, missing=missing)
     panel = replace(panel, layout=replace(panel.layout, frequency=_regular(panel, frequency)))
-    bad = np.asarray(~np.isfinite(panel.values).all(axis=1))
-    _blame(panel, bad, lambda one: check_finite(one.values, one.layout.columns, one.index))
+    fine = np.isfinite(panel.values) if missing == "raise" else ~np.isinf(panel.values)
+    _blame(
+        panel,
+        np.asarray(~fine.all(axis=1)),
+        lambda one: check_finite(one.values, one.layout.columns, one.index, missing=missing),
+    )
     return panel
 
 
@@ -195,7 +203,9 @@ def _read_stacked(
     return Panel(values=values, layout=layout, index=index, ids=ids, offsets=offsets)
 
 
-def _read_tables(X: Any, frequency: str | int | None, like: Layout | None) -> Panel:
+def _read_tables(
+    X: Any, frequency: str | int | None, like: Layout | None, missing: Missing
+) -> Panel:
     """Read a list or dict of tables, one by one."""
     is_dict = isinstance(X, Mapping)
     tables = dict(X) if is_dict else dict(enumerate(X))
@@ -205,7 +215,7 @@ def _read_tables(X: Any, frequency: str | int | None, like: Layout | None) -> Pa
     panels: list[Panel] = []
     for name, table in tables.items():
         try:
-            panels.append(_read_one(table, frequency))
+            panels.append(_read_one(table, frequency, missing))
             _check_alike(panels[-1], panels[0])
         except FrameError as error:
             raise FrameError(f"series {name!r}: {error}") from error
@@ -224,11 +234,11 @@ def _read_tables(X: Any, frequency: str | int | None, like: Layout | None) -> Pa
     )
 
 
-def _read_one(table: object, frequency: str | int | None) -> Panel:
+def _read_one(table: object, frequency: str | int | None, missing: Missing) -> Panel:
     """Read one table of a list or dict; its stamps are checked with those of the others."""
     if not isinstance(table, pd.DataFrame):
         if _is_array(table):
-            return read_table(table, frequency=frequency)
+            return read_table(table, frequency=frequency, missing=missing)
         raise FrameError(
             f"it is {type_name(table)}, but a DataFrame or a 2-D array with a row per time step is "
             f"needed; a pandas Series becomes one with X.to_frame()."

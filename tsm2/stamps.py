@@ -24,6 +24,7 @@ __all__ = [
     "INDEX_NAMES",
     "Stamp",
     "check_order",
+    "completed",
     "first_break",
     "frequency_of",
     "index_kind",
@@ -250,6 +251,32 @@ def stamps_from(first: Stamp, n: int, frequency: str | int) -> pd.Index:
             f"({error}). Time stamps reach further in a coarser unit: X.index.as_unit('s'). "
             f"{_BY_POSITION}"
         ) from error
+
+
+def completed(index: pd.Index, frequency: str | int | None) -> tuple[pd.Index, NDArray[np.int64]]:
+    """Return a sorted index with the stamps that it lacks, and the place of its own among them.
+
+    An index with a stamp beside the grid, or one that would grow a hundredfold, comes back as it
+    is: `frequency_of` says what is wrong with it.
+    """
+    as_it_is = index, np.arange(len(index))
+    given = _own_frequency(index) if frequency is None else _in_index_terms(frequency, index)
+    try:
+        if isinstance(index, pd.DatetimeIndex):
+            offset = offset_of(given)
+            first, last = (on_wall_clock(end, offset) for end in (index[0], index[-1]))
+            rows = len(pd.date_range(first, last, freq=offset))
+        elif isinstance(index, pd.PeriodIndex):
+            rows = index[-1].ordinal - index[0].ordinal + 1
+        else:
+            rows = int(index[-1] - index[0]) // int(given) + 1
+        if rows > 100 * len(index):
+            return as_it_is
+        whole = stamps_from(index[0], rows, given).rename(index.name)
+    except (ValueError, OverflowError, FrameError):
+        return as_it_is
+    places = whole.get_indexer(index)
+    return as_it_is if (places < 0).any() else (whole, places)
 
 
 def stamps_after(first: pd.Index, steps: NDArray[np.int64], frequency: str | int) -> pd.Index:

@@ -1,0 +1,79 @@
+"""Roles: which columns of a table are forecast, and which are only read.
+
+Sizes: M columns, of which Mt targets and Mo others.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from tsm2.errors import ParameterError
+from tsm2.frames import Layout
+
+__all__ = ["Roles"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Roles:
+    """Which columns are forecast."""
+
+    targets: tuple[int, ...]
+    """Positions of the columns that are forecast, (Mt,), in the order of the forecast."""
+    others: tuple[int, ...] = ()
+    """Positions of the columns that are only read, (Mo,)."""
+
+    @classmethod
+    def of(cls, target: object, layout: Layout) -> Self:
+        """Find the columns that a user named.
+
+        Parameters
+        ----------
+        target
+            A label, or a list of labels; None for all columns.
+        layout
+            Of the table.
+
+        Raises
+        ------
+        ParameterError
+            A label is no column, is there twice, or none is given.
+
+        Examples
+        --------
+        >>> layout = Layout(kind="frame", columns=("a", "b"), index_kind="range", frequency=1)
+        >>> Roles.of("b", layout)
+        Roles(targets=(1,), others=(0,))
+        """
+        columns = list(layout.columns)
+        if target is None:
+            return cls(targets=tuple(range(len(columns))))
+        labels = [target] if target in columns or not _is_several(target) else list(target)  # type: ignore[call-overload]
+        unknown = [label for label in labels if label not in columns]
+        if unknown or not labels or len(set(labels)) < len(labels):
+            listed = ", ".join(repr(label) for label in columns[:10])
+            raise ParameterError(
+                f"target={target!r} must name columns of the table, each once; it has: {listed}"
+                f"{', ...' if len(columns) > 10 else ''}. Pass None to forecast all of them."
+            )
+        targets = tuple(columns.index(label) for label in labels)
+        return cls(
+            targets=targets, others=tuple(k for k in range(len(columns)) if k not in targets)
+        )
+
+    @property
+    def all_forecast(self) -> bool:
+        """Whether every column is forecast, in the order of the table."""
+        return self.targets == tuple(range(len(self.targets) + len(self.others)))
+
+    def select(self, values: Any) -> Any:
+        """Return the targets of an array or tensor, (..., M)."""
+        return values if self.all_forecast else values[..., list(self.targets)]
+
+    def layout(self, layout: Layout) -> Layout:
+        """Return the layout of a forecast, from that of the table."""
+        labels: tuple[Hashable, ...] = tuple(layout.columns[k] for k in self.targets)
+        return replace(layout, columns=labels)
+
+
+def _is_several(target: object) -> bool:
+    return isinstance(target, list | tuple)

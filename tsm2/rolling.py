@@ -1,0 +1,75 @@
+"""Rolling forward: forecasts of any length from a network that forecasts H steps.
+
+    context, then forecast 1, then forecast 2, ...      each reads the L steps before it
+
+What was forecast is taken for known. Past covariates are unknown from the first forecast on, so
+that only a network that can do without them, one that was trained with a mask, rolls forward.
+
+Sizes: B windows, M variates, L lookback, H horizon of the network, Cp past covariates.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["roll_forward", "whole_horizons"]
+
+
+def whole_horizons(steps: int, horizon: int) -> int:
+    """Return the steps that a forecast of `steps` reads covariates for: whole horizons.
+
+    Examples
+    --------
+    >>> whole_horizons(25, 24), whole_horizons(6, 24)
+    (48, 24)
+    """
+    return -(-steps // horizon) * horizon
+
+
+def roll_forward(
+    network: nn.Module,
+    context: Tensor,
+    steps: int,
+    horizon: int,
+    auxiliary: Mapping[str, Tensor],
+    *,
+    point: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Forecast `steps` steps.
+
+    Parameters
+    ----------
+    network
+        Forecasts `horizon` steps.
+    context
+        Standardised values, (B, M, L).
+    steps
+        How many to forecast.
+    horizon
+        Steps H that the network forecasts at once.
+    auxiliary
+        What else the network reads, see `Batch.auxiliary`; "future" covers all whole horizons.
+    point
+        Makes a point forecast, (B, M, H), of what the network returns.
+
+    Returns
+    -------
+    Forecasts, (B, M, steps).
+    """
+    lookback = context.shape[-1]
+    now = dict(auxiliary)
+    pieces: list[Tensor] = []
+    for start in range(0, steps, horizon):
+        if "future" in now:
+            now["future"] = auxiliary["future"][..., start : start + lookback + horizon]
+        pieces.append(point(network(context, **now)))
+        context = torch.cat((context, pieces[-1]), dim=-1)[..., -lookback:]
+        if "mask" in now:
+            now["mask"] = functional.pad(now["mask"], (0, horizon), value=True)[..., -lookback:]
+        if "past" in now:
+            known = now.get("past_mask", torch.ones_like(now["past"], dtype=torch.bool))
+            now["past_mask"] = functional.pad(known, (0, horizon), value=False)[..., -lookback:]
+            now["past"] = functional.pad(now["past"], (0, horizon))[..., -lookback:]
+    return torch.cat(pieces, dim=-1)[..., :steps]
