@@ -77,7 +77,7 @@ def test_windows_of_several_series_start_where_they_are_told() -> None:
     for place, start in enumerate((0, 6, 14)):
         torch.testing.assert_close(batch.context[place], table()[start : start + 4].T)
         torch.testing.assert_close(batch.target[place], table()[start + 4 : start + 6].T)
-    with pytest.raises(WindowError, match="no series is long enough"):
+    with pytest.raises(WindowError, match="no series has the 6 rows"):
         Windows(values=table(), lookback=4, horizon=2, starts=torch.tensor([], dtype=torch.long))
 
 

@@ -10,7 +10,7 @@ be fitted again as the backtest moves on, always to rows before the first one th
 Sizes: T rows, M variates, B windows, L lookback, H horizon, Q quantiles.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast
 
@@ -22,8 +22,11 @@ from sklearn.base import clone
 
 from tsm2 import metrics
 from tsm2.errors import FrameError, ParameterError, WindowError
-from tsm2.frames import Panel, rows_of, write_forecast
+from tsm2.frames import Layout, Panel, rows_of, write_forecast
 from tsm2.quantiles import bound_level, bound_name
+from tsm2.ragged import owners, ranges
+from tsm2.scaling import Scaling
+from tsm2.splits import check_long_enough
 
 __all__ = [
     "ForecastsContexts",
@@ -43,7 +46,10 @@ class ForecastsContexts(Protocol):
     """What a model offers to be backtested."""
 
     def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
-        """Return forecasts, (B, H, M), for contexts, (B, L, M), both in the units of the table."""
+        """Return forecasts, (B, H, M), for contexts, (B, L, M), both in the units of the table.
+
+        A model that takes `units` as well may be backtested on series that have units of their own.
+        """
         ...
 
 
@@ -92,6 +98,55 @@ class Walk:
             )
         return np.arange(first, n_rows - self.horizon + 1, self.stride)
 
+    def starts_in(self, panel: Panel, start: object = None) -> NDArray[np.int64]:
+        """Return the row of the first forecast row of every window in a panel, (W,), rising.
+
+        Parameters
+        ----------
+        panel
+            One table, or several series, none of whose windows reaches into another.
+        start
+            Label of the first row to forecast; of several series, each starts at its first row from
+            there on that has a full lookback before it. None for the first row that has one.
+
+        Raises
+        ------
+        WindowError
+            No window fits, or, without `start`, a series is too short for one.
+        FrameError
+            `start` is no row of the table, or no label of its kind.
+        """
+        if panel.layout.series == "one":
+            first = self.first if start is None else start_position(panel.index, start)
+            return replace(self, first=first).starts(len(panel.values))
+        needed = self.lookback + self.horizon
+        before = np.full(len(panel.ids), self.lookback)
+        if start is None:
+            sum_of = f"lookback={self.lookback} + horizon={self.horizon}"
+            check_long_enough(panel, needed, sum_of)
+        else:
+            before = np.maximum(before, _rows_before(panel, start))
+        counts = np.maximum(0, (panel.counts - before - self.horizon) // self.stride + 1)
+        if not counts.any():
+            raise WindowError(
+                f"no series has {self.horizon} rows (horizon) from start={start!r} on and "
+                f"{self.lookback} (lookback) before them. Start earlier."
+            )
+        steps = ranges(np.zeros_like(counts), counts) * self.stride
+        return np.repeat(panel.offsets[:-1] + before, counts) + steps
+
+
+def _rows_before(panel: Panel, start: object) -> NDArray[np.int64]:
+    """Count the rows of each series that stand before a label, (S,)."""
+    try:
+        is_before = np.asarray(panel.index < start)
+    except (TypeError, ValueError) as error:
+        raise FrameError(
+            f"start={start!r} cannot be compared with the rows of the series, which go from "
+            f"{panel.index[0]} on ({error}). Pass a label like theirs."
+        ) from error
+    return np.add.reduceat(is_before, panel.offsets[:-1], dtype=np.int64)
+
 
 def start_position(index: pd.Index, start: object) -> int:
     """Return the position of the row labelled `start`.
@@ -114,18 +169,30 @@ def start_position(index: pd.Index, start: object) -> int:
 
 
 def _windows(
-    values: NDArray[np.float64], walk: Walk
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield, a batch at a time, starts (B,), contexts (B, L, M) and what happened (B, H, M)."""
-    starts = walk.starts(len(values))
+    values: NDArray[np.float64], walk: Walk, starts: NDArray[np.int64], units: Scaling | None
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]]:
+    """Yield, a batch at a time, which windows, contexts (B, L, M), what happened (B, H, M), units.
+
+    The units are there as an argument for a model, if it needs them.
+    """
     contexts = np.lib.stride_tricks.sliding_window_view(values, walk.lookback, axis=0)
     targets = np.lib.stride_tricks.sliding_window_view(values, walk.horizon, axis=0)
-    for batch in np.array_split(starts, range(_BATCH, len(starts), _BATCH)):
-        yield batch, contexts[batch - walk.lookback].swapaxes(1, 2), targets[batch].swapaxes(1, 2)
+    for first in range(0, len(starts), _BATCH):
+        which = slice(first, first + _BATCH)
+        batch = starts[which]
+        context, target = contexts[batch - walk.lookback], targets[batch]
+        own = {} if units is None else {"units": units.take(which)}
+        yield which, context.swapaxes(1, 2), target.swapaxes(1, 2), own
 
 
 def backtest_table(
-    model: ForecastsContexts, panel: Panel, walk: Walk, *, quantiles: Sequence[float] = ()
+    model: ForecastsContexts,
+    panel: Panel,
+    walk: Walk,
+    *,
+    starts: NDArray[np.int64] | None = None,
+    units: Scaling | None = None,
+    quantiles: Sequence[float] = (),
 ) -> pd.DataFrame:
     """Forecast every window of a walk.
 
@@ -134,9 +201,13 @@ def backtest_table(
     model
         What forecasts; for quantiles a `ForecastsQuantiles`.
     panel
-        The table.
+        The table, or several series.
     walk
         Which windows.
+    starts
+        First forecast row of every window, (W,); None for all of the walk.
+    units
+        Units of every window, which the model then gets; None for those of the model.
     quantiles
         Levels of quantiles to forecast too, rising.
 
@@ -144,26 +215,26 @@ def backtest_table(
     -------
     One row per window, step and variate: `cutoff` (the last row the model saw), `step` (1 to H),
     `time` (the row that is forecast), `variate`, `actual` and `forecast` in the table's units; then
-    a column per quantile, such as `lo-80`, `median`, `hi-80`.
+    a column per quantile, such as `lo-80`, `median`, `hi-80`. Of several series, the first column
+    says which one, see `series_column`.
     """
-    starts, actual, forecast, bounds = [], [], [], []
-    for batch, contexts, target in _windows(panel.values, walk):
-        starts.append(batch)
+    starts = walk.starts_in(panel) if starts is None else starts
+    actual, forecast, bounds = [], [], []
+    for _, contexts, target, own in _windows(panel.values, walk, starts, units):
         actual.append(target)
-        forecast.append(model.forecast_contexts(contexts, walk.horizon))
+        forecast.append(model.forecast_contexts(contexts, walk.horizon, **own))
         if quantiles:
             both = cast("ForecastsQuantiles", model)
-            bounds.append(both.forecast_quantiles(contexts, walk.horizon, quantiles))
-    first = np.concatenate(starts)
-    n_windows, horizon, n_variates = len(first), walk.horizon, len(panel.layout.columns)
+            bounds.append(both.forecast_quantiles(contexts, walk.horizon, quantiles, **own))
+    n_windows, horizon, n_variates = len(starts), walk.horizon, len(panel.layout.columns)
     steps = np.arange(horizon)
     per_window = horizon * n_variates
     variates = pd.Index(panel.layout.columns)
     table = pd.DataFrame(
         {
-            "cutoff": panel.index[np.repeat(first - 1, per_window)],
+            "cutoff": panel.index[np.repeat(starts - 1, per_window)],
             "step": np.tile(np.repeat(steps + 1, n_variates), n_windows),
-            "time": panel.index[np.repeat((first[:, None] + steps).ravel(), n_variates)],
+            "time": panel.index[np.repeat((starts[:, None] + steps).ravel(), n_variates)],
             "variate": pd.Categorical.from_codes(
                 np.tile(np.arange(n_variates), n_windows * horizon), categories=variates
             ),
@@ -174,7 +245,17 @@ def backtest_table(
     if quantiles:
         columns = np.concatenate(bounds).reshape(len(table), -1)
         table[[bound_name(level) for level in quantiles]] = columns
+    if panel.layout.series != "one":
+        series = owners(panel.offsets)[starts].repeat(per_window)
+        names = pd.Index(panel.ids, dtype=panel.layout.id_dtype, tupleize_cols=False)
+        table.insert(0, series_column(panel.layout, table.columns), names[series])
     return table
+
+
+def series_column(layout: Layout, taken: Iterable[Hashable] = ()) -> Hashable:
+    """Name the column of a backtest that says which series: as in the data, or "series"."""
+    name = layout.id_name
+    return "series" if name is None or name in taken else name
 
 
 def error_table(
@@ -282,6 +363,11 @@ def refit_table(
         raise ParameterError(
             f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
         )
+    if panel.layout.series != "one":
+        raise ParameterError(
+            "refit is there for one table alone, not for several series. Pass refit=False, or "
+            "backtest them one by one."
+        )
     starts = walk.starts(len(panel.values))
     pieces = np.array_split(starts, range(every, len(starts), every))
     tables: Any = Parallel(n_jobs=n_jobs)(
@@ -313,6 +399,8 @@ def mean_errors(
     walk: Walk,
     *,
     scale: NDArray[np.float64],
+    starts: NDArray[np.int64] | None = None,
+    units: Scaling | None = None,
 ) -> tuple[float, float, int]:
     """Return MSE and MAE over all windows, steps and variates, and the number of windows.
 
@@ -325,13 +413,16 @@ def mean_errors(
     walk
         Which windows.
     scale
-        What each variate's errors are divided by first, (M,).
+        What each variate's errors are divided by first, (M,), or those of each window, (W, M).
+    starts, units
+        As for `backtest_table`.
     """
+    starts = walk.starts(len(values)) if starts is None else starts
     squared = absolute = 0.0
-    windows = 0
-    for batch, contexts, actual in _windows(values, walk):
-        errors = (model.forecast_contexts(contexts, walk.horizon) - actual) / scale
+    for which, contexts, actual, own in _windows(values, walk, starts, units):
+        unit = scale if scale.ndim == 1 else scale[which, None]
+        errors = (model.forecast_contexts(contexts, walk.horizon, **own) - actual) / unit
         squared += float(np.square(errors).mean(axis=(1, 2)).sum())
         absolute += float(np.abs(errors).mean(axis=(1, 2)).sum())
-        windows += len(batch)
-    return squared / windows, absolute / windows, windows
+    n_windows = len(starts)
+    return squared / n_windows, absolute / n_windows, n_windows

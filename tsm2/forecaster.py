@@ -1,22 +1,21 @@
 """TSM2Forecaster: a scikit-learn style estimator around the TSM2 network.
 
-    fit:      table -> frames -> split -> standardise -> windows -> network -> training
-    predict:  history -> frames -> standardise -> network, rolled forward -> original units -> table
+    fit:      table -> panel -> split -> standardise -> windows -> network -> training
+    predict:  history -> panel -> standardise -> network, rolled forward -> original units -> table
     predict_quantiles: the same, read against the scores of held-out windows, see `tsm2.calibration`
 
 Half of this file is the parameters: scikit-learn shows their documentation and checks their ranges.
 
-Sizes: T rows, M variates, B windows, L lookback, H horizon, Q quantiles, S sampled paths.
+Sizes: S series, T rows, M variates, B windows, L lookback, H horizon, Q quantiles, N sampled paths.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
-from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
@@ -24,7 +23,7 @@ from typing import Any, ClassVar, Literal, Self, overload
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_random_state
@@ -38,13 +37,30 @@ from tsm2.callbacks import FitTasks, closes_callbacks, history_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.networks.weights import start_from
+from tsm2.panels import (
+    Container,
+    Data,
+    LongColumns,
+    extend,
+    future_rows,
+    join,
+    numbers_in,
+    panel_from_json,
+    panel_to_json,
+    read_panel,
+    write_panel,
+)
 from tsm2.quantile_tables import write_many
 from tsm2.quantiles import check_levels, interval_levels, with_median
+from tsm2.ragged import owners
 from tsm2.scaling import Scaling
+from tsm2.splits import check_long_enough, cut_windows, training_rows
 from tsm2.training import TrainingConfig, choose_device, fit_network, seeded
 from tsm2.windows import Windows
 
 __all__ = ["TSM2Forecaster"]
+
+_CONTEXTS = 1024  # that are forecast at once
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
@@ -52,7 +68,7 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 
 
 class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
-    """Forecast all columns of a table with TSM2, the MambaMixer network for time series.
+    """Forecast all columns of a table, or of many series, with TSM2, the MambaMixer network.
 
     Parameters
     ----------
@@ -133,6 +149,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Epochs without a better validation loss after which training stops.
     frequency
         pandas alias of the time between rows; None infers it from the index.
+    scaling
+        Standardise every "series" by its own training rows or all alike, "global". A series that
+        `fit` has not seen is measured by the history that it comes with. For one table the same.
+    sampling
+        Let a pass over the training windows take all "windows" once, or draw from every "series"
+        equally often, so that long ones do not drown short ones.
+    id_col, time_col, target_col
+        Columns of a long frame, which has a row per series and time: the series, the time stamp,
+        the variate or a list of variates. A frame with the first of them is taken for one.
     device
         "auto" takes the first of "cuda", "mps" and "cpu" that is here.
     precision
@@ -156,13 +181,19 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     n_iter_
         Epochs trained.
     scaling_
-        Mean and deviation of every variate over the training rows.
+        Mean and deviation of every variate over the training rows, (M,), or of every series and
+        variate, (S, M).
     calibration_
         Scores of the held-out windows, which quantiles are read against; None without any.
+    series_
+        Names of the series, in their order; their positions for a list.
     context_
-        The last `lookback` rows of the table, (L, M), in its units.
+        The last `lookback` rows of the table, (L, M), in its units; those of several series one
+        after another.
     context_index_
         Their index.
+    context_offsets_
+        Row of `context_` at which each series starts, and the end, (S + 1,).
     layout_
         The container that came in: columns, frequency, time zone.
     n_features_in_, feature_names_in_
@@ -187,6 +218,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     calibration_: Calibration | None
     context_: NDArray[np.float64]
     context_index_: pd.Index
+    context_offsets_: NDArray[np.int64]
+    series_: tuple[Hashable, ...]
     history_: pd.DataFrame
     n_iter_: int
     n_features_in_: int
@@ -229,6 +262,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "patience": [_COUNT],
         "frequency": [str, None],
+        "scaling": [StrOptions({"series", "global"})],
+        "sampling": [StrOptions({"windows", "series"})],
+        "id_col": [str],
+        "time_col": [str],
+        "target_col": [str, list, tuple],
         "device": [StrOptions({"auto", "cpu", "cuda", "mps"})],
         "precision": [StrOptions({"float32", "bfloat16"})],
         "backend": [str],
@@ -276,6 +314,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         validation_fraction: float = 0.2,
         patience: int = 5,
         frequency: str | None = None,
+        scaling: Literal["series", "global"] = "series",
+        sampling: Literal["windows", "series"] = "windows",
+        id_col: str = "unique_id",
+        time_col: str = "ds",
+        target_col: str | Sequence[str] = "y",
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
         backend: str = "auto",
@@ -319,6 +362,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.frequency = frequency
+        self.scaling = scaling
+        self.sampling = sampling
+        self.id_col = id_col
+        self.time_col = time_col
+        self.target_col = target_col
         self.device = device
         self.precision = precision
         self.backend = backend
@@ -336,20 +384,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     @closes_callbacks
     def fit(
         self,
-        X: pd.DataFrame | ArrayLike,
+        X: Data,
         y: object = None,
         *,
         checkpoint: str | os.PathLike[str] | None = None,
         max_time: float | str | pd.Timedelta | None = None,
         log_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
-        """Learn to forecast the columns of a table.
+        """Learn to forecast the columns of a table, or of many series with one network.
 
         Parameters
         ----------
         X
             Rows are time steps, columns variates, (T, M). A DataFrame's index is a regular
-            DatetimeIndex, PeriodIndex or RangeIndex.
+            DatetimeIndex, PeriodIndex or RangeIndex. Several series with the same variates and
+            frequency, from when to when ever, come as a long frame, a frame with a MultiIndex
+            (series, time), or a list or dict of tables; each gives its own last rows to
+            validation, unless it is too short for that.
         y
             Ignored; scikit-learn's interface asks for it.
         checkpoint
@@ -371,9 +422,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             A parameter has the wrong type or lies outside its range.
         FrameError
-            The table is irregular, not numeric or not finite.
+            The table, or a series, is irregular, not numeric or not finite.
         WindowError
-            The table is too short for lookback, horizon and validation.
+            The table, or a series, is too short for lookback, horizon and validation.
         BackendError
             The device or the kernel backend is not at hand.
         TrainingError
@@ -385,9 +436,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         self._check_parameters()
         seconds = math.inf if max_time is None else _checked_seconds(max_time)
-        panel = frames.read_table(X, frequency=self.frequency)
-        n_train = self._count_training_rows(len(panel.values))
-        self._check_columns(X, reset=True)
+        panel = read_panel(X, frequency=self.frequency, long=self._long_columns())
+        n_train = training_rows(
+            panel,
+            lookback=self.lookback,
+            horizon=self.horizon,
+            validation_fraction=self.validation_fraction,
+        )
+        self._check_columns(X, panel.layout, reset=True)
         config = self._network_config(panel.values.shape[1])
         seed = self._draw_seed(checkpoint)
         with seeded(seed, "cpu"):
@@ -395,11 +451,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         if self.warm_start and hasattr(self, "network_"):
             start_from(network, self.network_)
         self.__dict__.pop("network_", None)  # what fails from here on leaves nothing half fitted
-        self.scaling_ = Scaling.of(panel.values[:n_train])
-        self.layout_ = panel.layout
-        self.context_ = panel.values[-self.lookback :].copy()
-        self.context_index_ = panel.index[-self.lookback :]
-        train, validation = self._windows(panel.values, n_train)
+        self.scaling_ = self._measure(panel.head(n_train))
+        self._remember(panel.tail(self.lookback))
+        train, validation = cut_windows(
+            self._standardised(panel, self.scaling_),
+            panel,
+            n_train,
+            lookback=self.lookback,
+            horizon=self.horizon,
+            balanced=self.sampling == "series",
+        )
         tasks = FitTasks(self, X)
         history = fit_network(
             network,
@@ -419,14 +480,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         tasks.close()
         return self
 
-    def update(self, X: pd.DataFrame | ArrayLike, *, epochs: int = 0) -> Self:
+    def update(self, X: Data, *, epochs: int = 0) -> Self:
         """Let new rows become history, and train on them further if asked to.
 
         Parameters
         ----------
         X
             The rows after those that the forecaster knows, with the same columns. An array's rows
-            are taken as the next ones.
+            are taken as the next ones. Of several series, any that `fit` has seen may be there.
         epochs
             Passes over the windows that end in the new rows, from the weights as they are and
             with the learning rates and the schedule that are set. The scaling stays. 0 learns
@@ -447,28 +508,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         self._require_fitted()
         panel = self._read_history(X)
-        next_stamp = frames.future_index(self.context_index_, 1, self.layout_)[0]
-        if self.layout_.kind == "frame" and panel.index[0] != next_stamp:
-            raise FrameError(
-                f"the new rows start at {panel.index[0]}, but the known ones end at "
-                f"{self.context_index_[-1]}, so {next_stamp} must come first. Pass the rows from "
-                f"there on."
-            )
-        values = np.concatenate((self.context_, panel.values))
+        whole = extend(self._remembered(), panel)
         if epochs:
             self._check_parameters()
-            train = Windows(
-                values=self.scaling_.standardise(values),
+            train, _ = cut_windows(
+                self._standardised(whole, self.scaling_),
+                whole,
+                whole.counts,
                 lookback=self.lookback,
                 horizon=self.horizon,
+                balanced=self.sampling == "series",
             )
             config = replace(self._training_config(), max_epochs=_checked_count("epochs", epochs))
             history = fit_network(self.network_, train, None, config, seed=self._draw_seed())
             added = history_table(history).assign(epoch=lambda new: new["epoch"] + self.n_iter_)
             self.history_ = pd.concat((self.history_, added), ignore_index=True)
             self.n_iter_ += len(history)
-        whole = self.context_index_.append(panel.index)
-        self.context_, self.context_index_ = values[-self.lookback :], whole[-self.lookback :]
+        self._remember(whole.tail(self.lookback))
         return self
 
     def _draw_seed(self, checkpoint: object = None) -> int:
@@ -510,39 +566,47 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """Return the levels of the network's head; None for a point forecast."""
         return None if self.quantiles is None else with_median(check_levels(self.quantiles))
 
-    def _check_columns(self, X: Any, *, reset: bool) -> None:
+    def _check_columns(self, X: Any, layout: frames.Layout, *, reset: bool) -> None:
+        if layout.series != "one":  # their columns are what scikit-learn calls features
+            X = pd.DataFrame(columns=pd.Index(layout.columns, tupleize_cols=False))
         try:
             validate_data(self, X, skip_check_array=True, reset=reset)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # TypeError: labels of several types
             raise FrameError(str(error)) from None
 
-    def _count_training_rows(self, n_rows: int) -> int:
-        n_validation = round(n_rows * self.validation_fraction)
-        n_train = n_rows - n_validation
-        needed = self.lookback + self.horizon
-        if n_train < needed:
-            raise WindowError(
-                f"the table has {n_rows} rows (n_samples = {n_rows}), of which {n_train} are for "
-                f"training and {n_validation} for validation (validation_fraction="
-                f"{self.validation_fraction}), but training needs {needed} (lookback="
-                f"{self.lookback} + horizon={self.horizon}). Give more rows, or lower lookback, "
-                f"horizon or validation_fraction."
-            )
-        if 0 < n_validation < self.horizon or (self.validation_fraction and not n_validation):
-            raise WindowError(
-                f"validation_fraction={self.validation_fraction} keeps {n_validation} of {n_rows} "
-                f"rows for validation, but one forecast needs {self.horizon} (horizon). Raise "
-                f"validation_fraction, or pass 0 to train without validation."
-            )
-        return n_train
+    def _long_columns(self) -> LongColumns:
+        target = self.target_col
+        return LongColumns(
+            id=self.id_col,
+            time=self.time_col,
+            target=target if isinstance(target, str) else tuple(target),
+        )
 
-    def _windows(self, values: NDArray[np.float64], n_train: int) -> tuple[Windows, Windows | None]:
-        table = self.scaling_.standardise(values)
-        cut = partial(Windows, lookback=self.lookback, horizon=self.horizon)
-        train = cut(values=table[:n_train])
-        if n_train == len(values):
-            return train, None
-        return train, cut(values=table, first=n_train - self.lookback)
+    def _measure(self, panel: frames.Panel) -> Scaling:
+        """Return the units of the series, each its own or all of them one."""
+        if panel.layout.series == "one" or self.scaling == "global":
+            return Scaling.of(panel.values)
+        return Scaling.of_each(panel.values, panel.offsets)
+
+    def _standardised(self, panel: frames.Panel, units: Scaling) -> torch.Tensor:
+        """Return the rows of a panel, (T, M), in the units of its series."""
+        return units.take(owners(panel.offsets)).standardise(panel.values)
+
+    def _remember(self, panel: frames.Panel) -> None:
+        """Keep what a forecast without a history continues."""
+        self.layout_ = panel.layout
+        self.series_ = panel.ids
+        self.context_, self.context_index_ = panel.values, panel.index
+        self.context_offsets_ = panel.offsets
+
+    def _remembered(self) -> frames.Panel:
+        return frames.Panel(
+            values=self.context_,
+            layout=self.layout_,
+            index=self.context_index_,
+            ids=self.series_,
+            offsets=self.context_offsets_,
+        )
 
     def _network_config(self, n_variates: int) -> NetworkConfig:
         patch_length = self.patch_length or min(16, self.lookback)
@@ -575,25 +639,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     @overload
     def predict(self, X: pd.DataFrame, *, horizon: int | None = None) -> pd.DataFrame: ...
     @overload
-    def predict(
-        self, X: ArrayLike | None = None, *, horizon: int | None = None
-    ) -> pd.DataFrame | NDArray[np.float64]: ...
-    def predict(
-        self, X: pd.DataFrame | ArrayLike | None = None, *, horizon: int | None = None
-    ) -> pd.DataFrame | NDArray[np.float64]:
+    def predict(self, X: Data | None = None, *, horizon: int | None = None) -> Any: ...
+    def predict(self, X: Data | None = None, *, horizon: int | None = None) -> Container:
         """Forecast the rows after a history.
 
         Parameters
         ----------
         X
             The history to continue, with the columns and the frequency of the training table and
-            at least `lookback` rows; None for the training table.
+            at least `lookback` rows; None for the training table. Of several series, any may be
+            there, also new ones.
         horizon
             Rows to forecast; None for the trained horizon, more rolls forward on its own forecasts.
 
         Returns
         -------
-        The next rows, (H, M), in the container that came in, with its columns and units.
+        The next rows, (H, M), in the container that came in, with its columns and units; of
+        several series, the next H rows of each.
 
         Raises
         ------
@@ -602,34 +664,65 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         FrameError
             The history's columns or frequency are not those of the training table.
         WindowError
-            The history is shorter than the lookback.
+            The history, or a series of it, is shorter than the lookback.
         """
-        context, index = self._read_context(X)
+        panel, contexts, units = self._read_contexts(X)
         steps = self._count_steps(horizon)
-        forecast = self.forecast_contexts(context[None], steps)[0]  # (H, M)
-        return frames.write_forecast(
-            forecast, frames.future_index(index, steps, self.layout_), self.layout_
-        )
+        forecast = self._in_batches(
+            lambda context, own: self.forecast_contexts(context, steps, units=own), contexts, units
+        )  # (S, H, M)
+        return write_panel(future_rows(panel, forecast))
 
-    def _read_context(
-        self, X: pd.DataFrame | ArrayLike | None
-    ) -> tuple[NDArray[np.float64], pd.Index]:
-        """Return the context to continue, (L, M), and an index that ends where it ends."""
+    def _read_contexts(self, X: Data | None) -> tuple[frames.Panel, NDArray[np.float64], Scaling]:
+        """Return histories, a context of each, (S, L, M), and the units of each."""
         self._require_fitted()
-        if X is None:
-            return self.context_, self.context_index_
-        panel = self._read_history(X)
-        if len(panel.values) < self.lookback:
+        panel = self._remembered() if X is None else self._read_history(X)
+        if panel.layout.series != "one":
+            check_long_enough(panel, self.lookback, "lookback")
+        elif len(panel.values) < self.lookback:
             raise WindowError(
                 f"the history has {len(panel.values)} rows, but a forecast reads "
                 f"{self.lookback} (lookback). Give more history."
             )
-        return panel.values[-self.lookback :], panel.index
+        tail = panel.tail(self.lookback)
+        contexts = tail.values.reshape(len(panel.ids), self.lookback, -1)
+        return panel, contexts, self.scaling_ if X is None else self._units(panel)
+
+    def _units(self, panel: frames.Panel, n_known: NDArray[np.int64] | None = None) -> Scaling:
+        """Return the units of every series: those of the fit; a new one is measured.
+
+        It is measured by its first `n_known` rows, (S,), or by all of them.
+        """
+        if self.scaling_.center.ndim == 1:
+            return self.scaling_
+        numbers = numbers_in(panel, self.series_)
+        known = panel if n_known is None else panel.head(n_known)
+        new, old = Scaling.of_each(known.values, known.offsets), self.scaling_.take(numbers)
+        is_new = numbers[:, None] < 0
+        return Scaling(
+            center=np.where(is_new, new.center, old.center),
+            scale=np.where(is_new, new.scale, old.scale),
+        )
+
+    def _in_batches(
+        self,
+        forecast: Callable[[NDArray[np.float64], Scaling], NDArray[np.float64]],
+        contexts: NDArray[np.float64],
+        units: Scaling,
+        *,
+        paths: int = 1,
+    ) -> NDArray[np.float64]:
+        """Forecast contexts, (S, L, M), as many at a time as memory holds, `paths` of each."""
+        size = max(1, _CONTEXTS // paths)
+        batches = [slice(first, first + size) for first in range(0, len(contexts), size)]
+        return np.concatenate([forecast(contexts[which], units.take(which)) for which in batches])
 
     def _count_steps(self, horizon: int | None) -> int:
         return self.horizon if horizon is None else _checked_count("horizon", horizon)
 
-    def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
+    def forecast_contexts(
+        self, contexts: NDArray[np.float64], horizon: int, *, units: Scaling | None = None
+    ) -> NDArray[np.float64]:
         """Forecast many contexts at once, without looking at any index.
 
         Parameters
@@ -638,6 +731,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Histories of `lookback` rows, (B, L, M), in the units of the training table.
         horizon
             Rows H to forecast; beyond the trained horizon it rolls forward.
+        units
+            Units of the contexts, (M,) or (B, M); None for those of the training table.
 
         Returns
         -------
@@ -646,7 +741,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self._require_fitted()
         device = choose_device(self.device)
         network = self.network_.to(device)
-        context = self.scaling_.standardise(contexts).swapaxes(1, 2).to(device)  # (B, M, L)
+        units = self.scaling_ if units is None else units
+        context = units.standardise(contexts).swapaxes(1, 2).to(device)  # (B, M, L)
         pieces, missing = [], horizon
         with torch.inference_mode():
             while missing > 0:
@@ -655,7 +751,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 missing -= self.horizon
                 context = torch.cat((context, forecast), dim=-1)[..., -self.lookback :]
         whole = torch.cat(pieces, dim=-1)[..., :horizon].swapaxes(1, 2)  # (B, H, M)
-        return self.scaling_.restore(whole)
+        return units.restore(whole)
 
     def _point(self, forecast: torch.Tensor) -> torch.Tensor:
         """Return the point forecast, (B, M, H), in what the network returned."""
@@ -664,7 +760,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     def predict_quantiles(
         self,
-        X: pd.DataFrame | ArrayLike | None = None,
+        X: Data | None = None,
         *,
         quantiles: Sequence[float] | None = None,
         horizon: int | None = None,
@@ -699,15 +795,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The quantiles are no rising levels, there is no calibration or too little for them, or
             the horizon is longer than trained: `sample` rolls forward.
         """
-        context, index = self._read_context(X)
+        panel, contexts, units = self._read_contexts(X)
         steps = self._count_steps(horizon)
         levels = check_levels(self.quantiles or (0.1, 0.5, 0.9) if quantiles is None else quantiles)
-        values = self.forecast_quantiles(context[None], steps, levels, calibrated=calibrated)[0]
-        return self._write_many(values, index, levels, of="quantile")
+        values = self._in_batches(
+            lambda context, own: self.forecast_quantiles(
+                context, steps, levels, calibrated=calibrated, units=own
+            ),
+            contexts,
+            units,
+        )
+        return self._write_many(panel, values, levels, of="quantile")
 
     def predict_interval(
         self,
-        X: pd.DataFrame | ArrayLike | None = None,
+        X: Data | None = None,
         *,
         coverage: float = 0.8,
         horizon: int | None = None,
@@ -736,7 +838,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     def sample(
         self,
-        X: pd.DataFrame | ArrayLike | None = None,
+        X: Data | None = None,
         *,
         n_samples: int = 100,
         horizon: int | None = None,
@@ -752,7 +854,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X
             The history to continue, as in `predict`.
         n_samples
-            Paths S.
+            Paths N.
         horizon
             Rows of a path; beyond the trained horizon every path rolls forward on itself.
         random_state
@@ -761,7 +863,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         The next rows: a DataFrame with the columns (variate, sample), a long frame with columns
-        such as "y-0" and "y-1", or an array, (H, M, S).
+        such as "y-0" and "y-1", or an array, (H, M, N).
 
         Raises
         ------
@@ -770,7 +872,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             There is no calibration, or `n_samples` is below 1.
         """
-        context, index = self._read_context(X)
+        panel, contexts, units = self._read_contexts(X)
         if self.calibration_ is None:
             raise ParameterError(
                 "sample draws from the errors on held-out windows, but there are none: fit with a "
@@ -782,16 +884,24 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         except ValueError as error:
             raise ParameterError(f"random_state: {error}") from None
         device = choose_device(self.device)
-        paths = draw_paths(
-            self.network_.to(device),
-            self.scaling_.standardise(context).T.expand(count, -1, -1).to(device),
-            steps,
-            calibration=self.calibration_,
-            quantiles=self._trained_levels() or (),
-            generator=generator,
-        )  # (S, M, H)
-        values = self.scaling_.restore(paths.permute(2, 0, 1))  # (H, S, M)
-        return self._write_many(values.swapaxes(1, 2), index, range(count), of="sample")
+        network, calibration = self.network_.to(device), self.calibration_
+
+        def draw(context: NDArray[np.float64], own: Scaling) -> NDArray[np.float64]:
+            standard = own.standardise(context).swapaxes(1, 2)  # (B, M, L)
+            paths = draw_paths(
+                network,
+                standard.repeat_interleave(count, dim=0).to(device),
+                steps,
+                calibration=calibration,
+                quantiles=self._trained_levels() or (),
+                generator=generator,
+            )  # (B * N, M, H)
+            by_context = paths.view(len(context), count, *paths.shape[1:])  # (B, N, M, H)
+            values = own.restore(by_context.permute(0, 3, 1, 2))
+            return values.swapaxes(2, 3)  # (B, H, M, N)
+
+        values = self._in_batches(draw, contexts, units, paths=count)
+        return self._write_many(panel, values, range(count), of="sample")
 
     def forecast_quantiles(
         self,
@@ -800,6 +910,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         levels: Sequence[float],
         *,
         calibrated: bool = True,
+        units: Scaling | None = None,
     ) -> NDArray[np.float64]:
         """Forecast quantiles of many contexts at once, without looking at any index.
 
@@ -813,6 +924,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Levels of the quantiles, (Q,), in (0, 1), rising.
         calibrated
             As in `predict_quantiles`.
+        units
+            As in `forecast_contexts`.
 
         Returns
         -------
@@ -827,28 +940,28 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             )
         device = choose_device(self.device)
         network, trained = self.network_.to(device), self._trained_levels() or ()
-        context = self.scaling_.standardise(contexts).swapaxes(1, 2).to(device)  # (B, M, L)
+        units = self.scaling_ if units is None else units
+        context = units.standardise(contexts).swapaxes(1, 2).to(device)  # (B, M, L)
         with torch.inference_mode():
             line = ForecastLine.of(network(context), context, quantiles=trained)
         calibration = self.calibration_ if calibrated else None
         values = read_quantiles(line, levels, calibration=calibration, quantiles=trained)
         values = values[:, :, :horizon].permute(0, 2, 3, 1)  # (B, H, Q, M)
-        return self.scaling_.restore(values).swapaxes(2, 3)
+        return units.restore(values).swapaxes(2, 3)
 
     def _write_many(
         self,
+        panel: frames.Panel,
         values: NDArray[np.float64],
-        index: pd.Index,
         labels: Sequence[float],
         *,
         of: Literal["quantile", "sample"],
     ) -> Any:
-        """Write several columns for a variate, (H, M, *), behind the index of a history."""
-        stamps = frames.future_index(index, len(values), self.layout_)
-        rows = frames.Panel(values=values[..., 0], layout=self.layout_, index=stamps)
-        return write_many(rows, values, labels, of=of)
+        """Write several columns for a variate, (S, H, M, *), behind the histories."""
+        rows = future_rows(panel, values[..., 0])
+        return write_many(rows, values.reshape(-1, *values.shape[2:]), labels, of=of)
 
-    def calibrate(self, X: pd.DataFrame | ArrayLike, *, start: object = None) -> Self:
+    def calibrate(self, X: Data, *, start: object = None) -> Self:
         """Calibrate quantiles on rows that the network was not trained on.
 
         `fit` does it on its validation rows. Do it again when newer rows have come, or to have a
@@ -873,20 +986,20 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         self._require_fitted()
         panel = self._with_stored_context(self._read_history(X))
-        first = self.lookback if start is None else start_position(panel.index, start)
-        walk = Walk(lookback=self.lookback, horizon=self.horizon, first=first)
+        starts = Walk(lookback=self.lookback, horizon=self.horizon).starts_in(panel, start)
         windows = Windows(
-            values=self.scaling_.standardise(panel.values),
+            values=self._standardised(panel, self._units(panel)),
             lookback=self.lookback,
             horizon=self.horizon,
-            first=int(walk.starts(len(panel.values))[0]) - self.lookback,
+            starts=torch.from_numpy(starts - self.lookback),
+            series=torch.from_numpy(owners(panel.offsets)[starts]),
         )
         self.calibration_ = self._calibrated(self.network_, windows)
         return self
 
     def backtest(
         self,
-        X: pd.DataFrame | ArrayLike,
+        X: Data,
         *,
         horizon: int | None = None,
         start: object = None,
@@ -906,11 +1019,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         X
-            The table, with the columns and the frequency of the training table.
+            The table, with the columns and the frequency of the training table, or several series.
         horizon
             Rows per forecast; None for the trained horizon.
         start
             Label of the first row to forecast; None for the first with a full lookback before it.
+            Of several series, each starts at its first row from there on that has a full lookback
+            before it; one without such a row is left out.
         stride
             Rows from one forecast to the next.
         refit
@@ -932,7 +1047,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         -------
         One row per forecast, step and variate: `cutoff` (last row seen), `step` (from 1), `time`,
         `variate`, `actual`, `forecast`; then a column per quantile, such as `lo-80` and `hi-80`.
-        `tsm2.backtesting.error_table` sums it up.
+        Of several series, the first column says which: it has the name of the column or level that
+        held their names, or "series". `tsm2.backtesting.error_table` sums it up.
 
         Raises
         ------
@@ -950,21 +1066,24 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             panel = self._with_stored_context(self._read_history(X))
         else:
             self._check_parameters()
-            panel = frames.read_table(X, frequency=self.frequency)
+            panel = read_panel(X, frequency=self.frequency, long=self._long_columns())
         walk = Walk(
             lookback=self.lookback,
             horizon=self._count_steps(horizon),
             stride=_checked_count("stride", stride),
-            first=None if start is None else start_position(panel.index, start),
         )
-        if refit is False:
-            return backtest_table(self, panel, walk, quantiles=levels)
-        every = 1 if refit is True else _checked_count("refit", refit)
-        return refit_table(
-            self, panel, walk, every=every, window=window, n_jobs=n_jobs, quantiles=levels
-        )
+        if refit is not False:
+            every = 1 if refit is True else _checked_count("refit", refit)
+            if start is not None:
+                walk = replace(walk, first=start_position(panel.index, start))
+            return refit_table(
+                self, panel, walk, every=every, window=window, n_jobs=n_jobs, quantiles=levels
+            )
+        starts = walk.starts_in(panel, start)
+        units = self._window_units(panel, starts)
+        return backtest_table(self, panel, walk, starts=starts, units=units, quantiles=levels)
 
-    def score(self, X: pd.DataFrame | ArrayLike, y: object = None) -> float:
+    def score(self, X: Data, y: object = None) -> float:
         """Return the negative mean squared error over every window, on standardised values.
 
         Parameters
@@ -972,13 +1091,27 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X
             Rows to forecast. If they go on where the training table ended, all of them are
             forecast from the stored context on; else the first `lookback` rows serve as context.
+            The same holds of each of several series.
         y
             Ignored; scikit-learn's interface asks for it.
         """
         self._require_fitted()
         panel = self._with_stored_context(self._read_history(X))
         walk = Walk(lookback=self.lookback, horizon=self.horizon)
-        return -mean_errors(self, panel.values, walk, scale=self.scaling_.scale)[0]
+        starts = walk.starts_in(panel)
+        units = self._window_units(panel, starts)
+        errors = mean_errors(
+            self, panel.values, walk, scale=units.scale, starts=starts, units=units
+        )
+        return -errors[0]
+
+    def _window_units(self, panel: frames.Panel, starts: NDArray[np.int64]) -> Scaling:
+        """Return the units of every window; a new series is measured before its first one."""
+        owner = owners(panel.offsets)[starts]
+        series, first = np.unique(owner, return_index=True)
+        n_known = panel.counts.copy()
+        n_known[series] = starts[first] - panel.offsets[series]
+        return self._units(panel, n_known).take(owner)
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "network_"):
@@ -986,22 +1119,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 f"this {type(self).__name__} is not fitted yet. Call fit(table) first."
             )
 
-    def _read_history(self, X: pd.DataFrame | ArrayLike) -> frames.Panel:
-        panel = frames.read_table(X, like=self.layout_)
-        self._check_columns(X, reset=False)
+    def _read_history(self, X: Data) -> frames.Panel:
+        panel = read_panel(X, like=self.layout_, long=self._long_columns())
+        self._check_columns(X, panel.layout, reset=False)
         return panel
 
     def _with_stored_context(self, panel: frames.Panel) -> frames.Panel:
-        """Put the stored context before a table that goes on where the training table ended."""
-        is_frame = self.layout_.kind == "frame"
-        next_stamp = frames.future_index(self.context_index_, 1, self.layout_)[0]
-        if not is_frame or panel.index[0] != next_stamp:
-            return panel
-        return frames.Panel(
-            values=np.concatenate((self.context_, panel.values)),
-            layout=panel.layout,
-            index=self.context_index_.append(panel.index),
-        )
+        """Put the stored context before each series that goes on where the training table ended."""
+        return join(self._remembered(), panel)
 
     # --- keep ---------------------------------------------------------------------------------
 
@@ -1025,8 +1150,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self._require_fitted()
         config = {
             "parameters": self.get_params(deep=False),
-            "layout": frames.layout_to_json(self.layout_),
-            "context_end": frames.stamp_to_json(self.context_index_[-1]),
+            "context": panel_to_json(self._remembered()),
             "feature_names": list(getattr(self, "feature_names_in_", [])),
             "history": self.history_.to_dict("list"),
         }
@@ -1036,6 +1160,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "center": self.scaling_.center,
             "scale": self.scaling_.scale,
             "context": self.context_,
+            "context_offsets": self.context_offsets_,
         }
         if self.calibration_ is not None:
             arrays["calibration"] = self.calibration_.scores.numpy()
@@ -1070,24 +1195,19 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         model._check_parameters()
         center, scale, context = (tensors.pop(n).numpy() for n in ("center", "scale", "context"))
         model.scaling_ = Scaling(center=center, scale=scale)
-        model.context_ = context
+        offsets = tensors.pop("context_offsets").numpy()
+        model._remember(panel_from_json(config["context"], context, offsets))
         scores = tensors.pop("calibration", None)
         model.calibration_ = None if scores is None else Calibration(scores=scores)
-        network = TSM2Network(model._network_config(len(center)))
+        network = TSM2Network(model._network_config(center.shape[-1]))
         weights = {name.removeprefix("network."): weight for name, weight in tensors.items()}
         own = network.state_dict().items()
         saving.check_tensors(weights, {name: tuple(weight.shape) for name, weight in own})
         network.load_state_dict(weights)
         model.network_ = network.eval()
-        model.layout_ = frames.layout_from_json(config["layout"])
-        model.context_index_ = frames.past_index(
-            frames.stamp_from_json(config["context_end"], model.layout_),
-            len(model.context_),
-            model.layout_,
-        )
         model.history_ = pd.DataFrame(config["history"])
         model.n_iter_ = len(model.history_)
-        model.n_features_in_ = len(center)
+        model.n_features_in_ = center.shape[-1]
         if config["feature_names"]:
             model.feature_names_in_ = np.asarray(config["feature_names"], dtype=object)
         return model

@@ -151,6 +151,10 @@ class Panel:
             self, values=self.values[rows], index=self.index[rows], offsets=offsets_of(counts)
         )
 
+    def head(self, counts: NDArray[np.int64]) -> Panel:
+        """Return the first rows of every series, `counts` of them from each, (S,)."""
+        return self.take(ranges(self.offsets[:-1], counts), counts)
+
     def tail(self, n: int) -> Panel:
         """Return the last n rows of every series, or as many as it has."""
         counts = np.minimum(self.counts, n)

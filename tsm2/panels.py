@@ -16,31 +16,54 @@ Sizes: S series, T rows of all of them, M variates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tsm2.errors import FrameError, ParameterError
+from tsm2.errors import FrameError, ParameterError, SavedModelError
 from tsm2.frames import (
     Layout,
     Panel,
     check_finite,
     check_same,
     describe,
+    future_index,
+    layout_from_json,
+    layout_to_json,
+    past_index,
     read_cells,
     read_table,
+    stamp_from_json,
+    stamp_to_json,
     write_forecast,
 )
 from tsm2.gaps import Missing
-from tsm2.ragged import offsets_of, owners, places
+from tsm2.ragged import offsets_of, owners, places, ranges
 from tsm2.stamps import check_order, frequency_of, index_kind, stamps_after, type_name
 
-__all__ = ["Container", "LongColumns", "Table", "future_rows", "read_panel", "write_panel"]
+__all__ = [
+    "Container",
+    "Data",
+    "LongColumns",
+    "Table",
+    "extend",
+    "future_rows",
+    "join",
+    "numbers_in",
+    "panel_from_json",
+    "panel_to_json",
+    "read_panel",
+    "write_panel",
+]
 
+Data: TypeAlias = (
+    pd.DataFrame | ArrayLike | Sequence[pd.DataFrame] | Mapping[Any, pd.DataFrame | ArrayLike]
+)
+"""What comes in: a table or several series."""
 Table: TypeAlias = pd.DataFrame | NDArray[np.float64]
 Container: TypeAlias = Table | list[Table] | dict[Any, Table]
 """What a forecast comes out in: that of the history."""
@@ -373,6 +396,89 @@ def _on_its_own(panel: Panel, number: int, check: Callable[[Panel], _Result]) ->
         raise FrameError(f"series {name!r}, as a table X of its own: {error}") from error
 
 
+def numbers_in(panel: Panel, ids: tuple[Hashable, ...]) -> NDArray[np.int64]:
+    """Return the position in `ids` of every series, (S,); -1 for one that is not there.
+
+    The series of a list have no names, so none of them is there.
+    """
+    if panel.layout.series == "list":
+        return np.full(len(panel.ids), -1)
+    known = {name: number for number, name in enumerate(ids)}
+    return np.array([known.get(name, -1) for name in panel.ids])
+
+
+def join(past: Panel, panel: Panel) -> Panel:
+    """Put the rows of `past` before those of each series that goes on right behind them.
+
+    A series goes on if it has the name and the next stamp; rows of an array or of a list have not.
+    """
+    if panel.layout.kind == "array":
+        return panel
+    numbers = numbers_in(panel, past.ids)
+    known = np.flatnonzero(numbers >= 0)
+    first = panel.index[panel.offsets[known]]
+    known = known[np.asarray(first == _next_stamps(past)[numbers[known]])]
+    counts = past.counts[numbers[known]]
+    rows = ranges(past.offsets[numbers[known]], counts)
+    return _merged(past.take(rows, counts), known, panel, np.arange(len(panel.ids)), panel.ids)
+
+
+def extend(past: Panel, panel: Panel) -> Panel:
+    """Put new rows behind those of the series of `past`, which all stay.
+
+    Raises
+    ------
+    FrameError
+        A series is new, or its rows do not go on where the known ones end.
+    """
+    numbers = numbers_in(panel, past.ids)
+    if (numbers < 0).any():
+        name = panel.ids[int(np.argmin(numbers))]
+        raise FrameError(
+            f"series {name!r} is new, but only series that were there in fit, by their names, can "
+            f"go on. Forecast it with predict(X), or fit again with it."
+        )
+    index, expected = panel.index, _next_stamps(past)[numbers]
+    if panel.layout.kind == "array":
+        index = stamps_after(expected.repeat(panel.counts), places(panel.offsets), 1)
+    first = index[panel.offsets[:-1]]
+    off = np.flatnonzero(np.asarray(first != expected))
+    if len(off):
+        where = "" if panel.layout.series == "one" else f" of series {panel.ids[off[0]]!r}"
+        last = past.index[past.offsets[numbers[off[0]] + 1] - 1]
+        raise FrameError(
+            f"the new rows{where} start at {first[off[0]]}, but the known ones end at {last}, so "
+            f"{expected[off[0]]} must come first. Pass the rows from there on."
+        )
+    new = replace(panel, index=index)
+    return _merged(past, np.arange(len(past.ids)), new, numbers, past.ids)
+
+
+def _next_stamps(panel: Panel) -> pd.Index:
+    """Return the stamp that follows the last one of each series, (S,)."""
+    first = panel.index[panel.offsets[:-1]]
+    return stamps_after(first, panel.counts, panel.layout.frequency)
+
+
+def _merged(
+    past: Panel,
+    past_numbers: NDArray[np.int64],
+    panel: Panel,
+    numbers: NDArray[np.int64],
+    ids: tuple[Hashable, ...],
+) -> Panel:
+    """Put the rows of two panels together; `numbers` say which of `ids` their series are."""
+    owner = np.concatenate((past_numbers.repeat(past.counts), numbers.repeat(panel.counts)))
+    order = np.argsort(owner, kind="stable")
+    return Panel(
+        values=np.concatenate((past.values, panel.values))[order],
+        layout=panel.layout,
+        index=past.index.append(panel.index)[order],
+        ids=ids,
+        offsets=offsets_of(np.bincount(owner)),
+    )
+
+
 # --- out ------------------------------------------------------------------------------------------
 
 
@@ -392,6 +498,9 @@ def future_rows(panel: Panel, values: NDArray[np.float64]) -> Panel:
         The stamps leave the range that pandas can represent.
     """
     n_series, horizon, n_variates = values.shape
+    if panel.layout.series == "one":
+        index = future_index(panel.index, horizon, panel.layout)
+        return Panel(values=values[0], layout=panel.layout, index=index)
     first = panel.index[panel.offsets[:-1].repeat(horizon)]
     steps = (panel.counts[:, None] + np.arange(horizon)).ravel()
     index = stamps_after(first, steps, panel.layout.frequency)
@@ -445,3 +554,54 @@ def _listed(value: object) -> str:
         return str(value)
     more = f" and {len(value) - 5} more" if len(value) > 5 else ""
     return ", ".join(repr(each) for each in value[:5]) + more
+
+
+# --- saved ----------------------------------------------------------------------------------------
+
+
+def panel_to_json(panel: Panel) -> dict[str, Any]:
+    """Return all of a panel but its numbers and offsets as plain types."""
+    is_one = panel.layout.series == "one"
+    stamps = panel.index[-1:] if is_one else panel.index[panel.offsets[:-1]]
+    return {
+        "layout": layout_to_json(panel.layout),
+        "series": panel.ids,
+        "stamps": [stamp_to_json(stamp) for stamp in stamps],
+    }
+
+
+def panel_from_json(
+    saved: Mapping[str, Any], values: NDArray[np.float64], offsets: NDArray[np.int64]
+) -> Panel:
+    """Return the panel that `panel_to_json` wrote, with its numbers and offsets.
+
+    Raises
+    ------
+    SavedModelError
+        The parts do not fit together.
+    """
+    layout = layout_from_json(saved["layout"])
+    ids = tuple(saved["series"])
+    stamps: Any = [stamp_from_json(stamp, layout) for stamp in saved["stamps"]]
+    fits = (
+        len(ids) == len(stamps) == len(offsets) - 1
+        and values.ndim == 2
+        and (offsets[0], offsets[-1]) == (0, len(values))
+        and bool((np.diff(offsets) > 0).all())
+    )
+    if not fits:
+        raise SavedModelError("the saved series do not fit their rows. Save the model again.")
+    if layout.series == "one":
+        index = past_index(stamps[0], len(values), layout)
+    else:
+        first = pd.Index(stamps)
+        if isinstance(first, pd.DatetimeIndex):
+            first = first.as_unit(cast("Any", layout.unit))
+        index = stamps_after(first[owners(offsets)], places(offsets), layout.frequency)
+    return Panel(
+        values=values,
+        layout=layout,
+        index=index.rename(layout.index_name),
+        ids=ids,
+        offsets=offsets,
+    )

@@ -119,7 +119,10 @@ class Windows:
     def __post_init__(self) -> None:
         if self.starts is not None:
             if not len(self.starts):
-                raise WindowError("no series is long enough for a window. Give more rows.")
+                raise WindowError(
+                    f"no series has the {self.lookback + self.horizon} rows of a window (lookback="
+                    f"{self.lookback} + horizon={self.horizon}). Give more rows."
+                )
             return
         rows = len(self.values) - self.first
         needed = self.lookback + self.horizon
