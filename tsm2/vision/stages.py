@@ -159,7 +159,7 @@ class MixerStep(nn.Module):
         self, kind: MixerKind, branch: MixerBranch, average: WeightedAverage, drop_path: float
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind: MixerKind = kind
         self.average = average
         self.branch = branch
         self.drop_path = DropPath(drop_path)
