@@ -6,17 +6,23 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
 # Peer libraries pin versions that exclude ours or each other's, so that each has an environment of
-# its own: the extra of its name, at the versions in constraints/, kept until one of these changes.
-PEERS := sktime
+# its own: the extra of its name, or EXTRAS, at the versions in constraints/, kept until one of
+# these changes.
+PEERS := sktime vision
 TESTS_sktime := tests/adapters/test_sktime.py tests/benchmark/test_peers.py
+TESTS_vision := tests/vision
+EXTRAS_vision := vision-recipes,onnx
 
-.PHONY: demo test lint docs bench clean $(PEERS:%=test-%)
+.PHONY: demo test test-slow lint docs bench clean $(PEERS:%=test-%)
 
 demo: .venv/made
 	$(BIN)/tsm2 demo
 
 test: .venv/made $(PEERS:%=test-%)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: .venv/made
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 $(PEERS:%=test-%): test-%: .venvs/%/made
 	OMP_NUM_THREADS=1 .venvs/$*/bin/python -m pytest -n 2 $(TESTS_$*)
@@ -34,6 +40,7 @@ bench: .venv/made
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/vision.py
 	$(BIN)/tsm2 benchmark ETTh1 --horizons 96 --models RepeatLast,SeasonalNaive,RLinear,TSM2 \
 		--out benchmarks/results/long_horizon.csv
 
@@ -46,7 +53,7 @@ bench: .venv/made
 .venvs/%/made: pyproject.toml constraints/%.txt
 	$(PYTHON) -m venv .venvs/$*
 	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt torch
-	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt -e '.[$*,test]'
+	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt -e '.[$(or $(EXTRAS_$*),$*),test]'
 	touch $@
 
 clean:

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,7 +71,9 @@ class Axis:
     name: str
     sizes: Sequence[int]
     task: Callable[[int], Task]
-    """Makes the task of a size."""
+    """Makes the task of a size; another process must be able to import it."""
+    cost: Callable[[int], float] = float
+    """What of a size the time and the memory are set against."""
 
 
 AXES = [
@@ -78,63 +81,61 @@ AXES = [
         work="training step",
         name="lookback",
         sizes=(512, 1024, 2048, 4096, 8192),
-        task=lambda lookback: network_step(lookback, 7),
+        task=partial(network_step, variates=7),
     ),
     Axis(
         work="training step",
         name="variates",
         sizes=(7, 23, 77, 257, 862),
-        task=lambda variates: network_step(512, variates),
+        task=partial(network_step, 512),
     ),
     Axis(
         work="scan",
         name="length",
         sizes=(512, 1024, 2048, 4096, 8192),
-        task=lambda length: scan(length, 1, 16),
+        task=partial(scan, variates=1, states=16),
     ),
     Axis(
         work="scan",
         name="variates",
         sizes=(7, 23, 77, 257, 862),
-        task=lambda variates: scan(12, variates, 16),
+        task=partial(scan, 12, states=16),
     ),
     Axis(
         work="scan",
         name="states",
         sizes=(8, 16, 32, 64, 128),
-        task=lambda states: scan(1024, 1, states),
+        task=partial(scan, 1024, 1),
     ),
 ]
 
 
-def peak_of(number: int, size: int, threads: int) -> float:
+def peak_of(task: Callable[[int], Task], size: int, threads: int) -> float:
     """Measure in this process, which has only loaded what it needs: MiB besides the arguments."""
     torch.set_num_threads(threads)
-    network_step(32, 2)()
-    return peak_growth(AXES[number].task(size))
+    task(max(1, size // 16))()
+    return peak_growth(task(size))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
+def measure(axes: Sequence[Axis], *, rounds: int, threads: int) -> list[dict[str, object]]:
+    """Measure and print every size of every axis, and return a row for each."""
     keep_freed_memory()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(threads)
     warm_up()
-    print(f"{hardware(options.threads)}, medians of {options.rounds} rounds")
-    rows = []
-    for number, axis in enumerate(AXES):
+    print(f"{hardware(threads)}, medians of {rounds} rounds")
+    rows: list[dict[str, object]] = []
+    for axis in axes:
         tasks = {str(size): axis.task(size) for size in axis.sizes}
-        timings = interleave(tasks, rounds=options.rounds, threads=options.threads)
+        timings = interleave(tasks, rounds=rounds, threads=threads)
         seconds = [timings[str(size)].seconds for size in axis.sizes]
         memory = [math.nan] * len(seconds)
         if can_measure_memory():
-            memory = [in_fresh_process(peak_of, number, s, options.threads) for s in axis.sizes]
+            memory = [in_fresh_process(peak_of, axis.task, size, threads) for size in axis.sizes]
         clear = [place for place, peak in enumerate(memory) if not peak < SMALLEST_PEAK]
+        costs = [axis.cost(size) for size in axis.sizes]
         powers = (
-            fitted_exponent(axis.sizes, seconds),
-            fitted_exponent([axis.sizes[p] for p in clear], [memory[p] for p in clear]),
+            fitted_exponent(costs, seconds),
+            fitted_exponent([costs[p] for p in clear], [memory[p] for p in clear]),
         )
         print(
             f"\n{axis.work}: time grows with {axis.name} to the power {powers[0]:.2f}, "
@@ -158,17 +159,29 @@ def main() -> None:
                     "memory_ratio": f"{peak / memory[0]:.3f}",
                     "memory_exponent": f"{powers[1]:.3f}",
                     "backend": available_backends("cpu")[0],
-                    "threads": options.threads,
+                    "threads": threads,
                     "machine": processor(),
                     "torch": torch.__version__,
                     "commit": commit(),
                     "date": date.today().isoformat(),
                 }
             )
-    with RESULTS.open("w", newline="") as file:
+    return rows
+
+
+def write(rows: Sequence[dict[str, object]], path: Path) -> None:
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    write(measure(AXES, rounds=options.rounds, threads=options.threads), RESULTS)
 
 
 if __name__ == "__main__":
