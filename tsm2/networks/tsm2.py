@@ -78,7 +78,7 @@ class NetworkConfig:
     """Width F of a patch's embedding."""
     blocks: int = 1
     """MambaMixer blocks; 0 leaves the linear path alone."""
-    d_state: int = 16
+    d_state: int = 4
     """States N per inner feature of a scan."""
     d_conv: int = 4
     """Taps of the causal convolution before a scan."""
