@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,35 @@ def test_predict_prints_to_standard_output(work: Path) -> None:
     assert len(result.stdout.splitlines()) == 7
 
 
+def test_intervals_are_written_beside_the_forecast(work: Path) -> None:
+    model = TSM2Forecaster.load(work / "model")
+    result = tsm2("predict", work / "model", work / "head.csv", "--coverage", 0.8)
+    assert result.returncode == 0, result.stderr
+    written = pd.read_csv(StringIO(result.stdout), index_col=0, parse_dates=True)
+    names = ["sun", "load", "sun-lo-80", "sun-hi-80", "load-lo-80", "load-hi-80"]
+    assert list(written.columns) == names
+    np.testing.assert_allclose(written[names[:2]], model.predict())
+    np.testing.assert_allclose(written[names[2:]], model.predict_interval(coverage=0.8))
+    out = work / "quantiles.csv"
+    backtest = ("backtest", work / "model", work / "data.csv", "--start", "2024-01-09 08:00")
+    result = tsm2(*backtest, "--quantiles", "0.1,0.5,0.9", "--out", out)
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(out)
+    assert list(table.columns[-3:]) == ["lo-80", "median", "hi-80"]
+    share = ((table["actual"] >= table["lo-80"]) & (table["actual"] <= table["hi-80"])).mean()
+    printed = next(line for line in result.stdout.splitlines() if "all" in line)
+    assert f"{share:.4f}" in printed
+    assert "coverage-80" in result.stdout
+
+
+def test_a_network_learns_quantiles(work: Path) -> None:
+    model = work / "quantile model"
+    fit = ("fit", work / "head.csv", "--horizon", 6, "--out", model, *FAST)
+    result = tsm2(*fit, "--quantiles", "0.1,0.9")
+    assert result.returncode == 0, result.stderr
+    assert TSM2Forecaster.load(model).network_.config.quantiles == (0.1, 0.5, 0.9)
+
+
 def test_backtest_measures_every_window(work: Path) -> None:
     out = work / "backtest.csv"
     start = "2024-01-09 08:00"  # row 200
@@ -190,6 +220,8 @@ def test_mistakes_are_one_line(work: Path, tmp_path: Path) -> None:
     assert (tmp_path / "notes" / "mine.txt").exists()
     assert "needs 306" in refused("fit", data, "--horizon", 6, "--out", out, "--lookback", 300)
     assert "tsm2: " in refused("predict", tmp_path, data)
+    assert "such as 0.8 for 80 %" in refused("predict", model, data, "--coverage", 80)
+    assert "got '10%'" in refused("predict", model, data, "--quantiles", "10%")
     assert "stride must be" in refused("backtest", model, data, "--stride", 0)
     assert "is not a row" in refused("backtest", model, data, "--start", "2030-01-01")
     assert "did you mean" in refused("data", "get", "ETTh11").lower()

@@ -262,7 +262,7 @@ def error_table(
     table: pd.DataFrame,
     *,
     by: str | list[str] | None = "variate",
-    scale: Mapping[object, float] | None = None,
+    scale: Mapping[Any, float] | None = None,
 ) -> pd.DataFrame:
     """Return the mean errors of a backtest.
 

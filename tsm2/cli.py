@@ -46,6 +46,13 @@ TimeColumn = Annotated[
     str | None,
     typer.Option("--time-column", help="Column with the time stamps; the first one by default."),
 ]
+Coverage = Annotated[
+    float | None,
+    typer.Option(help="Forecast the interval with this coverage too, such as 0.8."),
+]
+Quantiles = Annotated[
+    str | None, typer.Option(help="Forecast these levels too, such as 0.1,0.5,0.9.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 DataHome = Annotated[
     Path | None,
@@ -100,6 +107,9 @@ def fit(
     lookback: Annotated[
         int | None, typer.Option(help="Rows that the model reads; 96 by default.")
     ] = None,
+    quantiles: Annotated[
+        str | None, typer.Option(help="Levels that the network learns, such as 0.1,0.9.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.")] = None,
     seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -141,6 +151,7 @@ def fit(
     chosen["verbose"] = not quiet
     chosen |= {"lookback": lookback} if lookback is not None else {}
     chosen |= {"max_epochs": epochs} if epochs is not None else {}
+    chosen |= {"quantiles": _parse_levels(quantiles)} if quantiles is not None else {}
     chosen |= dict(_parse_setting(model, each) for each in settings or [])
     model.set_params(**chosen)
     model.fit(
@@ -195,6 +206,8 @@ def predict(
         Path | None, typer.Option(help="CSV file for the forecast; standard output by default.")
     ] = None,
     horizon: Annotated[int | None, typer.Option(help="Rows to forecast.")] = None,
+    coverage: Coverage = None,
+    quantiles: Quantiles = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the forecast, .png or .svg.")
     ] = None,
@@ -205,8 +218,13 @@ def predict(
 
     model = TSM2Forecaster.load(model_folder)
     frame = read_csv(data, time_column)
+    levels = _chosen_levels(coverage, quantiles)
     forecast = model.predict(frame, horizon=horizon)
-    _write_csv(forecast, out)
+    if levels is None:
+        _write_csv(forecast, out)
+    else:
+        bounds = model.predict_quantiles(frame, quantiles=levels, horizon=horizon)
+        _write_csv(_beside(forecast, bounds), out)
     if plot is not None:
         from tsm2.plotting import plot_forecast, save_figure
 
@@ -231,12 +249,15 @@ def backtest(
         str, typer.Option(help="Rows of a refit: expanding takes all before it, or sliding.")
     ] = "expanding",
     jobs: Annotated[int, typer.Option(help="Refits side by side.")] = 1,
+    coverage: Coverage = None,
+    quantiles: Quantiles = None,
     out: Annotated[
         Path | None, typer.Option(help="CSV file with every forecast beside the truth.")
     ] = None,
     time_column: TimeColumn = None,
 ) -> None:
     """Measure a saved model's errors on a CSV file; prints them per variate."""
+    from tsm2.backtesting import error_table
     from tsm2.forecaster import TSM2Forecaster
 
     model = TSM2Forecaster.load(model_folder)
@@ -244,6 +265,7 @@ def backtest(
     if out is not None:
         _require_writable(out)
     first = None if start is None else _parse_label(start, frame.index)
+    levels = _chosen_levels(coverage, quantiles)
     table = model.backtest(
         frame,
         start=first,
@@ -252,16 +274,14 @@ def backtest(
         refit=False if refit is None else refit,
         window=window,  # type: ignore[arg-type]
         n_jobs=jobs,
+        quantiles=levels,
     )
     scale = dict(zip(model.layout_.columns, model.scaling_.scale, strict=True))
-    error = (table["forecast"] - table["actual"]) / table["variate"].map(scale).astype(float)
-    errors = pd.DataFrame({"variate": table["variate"], "MSE": error**2, "MAE": error.abs()})
-    summary = errors.groupby("variate", observed=True, sort=False).mean()
-    summary.loc["all"] = errors[["MSE", "MAE"]].mean()
+    summary = pd.concat(error_table(table, by=by, scale=scale) for by in ("variate", None))
     shown = Table(
         title=f"Errors over {table['cutoff'].nunique()} windows, standardised values", min_width=40
     )
-    for column in ("variate", "MSE", "MAE"):
+    for column in ("variate", *summary.columns):
         shown.add_column(column, justify="left" if column == "variate" else "right")
     for name, row in summary.iterrows():
         shown.add_row(str(name), *(f"{value:.4f}" for value in row))
@@ -517,6 +537,39 @@ def _parse_setting(model: object, text: str) -> tuple[str, object]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
+
+
+def _chosen_levels(coverage: float | None, quantiles: str | None) -> tuple[float, ...] | None:
+    """Return the levels that two options ask for; None if neither is given."""
+    from tsm2.quantiles import interval_levels
+
+    if coverage is not None and quantiles is not None:
+        raise ParameterError("give --coverage or --quantiles, not both.")
+    if coverage is not None:
+        return interval_levels(coverage)
+    return None if quantiles is None else _parse_levels(quantiles)
+
+
+def _parse_levels(text: str) -> tuple[float, ...]:
+    """Read levels between commas."""
+    from tsm2.quantiles import check_levels
+
+    try:
+        levels = [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ParameterError(
+            f"--quantiles needs levels between commas, such as 0.1,0.9; got {text!r}."
+        ) from error
+    return check_levels(levels)
+
+
+def _beside(forecast: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
+    """Put the quantiles of each variate beside its forecast, as "load-lo-80" beside "load"."""
+    from tsm2.quantiles import bound_name
+
+    variates, levels = (bounds.columns.get_level_values(place) for place in (0, 1))
+    names = [f"{v}-{bound_name(level)}" for v, level in zip(variates, levels, strict=True)]
+    return pd.concat((forecast, bounds.set_axis(names, axis="columns")), axis="columns")
 
 
 def _parse_counts(option: str, text: str) -> list[int]:
