@@ -115,6 +115,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Start the mixers at zero, so that the network starts as a linear model.
     instance_norm
         Remove each window's own level and deviation, and put both back at the end.
+    level
+        What a window's level is: its "mean" or its "last" value. The last one suits tables that
+        move like random walks, such as exchange rates.
     separate_heads
         Give every variate a head of its own.
     quantiles
@@ -247,6 +250,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "readout": [StrOptions({"stream", "last"})],
         "zero_start": ["boolean"],
         "instance_norm": ["boolean"],
+        "level": [StrOptions({"mean", "last"})],
         "separate_heads": ["boolean"],
         "quantiles": ["array-like", None],
         "loss": [StrOptions({"mse", "mae", "huber", "quantile"}), None],
@@ -299,6 +303,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
         instance_norm: bool = True,
+        level: Literal["mean", "last"] = "mean",
         separate_heads: bool = False,
         quantiles: Sequence[float] | None = None,
         loss: Literal["mse", "mae", "huber", "quantile"] | None = None,
@@ -347,6 +352,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.readout = readout
         self.zero_start = zero_start
         self.instance_norm = instance_norm
+        self.level = level
         self.separate_heads = separate_heads
         self.quantiles = quantiles
         self.loss = loss

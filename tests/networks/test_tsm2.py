@@ -1,6 +1,7 @@
 """The whole network: it starts linear, every setting forecasts, every part gets gradients."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -47,11 +48,27 @@ def test_variates_learn_from_each_other() -> None:
     assert bool(((network(changed) - network(a)).abs().amax((0, 2)) > 0).all())
 
 
-def test_instance_norm_lets_level_and_scale_pass_through() -> None:
-    network = stirred(BASE)
+@pytest.mark.parametrize("level", ["mean", "last"])
+def test_instance_norm_lets_level_and_scale_pass_through(level: Literal["mean", "last"]) -> None:
+    network = stirred(dataclasses.replace(BASE, level=level))
     a = context()
     shifted = network(a * 100 + 1000)
     torch.testing.assert_close(shifted, network(a) * 100 + 1000, rtol=1e-3, atol=1e-1)
+
+
+def test_a_head_of_zeros_forecasts_the_level() -> None:
+    mask = torch.ones(2, 3, 40, dtype=torch.bool)
+    mask[:, 1, -5:] = False
+    a = context()
+    last = torch.stack([a[:, 0, -1], a[:, 1, -6], a[:, 2, -1]], 1)
+    mean = (a * mask).sum(-1) / mask.sum(-1)
+    levels: dict[Literal["mean", "last"], Tensor] = {"mean": mean, "last": last}
+    for level, wanted in levels.items():
+        network = stirred(dataclasses.replace(BASE, level=level))
+        for parameter in network.head.parameters():
+            torch.nn.init.zeros_(parameter)
+        forecast = network(a, mask=mask)
+        torch.testing.assert_close(forecast, wanted[..., None].expand(-1, -1, 6))
 
 
 def test_a_constant_context_gives_a_finite_forecast() -> None:

@@ -107,7 +107,9 @@ class NetworkConfig:
     zero_start: bool = True
     """Start the mixers' output projections at zero."""
     instance_norm: bool = True
-    """Subtract each window's mean and divide by its deviation, and undo both at the end."""
+    """Subtract each window's level and divide by its deviation, and undo both at the end."""
+    level: Literal["mean", "last"] = "mean"
+    """What the level is: the mean of the window, or its last value."""
     separate_heads: bool = False
     """Give every variate a head of its own."""
     quantiles: tuple[float, ...] | None = None
@@ -253,32 +255,34 @@ class TSM2Network(nn.Module):
             forecast = self._forecast(values, mask, self._courses(future, static))
             unmoved = forecast.new_zeros(1), forecast.new_ones(1)
             return forecast if self.config.outputs is None else self._restored(forecast, *unmoved)
-        mean, deviation = self._level(values, mask)
+        level, deviation = self._level(values, mask)
         if future is not None:
             future = future - future[..., : self.config.lookback].mean(-1, keepdim=True)
         own = slice(self.config.n_past, None)  # the variates that are forecast
         courses = [course / deviation[:, own] for course in self._courses(future, static)]
-        forecast = self._forecast((values - mean) / deviation, mask, courses)
-        return self._restored(forecast, mean[:, own], deviation[:, own])
+        forecast = self._forecast((values - level) / deviation, mask, courses)
+        return self._restored(forecast, level[:, own], deviation[:, own])
 
-    def _restored(self, forecast: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    def _restored(self, forecast: Tensor, level: Tensor, deviation: Tensor) -> Tensor:
         """Put each window's level and deviation, (B, M, 1), back into what the head gave."""
         if self.config.outputs is not None:
-            return in_units(forecast, self.config.outputs, mean, deviation)
+            return in_units(forecast, self.config.outputs, level, deviation)
         if self.config.quantiles is not None:
-            mean, deviation = mean.unsqueeze(-1), deviation.unsqueeze(-1)  # (B, M, 1, 1)
-        return forecast * deviation + mean
+            level, deviation = level.unsqueeze(-1), deviation.unsqueeze(-1)  # (B, M, 1, 1)
+        return forecast * deviation + level
 
     def _level(self, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return each window's mean and deviation per variate, (B, M, 1), of what is known."""
+        """Return each window's level and deviation per variate, (B, M, 1), of what is known."""
         if mask is None:
-            mean = values.mean(-1, keepdim=True)
+            mean, last = values.mean(-1, keepdim=True), values[..., -1:]
             variance = values.var(-1, keepdim=True, unbiased=False)
-            return mean, torch.sqrt(variance + self.epsilon)
-        count = mask.sum(-1, keepdim=True).clamp(min=1)
-        mean = (values * mask).sum(-1, keepdim=True) / count
-        variance = ((values - mean).square() * mask).sum(-1, keepdim=True) / count
-        return mean, torch.sqrt(variance + self.epsilon)
+        else:
+            count = mask.sum(-1, keepdim=True).clamp(min=1)
+            mean = (values * mask).sum(-1, keepdim=True) / count
+            variance = ((values - mean).square() * mask).sum(-1, keepdim=True) / count
+            last = interpolate_gaps(values, mask)[..., -1:]
+        level = mean if self.config.level == "mean" else last
+        return level, torch.sqrt(variance + self.epsilon)
 
     def _courses(self, future: Tensor | None, static: Tensor | None) -> list[Tensor]:
         """Return the covariates' courses, (B, M, T) each."""
