@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # these changes.
 PEERS := sktime vision
 TESTS_sktime := tests/adapters/test_sktime.py tests/benchmark/test_peers.py
-TESTS_vision := tests/vision
+TESTS_vision := tests/vision tsm2/vision
 EXTRAS_vision := vision-recipes,onnx
 
 .PHONY: demo test test-slow lint docs bench clean $(PEERS:%=test-%)
