@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tsm2.vision import ViM2, ViM2Config
 
-EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 40, 64, 4e-3, 0.05
+EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 60, 64, 4e-3, 0.05
 CONFIG = ViM2Config(
     in_chans=1,
     num_classes=10,

@@ -245,6 +245,11 @@ def test_other_channels_than_the_models_are_refused(image_shape: tuple[int, ...]
         small()(torch.zeros(image_shape))
 
 
+def test_whole_numbers_are_refused() -> None:
+    with pytest.raises(ParameterError, match=r"images are torch.uint8.*image.float\(\) / 255"):
+        small()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
 def test_an_image_smaller_than_a_patch_is_refused() -> None:
     with pytest.raises(ParameterError, match="3 x 50 pixels is smaller than one patch of 4 x 4"):
         small(patch_size=4)(images(1, 3, 3, 50))

@@ -25,7 +25,7 @@ from tsm2.networks.blocks import MixerBranch, PreNorm, WeightedAverage
 from tsm2.networks.mixers import AxisMLP, SelectiveMixer
 from tsm2.vision.config import ViM2Config
 
-__all__ = ["DownSample", "DropPath", "MixerStep", "Stage", "Stem", "stages_of"]
+__all__ = ["DownSample", "DropPath", "MixerKind", "MixerStep", "Stage", "Stem", "stages_of"]
 
 MixerKind = Literal["token", "channel"]
 
@@ -66,6 +66,11 @@ class Stem(nn.Module):
             raise ParameterError(
                 f"images have shape {tuple(image.shape)}, but this model reads (batch, "
                 f"{self.in_chans}, height, width). Build it with in_chans= for other channels"
+            )
+        if not image.is_floating_point():
+            raise ParameterError(
+                f"images are {image.dtype}, but the model reads floating-point numbers that are "
+                f"standardised as in training. Scale them first, for example image.float() / 255"
             )
         if min(image.shape[2:]) < self.patch_size:
             height, width = image.shape[2:]
