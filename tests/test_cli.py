@@ -172,6 +172,64 @@ def test_benchmark_prints_its_table_and_writes_its_report(tmp_path: Path) -> Non
     assert "Traceback" not in missing.stderr
 
 
+@pytest.fixture(scope="module")
+def shops(work: Path) -> Path:
+    """A long file of three shops, of which a model has seen the first rows of two."""
+    stamps = pd.date_range("2024-01-01", periods=90, freq="D")
+    t = np.arange(90)
+    parts = {"a": (90, 5.0), "b": (70, 400.0), "new": (50, -3.0)}
+    frame = pd.concat(
+        pd.DataFrame({"shop": name, "day": stamps[:n], "sales": level + np.sin(t[:n] * 0.9)})
+        for name, (n, level) in parts.items()
+    )
+    frame.to_csv(work / "shops.csv", index=False)
+    frame[frame["shop"] != "new"].to_csv(work / "known.csv", index=False)
+    columns = ("--id-col", "shop", "--time-col", "day", "--target-col", "sales")
+    model, known = work / "shops", work / "known.csv"
+    result = tsm2("fit", known, *columns, "--rows", 60, "--horizon", 6, "--out", model, *FAST)
+    assert result.returncode == 0, result.stderr
+    assert "trained 1 epochs on 1 variates of 2 series" in result.stderr
+    return work
+
+
+def test_a_file_of_many_series(shops: Path) -> None:
+    model = TSM2Forecaster.load(shops / "shops")
+    assert model.context_index_[-1] == pd.Timestamp("2024-02-29")
+    data, out = shops / "shops.csv", shops / "sales.csv"
+    result = tsm2("predict", shops / "shops", data, "--out", out)
+    assert result.returncode == 0, result.stderr
+    wanted = model.predict(pd.read_csv(data, parse_dates=["day"]))
+    pd.testing.assert_frame_equal(
+        pd.read_csv(out, parse_dates=["day"]), wanted, check_dtype=False, rtol=1e-6
+    )
+    measured = tsm2("backtest", shops / "shops", data, "--out", out)
+    assert measured.returncode == 0, measured.stderr
+    assert "Errors over 123 windows" in measured.stdout  # 61 + 41 + 21
+    table = pd.read_csv(out)
+    assert list(table.columns[:2]) == ["shop", "cutoff"]
+    assert set(table["shop"]) == {"a", "b", "new"}
+    bounds = tsm2("predict", shops / "shops", data, "--coverage", 0.5)
+    assert bounds.stdout.splitlines()[0] == "shop,day,sales,sales-lo-50,sales-hi-50", bounds.stderr
+    both = tsm2("update", shops / "shops", shops / "known.csv", "--out", shops / "updated")
+    assert both.returncode == 0, both.stderr
+    assert "40 new rows" in both.stderr
+    later = TSM2Forecaster.load(shops / "updated").predict()
+    assert later.groupby("shop")["day"].min().to_dict() == {
+        "a": pd.Timestamp("2024-03-31"),
+        "b": pd.Timestamp("2024-03-11"),
+    }
+
+
+def test_mistakes_with_many_series_are_one_line(shops: Path, tmp_path: Path) -> None:
+    model, data = shops / "shops", shops / "shops.csv"
+    assert "has no column 'shop'" in refused("predict", model, shops / "data.csv")
+    assert "draws one table" in refused("predict", model, data, "--plot", tmp_path / "p.png")
+    assert "'new' is new" in refused("update", model, data)
+    fit = ("fit", data, "--horizon", 6, "--out", tmp_path / "m", *FAST)
+    assert "has no column 'ds', 'y'" in refused(*fit, "--id-col", "shop")
+    assert not (tmp_path / "p.png").exists()
+
+
 def test_info_explains_the_kernels() -> None:
     result = tsm2("info")
     assert result.returncode == 0, result.stderr

@@ -262,7 +262,7 @@ def error_table(
     table: pd.DataFrame,
     *,
     by: str | list[str] | None = "variate",
-    scale: Mapping[Any, float] | None = None,
+    scale: Mapping[Any, float] | NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
     """Return the mean errors of a backtest.
 
@@ -274,7 +274,8 @@ def error_table(
         Column or columns, such as "variate" or "step", whose values get a row each; None for one
         row, "all".
     scale
-        What the errors of each variate are divided by first; None leaves them in its unit.
+        What the errors of each variate, or of each row of the table, are divided by first; None
+        leaves them in their units.
 
     Returns
     -------
@@ -289,7 +290,9 @@ def error_table(
     >>> error_table(table).loc["a"].round(3).to_dict()
     {'MSE': 0.5, 'MAE': 0.5, 'quantile loss': 0.425, 'coverage-80': 0.5}
     """
-    unit = 1.0 if scale is None else table["variate"].map(scale).to_numpy(np.float64)
+    unit: Any = 1.0 if scale is None else scale
+    if isinstance(scale, Mapping):
+        unit = table["variate"].map(scale).to_numpy(np.float64)
     actual, forecast = (table[name].to_numpy(np.float64) / unit for name in ("actual", "forecast"))
     each = {
         "MSE": metrics.mse(actual, forecast, axis=()),

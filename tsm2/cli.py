@@ -11,9 +11,10 @@ import platform
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 import typer
@@ -21,6 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tsm2.errors import FrameError, OutputError, ParameterError, TSM2Error
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tsm2.forecaster import TSM2Forecaster
 
 __all__ = ["app", "main"]
 
@@ -44,7 +51,11 @@ DataFile = Annotated[
 ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `fit` wrote.")]
 TimeColumn = Annotated[
     str | None,
-    typer.Option("--time-column", help="Column with the time stamps; the first one by default."),
+    typer.Option(
+        "--time-column",
+        "--time-col",
+        help="Column with the time stamps; the first one by default, of several series ds.",
+    ),
 ]
 Coverage = Annotated[
     float | None,
@@ -114,7 +125,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     rows: Annotated[
-        int | None, typer.Option(help="Use only so many first rows of the data.")
+        int | None, typer.Option(help="Use only so many first rows of the data, or of each series.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -134,13 +145,25 @@ def fit(
         Path | None, typer.Option(help="Folder for TensorBoard's record of every epoch.")
     ] = None,
     time_column: TimeColumn = None,
+    id_col: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that says which series a row belongs to, in a file of many; unique_id "
+            "is known as one."
+        ),
+    ] = None,
+    target_col: Annotated[
+        str | None, typer.Option(help="Its columns to forecast, with commas; y by default.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a forecaster on a CSV file and save it to a folder."""
+    """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
 
-    frame = read_csv(data, time_column)
+    long = [id_col or "unique_id", time_column or "ds", *(target_col or "y").split(",")]
+    frame = read_csv(data, time_column, long, is_long=id_col is not None)
+    is_long = long[0] in frame.columns
     _require_writable(out)
     check_replaceable(out)
     if start_from is None:
@@ -149,21 +172,26 @@ def fit(
         model = TSM2Forecaster.load(start_from).set_params(warm_start=True)
     chosen: dict[str, object] = {"horizon": horizon, "device": device, "random_state": seed}
     chosen["verbose"] = not quiet
+    if is_long:
+        chosen |= {"id_col": long[0], "time_col": long[1], "target_col": long[2:]}
     chosen |= {"lookback": lookback} if lookback is not None else {}
     chosen |= {"max_epochs": epochs} if epochs is not None else {}
     chosen |= {"quantiles": _parse_levels(quantiles)} if quantiles is not None else {}
     chosen |= dict(_parse_setting(model, each) for each in settings or [])
     model.set_params(**chosen)
+    if rows is not None:
+        frame = frame.groupby(long[0], sort=False).head(rows) if is_long else frame.iloc[:rows]
     model.fit(
-        frame if rows is None else frame.iloc[:rows],
+        frame,
         checkpoint=checkpoint,
         max_time=max_time,
         log_dir=log_dir,
     )
     model.save(out)
     losses = model.history_.iloc[-1]
+    series = f" of {len(model.series_)} series" if is_long else ""
     _messages.print(
-        f"trained {model.n_iter_} epochs on {frame.shape[1]} variates; last losses: "
+        f"trained {model.n_iter_} epochs on {model.n_features_in_} variates{series}; last losses: "
         f"train {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}",
         highlight=False,
     )
@@ -186,12 +214,12 @@ def update(
     from tsm2.forecaster import TSM2Forecaster
 
     model = TSM2Forecaster.load(model_folder)
-    frame = read_csv(data, time_column)
-    new = frame.loc[frame.index > model.context_index_[-1]]
+    frame = _read_for(model, data, time_column)
+    new = _later_rows(model, frame)
     if new.empty:
         raise FrameError(
-            f"{data} ends at {frame.index[-1]}, and the model knows all rows up to "
-            f"{model.context_index_[-1]}. Give later rows."
+            f"{data} has no row after those that the model knows, which end at "
+            f"{model.context_index_[model.context_offsets_[1:] - 1].max()}. Give later rows."
         )
     model.update(new, epochs=epochs).save(out or model_folder)
     _messages.print(f"{len(new)} new rows", highlight=False)
@@ -217,14 +245,21 @@ def predict(
     from tsm2.forecaster import TSM2Forecaster
 
     model = TSM2Forecaster.load(model_folder)
-    frame = read_csv(data, time_column)
+    frame = _read_for(model, data, time_column)
+    if plot is not None and model.layout_.series != "one":
+        raise ParameterError("--plot draws one table, but the data hold many series. Leave it out.")
     levels = _chosen_levels(coverage, quantiles)
     forecast = model.predict(frame, horizon=horizon)
-    if levels is None:
-        _write_csv(forecast, out)
-    else:
+    keys = [model.layout_.id_name, model.layout_.index_name]
+    if model.layout_.series == "long":
+        forecast = forecast.set_index(keys)
+    if levels is not None:
         bounds = model.predict_quantiles(frame, quantiles=levels, horizon=horizon)
-        _write_csv(_beside(forecast, bounds), out)
+        if model.layout_.series == "long":
+            forecast = forecast.join(bounds.set_index(keys))
+        else:
+            forecast = _beside(forecast, bounds)
+    _write_csv(forecast, out)
     if plot is not None:
         from tsm2.plotting import plot_forecast, save_figure
 
@@ -261,10 +296,11 @@ def backtest(
     from tsm2.forecaster import TSM2Forecaster
 
     model = TSM2Forecaster.load(model_folder)
-    frame = read_csv(data, time_column)
+    frame = _read_for(model, data, time_column)
     if out is not None:
         _require_writable(out)
-    first = None if start is None else _parse_label(start, frame.index)
+    stamps = pd.Index(frame[model.time_col]) if model.layout_.series == "long" else frame.index
+    first = None if start is None else _parse_label(start, stamps)
     levels = _chosen_levels(coverage, quantiles)
     table = model.backtest(
         frame,
@@ -276,10 +312,12 @@ def backtest(
         n_jobs=jobs,
         quantiles=levels,
     )
-    scale = dict(zip(model.layout_.columns, model.scaling_.scale, strict=True))
+    scale = _scale_of(model, table, frame)
     summary = pd.concat(error_table(table, by=by, scale=scale) for by in ("variate", None))
     shown = Table(
-        title=f"Errors over {table['cutoff'].nunique()} windows, standardised values", min_width=40
+        title=f"Errors over {(table['step'] == 1).sum() // model.n_features_in_} windows, "
+        f"standardised values",
+        min_width=40,
     )
     for column in ("variate", *summary.columns):
         shown.add_column(column, justify="left" if column == "variate" else "right")
@@ -287,7 +325,7 @@ def backtest(
         shown.add_row(str(name), *(f"{value:.4f}" for value in row))
     _out.print(shown)
     if out is not None:
-        _write_csv(table.set_index("cutoff"), out)
+        _write_csv(table.set_index(table.columns[0]), out)
 
 
 @app.command()
@@ -463,8 +501,21 @@ def data_check(
 # --- files ----------------------------------------------------------------------------------------
 
 
-def read_csv(path: Path, time_column: str | None) -> pd.DataFrame:
-    """Read a CSV file into a frame indexed by its time column.
+def read_csv(
+    path: Path, time_column: str | None, long: Sequence[str] = (), *, is_long: bool = False
+) -> pd.DataFrame:
+    """Read a CSV file into a frame indexed by its time column, or into a long frame.
+
+    Parameters
+    ----------
+    path
+        The file.
+    time_column
+        Its column of time stamps, if it holds one table; None for the first.
+    long
+        Columns of a long frame: series, time, values. A file with the first of them holds one.
+    is_long
+        Refuse another file.
 
     Raises
     ------
@@ -476,24 +527,78 @@ def read_csv(path: Path, time_column: str | None) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FrameError(f"cannot read {path}: {reason}") from error
+    if is_long or (long and long[0] in frame.columns):
+        missing = [name for name in long if name not in frame.columns]
+        if missing:
+            raise FrameError(
+                f"{path} has no column {', '.join(map(repr, missing))}; it has: "
+                f"{', '.join(map(str, frame.columns))}. Name its columns with --id-col, "
+                f"--time-col and --target-col."
+            )
+        stamps = _read_stamps(path, frame[long[1]])
+        return frame[list(long)].assign(**{long[1]: stamps})
     column = frame.columns[0] if time_column is None else time_column
     if column not in frame.columns:
         raise FrameError(
             f"{path} has no column {column!r}; it has: {', '.join(map(str, frame.columns))}."
         )
-    stamps = frame.pop(column)
-    if pd.api.types.is_integer_dtype(stamps):
-        return frame.set_index(pd.Index(stamps, name=column))
+    return frame.set_index(_read_stamps(path, frame.pop(column)))
+
+
+def _read_stamps(path: Path, column: "pd.Series[Any]") -> pd.Index:
+    """Return whole numbers or time stamps of a column, as an index of its name."""
+    index: pd.Index = pd.Index(column, name=str(column.name))
+    if pd.api.types.is_integer_dtype(column):
+        return index
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a format that must be guessed row by row
-            index = pd.DatetimeIndex(pd.to_datetime(stamps), name=column)
+            return pd.DatetimeIndex(pd.to_datetime(column), name=str(column.name))
     except (ValueError, TypeError) as error:
         raise FrameError(
-            f"column {column!r} of {path} does not hold times ({str(error).splitlines()[0]}). Name "
-            f"the time column with --time-column."
+            f"column {column.name!r} of {path} does not hold times ({str(error).splitlines()[0]}). "
+            f"Name the time column with --time-column."
         ) from error
-    return frame.set_index(index)
+
+
+def _read_for(model: "TSM2Forecaster", path: Path, time_column: str | None) -> pd.DataFrame:
+    """Read a CSV file in the form that a model was fitted to."""
+    layout = model.layout_
+    if layout.series != "long":
+        return read_csv(path, time_column)
+    time = time_column or model.time_col
+    long = [model.id_col, time, *map(str, layout.columns)]
+    return read_csv(path, None, long, is_long=True).rename(columns={time: model.time_col})
+
+
+def _later_rows(model: "TSM2Forecaster", frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows after those that a model knows, and all of series that it does not."""
+    ends = model.context_index_[model.context_offsets_[1:] - 1]
+    if model.layout_.series == "long":
+        known = frame[model.id_col].map(dict(zip(model.series_, ends, strict=True)))
+        is_later = ~(frame[model.time_col] <= known)
+    else:
+        is_later = frame.index > ends[0]
+    later: pd.DataFrame = frame[is_later]
+    return later
+
+
+def _scale_of(
+    model: "TSM2Forecaster", table: pd.DataFrame, frame: pd.DataFrame
+) -> "NDArray[np.float64]":
+    """Return what the errors of each row of a backtest are divided by.
+
+    A series that the model was not fitted to is measured by the rows of the file.
+    """
+    columns = list(model.layout_.columns)
+    if model.scaling_.scale.ndim == 1:
+        scale = dict(zip(columns, model.scaling_.scale, strict=True))
+        return table["variate"].map(scale).to_numpy(dtype=float)
+    fitted = pd.DataFrame(model.scaling_.scale, index=pd.Index(model.series_), columns=columns)
+    here = frame.groupby(model.id_col)[columns].std(ddof=0).replace(0.0, 1.0)
+    each = fitted.combine_first(here).stack()
+    keys = pd.MultiIndex.from_arrays([table.iloc[:, 0], table["variate"].astype(object)])
+    return each.reindex(keys).to_numpy(dtype=float)
 
 
 def _write_csv(frame: pd.DataFrame, out: Path | None) -> None:
