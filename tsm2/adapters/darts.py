@@ -1,0 +1,447 @@
+"""TSM2 as a torch model of Darts.
+
+    past_target, covariates -> TSM2Network -> values, quantiles or a likelihood's parameters
+
+Darts trains, rolls forward, samples, backtests, saves and exports; the network is tsm2's. So are a
+window's level and deviation: they are put back into a location and a scale each in its own way,
+where Darts' flag would treat a likelihood's scale like a location.
+
+Sizes: B windows, L input_chunk_length, T output_chunk_length, C components, K parameters of a
+likelihood; P past and F future covariates, S static ones per component.
+Interface: Darts 0.48, classes PLForecastingModule and MixedCovariatesTorchModel.
+"""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+import copyreg
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from tsm2 import frames
+from tsm2.adapters import distributions
+from tsm2.adapters.distributions import Family
+from tsm2.adapters.peers import missing_peer
+from tsm2.errors import FrameError, NotFittedError, ParameterError
+from tsm2.forecaster import TSM2Forecaster
+from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.scaling import Scaling
+
+try:
+    from darts.models.forecasting.pl_forecasting_module import PLForecastingModule, io_processor
+    from darts.models.forecasting.torch_forecasting_model import MixedCovariatesTorchModel
+    from darts.timeseries import TimeSeries
+    from darts.utils.data.torch_datasets.utils import (
+        PLModuleInput,
+        PLModuleOutput,
+        TorchTrainingSample,
+    )
+    from darts.utils.likelihood_models.base import LikelihoodType
+    from darts.utils.likelihood_models.torch import QuantileRegression, TorchLikelihood
+    from darts.utils.serialization import add_safe_globals
+    from darts.utils.torch import MonteCarloDropout
+    from pytorch_lightning import Trainer
+except ModuleNotFoundError as error:
+    raise missing_peer(error, "darts") from error
+
+__all__ = ["TSM2Model", "TSM2Module", "from_darts", "to_darts"]
+
+_FAMILIES = {
+    "BernoulliLikelihood": distributions.SHARE,
+    "BetaLikelihood": distributions.BETA,
+    "CauchyLikelihood": distributions.LOCATION_SCALE,
+    "ContinuousBernoulliLikelihood": distributions.SHARE,
+    "DirichletLikelihood": distributions.DIRICHLET,
+    "ExponentialLikelihood": distributions.EXPONENTIAL,
+    "GammaLikelihood": distributions.GAMMA,
+    "GaussianLikelihood": distributions.LOCATION_SCALE,
+    "GeometricLikelihood": distributions.GEOMETRIC,
+    "GumbelLikelihood": distributions.LOCATION_SCALE,
+    "HalfNormalLikelihood": distributions.LEVEL,
+    "LaplaceLikelihood": distributions.LOCATION_SCALE,
+    "LogNormalLikelihood": distributions.LOG_NORMAL,
+    "NegativeBinomialLikelihood": distributions.COUNT,
+    "PoissonLikelihood": distributions.LEVEL,
+    "WeibullLikelihood": distributions.COUNT,
+}
+
+
+class TSM2Module(PLForecastingModule):
+    """The Lightning module around the network; `TSM2Model` makes it.
+
+    Parameters
+    ----------
+    network
+        Fields of a `NetworkConfig`, but for what the likelihood decides. A plain dict, so that
+        Darts reads its checkpoints without trusting other classes.
+    kwargs
+        What every `PLForecastingModule` takes.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, network: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.family = _family(self.likelihood)
+        quantiles = getattr(self.likelihood, "quantiles", None) if self.family is None else None
+        config = NetworkConfig(
+            **network,
+            quantiles=None if quantiles is None else tuple(quantiles),
+            outputs=None if self.family is None else self.family.outputs,
+        )
+        self.network = _with_monte_carlo_dropout(TSM2Network(config))
+        # Standard units, as a forecaster that `to_darts` brings was trained on.
+        self.register_buffer("center", torch.zeros(config.n_variates))
+        self.register_buffer("scale", torch.ones(config.n_variates))
+
+    @io_processor
+    def forward(self, x_in: PLModuleInput) -> PLModuleOutput:
+        """Return forecasts, (B, T, C, K), in the units of the target."""
+        target = x_in.past_target  # (B, L, C)
+        context = ((target - self.center) / self.scale).swapaxes(1, 2)  # (B, C, L)
+        forecast = self.network(context, **self._auxiliary(x_in, len(target)))
+        if forecast.ndim == 3:
+            forecast = forecast.unsqueeze(-1)  # (B, C, T, 1)
+        forecast = forecast.swapaxes(1, 2)  # (B, T, C, K)
+        return PLModuleOutput(prediction=self._in_units(forecast))
+
+    def _auxiliary(self, x_in: PLModuleInput, n_windows: int) -> dict[str, Tensor]:
+        """Return the covariates that are there, by the names of the network's arguments."""
+        given = {}
+        if x_in.past_covariates is not None:
+            given["past"] = x_in.past_covariates.swapaxes(1, 2)  # (B, P, L)
+        if x_in.future_covariates is not None:
+            parts = (x_in.historic_future_covariates, x_in.future_covariates)  # of L and T rows
+            given["future"] = torch.cat(parts, 1).swapaxes(1, 2)  # (B, F, L + T)
+        if x_in.static_covariates is not None:  # (B, C, S), or (B, 1, S) if shared
+            static = x_in.static_covariates
+            given["static"] = static.expand(n_windows, len(self.center), -1)
+        return given
+
+    def _in_units(self, forecast: Tensor) -> Tensor:
+        if self.family is None:
+            return forecast * self.scale[:, None] + self.center[:, None]
+        return self.family.raw(forecast)
+
+
+class TSM2Model(MixedCovariatesTorchModel):
+    """TSM2, the selective state-space network, as one more torch model of Darts.
+
+    Past, future and static covariates, several components and several series, every likelihood of
+    Darts, quantiles that never cross, forecasts beyond `output_chunk_length`, and all that Darts
+    does with such models. Targets and covariates with NaN are refused; Darts would train on them.
+
+    Parameters
+    ----------
+    input_chunk_length
+        Rows that the network reads.
+    output_chunk_length
+        Rows that it forecasts at once.
+    output_chunk_shift
+        Rows between the two.
+    features, blocks, patch_length, patch_stride, d_state, d_conv, expand, dropout, pre_norm, \
+selection, time_mixer, variate_mixer, variate_directions, averaging, averaging_learned, \
+averaging_reach, readout, zero_start, instance_norm, separate_heads, backend
+        The network's settings, as in `TSM2Forecaster`. `dropout` is Monte Carlo dropout.
+    use_static_covariates
+        Read the series' static covariates, which must be numbers.
+    kwargs
+        What every torch model of Darts takes: `likelihood`, `n_epochs`, `batch_size`,
+        `optimizer_kwargs`, `random_state`, `pl_trainer_kwargs`, ... `use_reversible_instance_norm`
+        turns on the network's own `instance_norm`.
+
+    Examples
+    --------
+    >>> from tsm2.datasets import load_sample
+    >>> series = TimeSeries.from_dataframe(load_sample(200)).astype(np.float32)
+    >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    >>> model = TSM2Model(48, 12, n_epochs=1, random_state=0, pl_trainer_kwargs=quiet)
+    >>> model.fit(series).predict(24, verbose=False).shape
+    (24, 5, 1)
+    """
+
+    def __init__(
+        self,
+        input_chunk_length: int,
+        output_chunk_length: int,
+        output_chunk_shift: int = 0,
+        features: int = 16,
+        blocks: int = 1,
+        patch_length: int | None = None,
+        patch_stride: int | None = None,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dropout: float = 0.0,
+        pre_norm: Literal["2d", "layer", "rms", "none"] = "2d",
+        selection: Literal["convolved", "input"] = "convolved",
+        time_mixer: Literal["selective", "linear", "none"] = "selective",
+        variate_mixer: Literal["selective", "mlp", "none"] = "selective",
+        variate_directions: Literal["forward", "both"] = "both",
+        averaging: Literal["stream", "identity", "mean"] = "stream",
+        averaging_learned: bool = True,
+        averaging_reach: int | None = None,
+        readout: Literal["stream", "last"] = "stream",
+        zero_start: bool = True,
+        instance_norm: bool = True,
+        separate_heads: bool = False,
+        backend: str = "auto",
+        use_static_covariates: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**self._extract_torch_model_params(**self.model_params))
+        self.pl_module_params = self._extract_pl_module_params(**self.model_params)
+        if self.pl_module_params.pop("use_reversible_instance_norm", False):
+            instance_norm = True
+        patch_length = patch_length or min(16, input_chunk_length)
+        self._network: dict[str, Any] = {
+            "lookback": input_chunk_length,
+            "horizon": output_chunk_length,
+            "features": features,
+            "blocks": blocks,
+            "patch_length": patch_length,
+            "patch_stride": patch_stride or patch_length,
+            "d_state": d_state,
+            "d_conv": d_conv,
+            "expand": expand,
+            "dropout": dropout,
+            "pre_norm": pre_norm,
+            "selection": selection,
+            "time_mixer": time_mixer,
+            "variate_mixer": variate_mixer,
+            "variate_directions": variate_directions,
+            "averaging": averaging,
+            "averaging_learned": averaging_learned,
+            "averaging_reach": averaging_reach,
+            "readout": readout,
+            "zero_start": zero_start,
+            "instance_norm": instance_norm,
+            "separate_heads": separate_heads,
+            "backend": backend,
+        }
+        try:
+            NetworkConfig(**self._network, n_variates=1)
+        except ValueError as error:
+            raise ParameterError(f"TSM2Model cannot be made: {error}.") from error
+        self._considers_static_covariates = use_static_covariates
+
+    @property
+    def supports_static_covariates(self) -> bool:
+        """True: the network reads static covariates."""
+        return True
+
+    def _create_model(self, train_sample: TorchTrainingSample) -> TSM2Module:
+        sizes = {
+            "n_variates": train_sample.future_target.shape[1],
+            "n_past": _width(train_sample.past_covariates),
+            "n_future": _width(train_sample.future_covariates),
+            "n_static": _width(train_sample.static_covariates),
+        }
+        return TSM2Module(network=self._network | sizes, **self.pl_module_params)
+
+    def _build_train_dataset(self, series: Any, *args: Any, **kwargs: Any) -> Any:
+        _refuse_gaps(series, *args, **kwargs)
+        return super()._build_train_dataset(series, *args, **kwargs)
+
+    def _build_inference_dataset(self, n: int, series: Any, *args: Any, **kwargs: Any) -> Any:
+        _refuse_gaps(series, *args, **kwargs)
+        return super()._build_inference_dataset(n, series, *args, **kwargs)
+
+
+# Darts loads only classes that it was told of.
+add_safe_globals([TSM2Model, TSM2Module])
+if sys.version_info < (3, 11, 4):
+    # These pickle a member of an enumeration as a call of getattr, which Darts trusts in no file.
+    copyreg.pickle(LikelihoodType, lambda member: (LikelihoodType, (member.value,)))
+
+
+# --- between the estimator and the model ----------------------------------------------------------
+
+
+def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
+    """Return a fitted Darts model with a fitted forecaster's network, scaling and context.
+
+    Parameters
+    ----------
+    forecaster
+        Fitted on one table.
+    kwargs
+        What `TSM2Model` takes beside the network's settings, such as `pl_trainer_kwargs`.
+
+    Returns
+    -------
+    The model; `predict()` continues the forecaster's context, with its forecasts. Quantiles become
+    a `QuantileRegression`.
+
+    Raises
+    ------
+    NotFittedError
+        The forecaster is not fitted.
+    ParameterError
+        It was fit on several series, or reads covariates or gaps.
+    """
+    if not hasattr(forecaster, "network_"):
+        raise NotFittedError("this TSM2Forecaster is not fitted yet. Call fit(table) first.")
+    config = forecaster.network_.config
+    covariates = config.n_past or config.n_future or config.n_static
+    if covariates or config.gaps or forecaster.layout_.series != "one":
+        raise ParameterError(
+            "only a TSM2Forecaster that was fit on one table, without covariates and gaps, becomes "
+            "a TSM2Model. Fit one like that, or fit a TSM2Model with the series and covariates."
+        )
+    chosen = {name: getattr(config, name) for name in _SETTINGS}
+    if config.quantiles is not None:
+        chosen["likelihood"] = QuantileRegression(list(config.quantiles))
+    model = TSM2Model(config.lookback, config.horizon, **chosen | kwargs)
+    context = _context_series(forecaster)
+    # Darts makes a network when it sees a series with a window in it, even to train for no epoch.
+    longer = context.prepend_values(np.repeat(context.values()[:1], config.horizon, axis=0))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_epochs=0, enable_checkpointing=False, accelerator="cpu", **quiet)
+    model.fit(longer, trainer=trainer)
+    model.training_series = context
+    model.model.network.load_state_dict(forecaster.network_.state_dict())
+    model.model.center.copy_(torch.from_numpy(forecaster.scaling_.center))
+    model.model.scale.copy_(torch.from_numpy(forecaster.scaling_.scale))
+    return model
+
+
+def from_darts(model: TSM2Model, series: TimeSeries | None = None) -> TSM2Forecaster:
+    """Return a fitted forecaster with a fitted Darts model's network.
+
+    Parameters
+    ----------
+    model
+        Fitted, without covariates, and without a likelihood other than quantiles.
+    series
+        The series that `predict()` continues; None for the one that the model was fit on.
+
+    Returns
+    -------
+    The forecaster; its `save` writes safetensors and JSON, no pickle.
+
+    Raises
+    ------
+    NotFittedError
+        The model is not fitted.
+    ParameterError
+        It reads covariates, or forecasts what the forecaster does not, or there is no series.
+    """
+    if model.model is None:
+        raise NotFittedError("this TSM2Model is not fitted yet. Call fit(series) first.")
+    module, config = model.model, model.model.network.config
+    if config.n_past or config.n_future or config.n_static or config.outputs:
+        raise ParameterError(
+            "only a TSM2Model without covariates, and with no likelihood or QuantileRegression, "
+            "becomes a TSM2Forecaster. Fit one like that, or keep this one in Darts."
+        )
+    series = model.training_series if series is None else series
+    if series is None:
+        raise ParameterError(
+            "the model was fit on several series, or saved without them: pass the series that "
+            "predict() continues."
+        )
+    forecaster = TSM2Forecaster(
+        config.lookback,
+        config.horizon,
+        **{name: getattr(config, name) for name in _SETTINGS},
+        quantiles=config.quantiles,
+        random_state=model.model_params.get("random_state"),
+    )
+    network = TSM2Network(config)
+    network.load_state_dict({k: v.cpu() for k, v in module.network.state_dict().items()})
+    forecaster.network_ = network.eval()
+    forecaster.scaling_ = Scaling(
+        center=module.center.double().cpu().numpy(), scale=module.scale.double().cpu().numpy()
+    )
+    table = series[-config.lookback :].to_dataframe().astype(float)
+    panel = frames.read_table(table)
+    forecaster._check_columns(table, panel.layout, reset=True)
+    forecaster._remember(panel)
+    forecaster.calibration_ = None
+    forecaster.history_ = pd.DataFrame(columns=["epoch", "train_loss", "validation_loss"])
+    forecaster.n_iter_ = model.epochs_trained
+    return forecaster
+
+
+_SETTINGS = sorted(
+    {each.name for each in fields(NetworkConfig)}
+    - {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static", "gaps"}
+    - {"quantiles", "outputs"}
+)
+"""Settings of a network that an estimator and a model are told by the same names."""
+
+
+def _context_series(forecaster: TSM2Forecaster) -> TimeSeries:
+    table = pd.DataFrame(
+        forecaster.context_.astype(np.float32),
+        index=forecaster.context_index_,
+        columns=[str(column) for column in forecaster.layout_.columns],
+    )
+    if isinstance(table.index, pd.PeriodIndex):
+        table.index = table.index.to_timestamp()
+    return TimeSeries.from_dataframe(table)
+
+
+# --- likelihoods ----------------------------------------------------------------------------------
+
+
+def _family(likelihood: TorchLikelihood | None) -> Family | None:
+    """Return what a likelihood needs; None where the network forecasts values or quantiles."""
+    if likelihood is None:
+        return None
+    if isinstance(likelihood, QuantileRegression):
+        return None if len(likelihood.quantiles) > 1 else distributions.LEVEL
+    for kind in type(likelihood).__mro__:
+        if kind.__name__ in _FAMILIES:
+            return _FAMILIES[kind.__name__]
+    others = ("free",) * (likelihood.num_parameters - 1)
+    return Family(outputs=("location", *others), raw=distributions.LEVEL.raw)
+
+
+def _with_monte_carlo_dropout(network: TSM2Network) -> TSM2Network:
+    """Replace every dropout by one that Darts can leave on while it predicts."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, MonteCarloDropout(child.p))
+    return network
+
+
+# --- series ---------------------------------------------------------------------------------------
+
+
+def _width(values: np.ndarray[Any, Any] | None) -> int:
+    return 0 if values is None else values.shape[1]
+
+
+def _refuse_gaps(
+    series: Sequence[TimeSeries],
+    past_covariates: Sequence[TimeSeries] | None = None,
+    future_covariates: Sequence[TimeSeries] | None = None,
+    *_: Any,
+    **__: Any,
+) -> None:
+    groups = {
+        "target": series,
+        "past covariates": past_covariates,
+        "future covariates": future_covariates,
+    }
+    for about, group in groups.items():
+        for number, each in enumerate(group or ()):
+            unknown = np.argwhere(np.isnan(each.all_values(copy=False)))
+            if len(unknown):
+                row, component, _sample = unknown[0]
+                raise FrameError(
+                    f"the {about} of series {number} have {len(unknown)} missing values, the first "
+                    f"in {each.components[component]!r} at {each.time_index[row]}. Fill them, for "
+                    f"example with darts.utils.missing_values.fill_missing_values."
+                )
