@@ -8,7 +8,10 @@ export OMP_WAIT_POLICY := PASSIVE
 # Peer libraries pin versions that exclude ours or each other's, so that each has an environment of
 # its own: the extra of its name, or EXTRAS, at the versions in constraints/, kept until one of
 # these changes.
-PEERS := sktime vision
+PEERS := darts neuralforecast sktime vision
+TESTS_darts := tests/adapters/test_darts.py tests/adapters/test_distributions.py tests/benchmark/test_peers.py
+EXTRAS_darts := darts,onnx
+TESTS_neuralforecast := tests/adapters/test_neuralforecast.py tests/benchmark/test_peers.py
 TESTS_sktime := tests/adapters/test_sktime.py tests/benchmark/test_peers.py
 TESTS_vision := tests/vision tsm2/vision
 EXTRAS_vision := vision-recipes,onnx

@@ -61,6 +61,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
 }
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",
+    "tsm2.adapters.neuralforecast": "neuralforecast",
     "tsm2.adapters.sktime": "sktime",
     "tsm2.kernels.mamba_ssm_backend": "causal_conv1d",
     "tsm2.vision.timm": "timm",

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("peer", ["darts", "sktime"])
+@pytest.mark.parametrize("peer", ["darts", "neuralforecast", "sktime"])
 def test_the_error_names_the_extra(peer: str) -> None:
     code = f"import sys; sys.modules[{peer!r}] = None; import tsm2.adapters.{peer}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

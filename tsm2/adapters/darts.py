@@ -177,7 +177,7 @@ averaging_reach, readout, zero_start, instance_norm, separate_heads, backend
         blocks: int = 1,
         patch_length: int | None = None,
         patch_stride: int | None = None,
-        d_state: int = 16,
+        d_state: int = 4,
         d_conv: int = 4,
         expand: int = 2,
         dropout: float = 0.0,
