@@ -1,6 +1,7 @@
 """The Darts adapter: the network's own forecasts, and everything Darts does with a torch model."""
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tsm2 import TSM2Forecaster
 from tsm2.adapters.darts import TSM2Model, from_darts, to_darts
 from tsm2.datasets import load_sample
 from tsm2.errors import FrameError, NotFittedError, ParameterError
+from tsm2.networks.tsm2 import NetworkConfig
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
@@ -140,8 +142,12 @@ def test_settings_reach_the_network() -> None:
         "expand": 1, "dropout": 0.25, "pre_norm": "rms", "selection": "input",
         "time_mixer": "linear", "variate_mixer": "mlp", "variate_directions": "forward",
         "averaging": "mean", "averaging_learned": False, "averaging_reach": 1, "readout": "last",
-        "zero_start": False, "instance_norm": False, "separate_heads": True, "backend": "torch",
+        "zero_start": False, "instance_norm": False, "level": "last", "separate_heads": True,
+        "backend": "torch",
     }  # fmt: skip
+    sizes = {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static"}
+    decided = {"gaps", "quantiles", "outputs"}  # by the data and the likelihood or loss
+    assert {each.name for each in fields(NetworkConfig)} == {*changed} | sizes | decided
     config = fitted(**changed).model.network.config
     assert {name: getattr(config, name) for name in changed} == changed
     defaults, estimator = TSM2Model(24, 6)._network, TSM2Forecaster(24, 6)

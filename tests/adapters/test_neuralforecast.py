@@ -1,6 +1,7 @@
 """The neuralforecast adapter: the network's own forecasts, every loss, the library around it."""
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tsm2 import TSM2Forecaster
 from tsm2.adapters.neuralforecast import TSM2, AutoTSM2
 from tsm2.datasets import load_sample
 from tsm2.errors import ParameterError
+from tsm2.networks.tsm2 import NetworkConfig
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
@@ -132,8 +134,12 @@ def test_settings_reach_the_network() -> None:
         "expand": 1, "dropout": 0.25, "pre_norm": "rms", "selection": "input",
         "time_mixer": "linear", "variate_mixer": "mlp", "variate_directions": "forward",
         "averaging": "mean", "averaging_learned": False, "averaging_reach": 1, "readout": "last",
-        "zero_start": False, "instance_norm": False, "separate_heads": True, "backend": "torch",
+        "zero_start": False, "instance_norm": False, "level": "last", "separate_heads": True,
+        "backend": "torch",
     }  # fmt: skip
+    sizes = {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static"}
+    decided = {"gaps", "quantiles", "outputs"}  # by the data and the likelihood or loss
+    assert {each.name for each in fields(NetworkConfig)} == {*changed} | sizes | decided
     config = TSM2(**SIZES | changed).network.config
     assert {name: getattr(config, name) for name in changed} == changed
     defaults, estimator = TSM2(h=6, input_size=24, n_series=3).network.config, TSM2Forecaster(24, 6)

@@ -149,7 +149,7 @@ class TSM2Model(MixedCovariatesTorchModel):
         Rows between the two.
     features, blocks, patch_length, patch_stride, d_state, d_conv, expand, dropout, pre_norm, \
 selection, time_mixer, variate_mixer, variate_directions, averaging, averaging_learned, \
-averaging_reach, readout, zero_start, instance_norm, separate_heads, backend
+averaging_reach, readout, zero_start, instance_norm, level, separate_heads, backend
         The network's settings, as in `TSM2Forecaster`. `dropout` is Monte Carlo dropout.
     use_static_covariates
         Read the series' static covariates, which must be numbers.
@@ -192,6 +192,7 @@ averaging_reach, readout, zero_start, instance_norm, separate_heads, backend
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
         instance_norm: bool = True,
+        level: Literal["mean", "last"] = "mean",
         separate_heads: bool = False,
         backend: str = "auto",
         use_static_covariates: bool = True,
@@ -224,6 +225,7 @@ averaging_reach, readout, zero_start, instance_norm, separate_heads, backend
             "readout": readout,
             "zero_start": zero_start,
             "instance_norm": instance_norm,
+            "level": level,
             "separate_heads": separate_heads,
             "backend": backend,
         }

@@ -56,7 +56,7 @@ class TSM2(BaseModel):
         Columns with exogenous variables that are known ahead, up to now, and for always.
     features, blocks, patch_length, patch_stride, d_state, d_conv, expand, dropout, pre_norm, \
 selection, time_mixer, variate_mixer, variate_directions, averaging, averaging_learned, \
-averaging_reach, readout, zero_start, instance_norm, separate_heads, backend
+averaging_reach, readout, zero_start, instance_norm, level, separate_heads, backend
         The network's settings, as in `TSM2Forecaster`.
     others
         As in every model of neuralforecast.
@@ -103,6 +103,7 @@ averaging_reach, readout, zero_start, instance_norm, separate_heads, backend
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
         instance_norm: bool = True,
+        level: Literal["mean", "last"] = "mean",
         separate_heads: bool = False,
         backend: str = "auto",
         loss: Any = MAE(),  # noqa: B008 - as every model of neuralforecast has it
@@ -194,6 +195,7 @@ averaging_reach, readout, zero_start, instance_norm, separate_heads, backend
                 readout=readout,
                 zero_start=zero_start,
                 instance_norm=instance_norm,
+                level=level,
                 separate_heads=separate_heads,
                 quantiles=self.demand.quantiles,
                 outputs=self.demand.outputs,
