@@ -168,6 +168,59 @@ def test_a_layout_of_series_can_be_saved() -> None:
         assert layout_from_json(json.loads(json.dumps(layout_to_json(layout)))) == layout
 
 
+# --- gaps -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alias", ["h", "2h", "D", "3D", "B", "MS", "2ME", "W-WED", "QE-NOV"])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_rows_that_series_lack_become_rows_of_nan(alias: str, zone: str | None) -> None:
+    lengths = {"b": (20, "2024-01-03"), "a": (4, "2023-02-01"), "c": (9, "2024-03-29")}
+    tables = {
+        name: on(pd.date_range(start, periods=n, freq=alias, tz=zone))
+        for name, (n, start) in lengths.items()
+    }
+    gappy = {
+        name: table.drop(table.index[[1, 2] if name == "a" else [3]])
+        for name, table in tables.items()
+    }
+    panel = read_panel(gappy, missing="mask")
+    assert panel.counts.tolist() == [20, 4, 9]
+    assert list(panel.index) == [stamp for table in tables.values() for stamp in table.index]
+    assert panel.layout.frequency == read_panel(tables).layout.frequency
+    whole = np.concatenate([table["y"].to_numpy() for table in tables.values()])
+    lost = [3, 21, 22, 27]
+    assert np.flatnonzero(np.isnan(panel.values[:, 0])).tolist() == lost
+    np.testing.assert_array_equal(np.delete(panel.values[:, 0], lost), np.delete(whole, lost))
+    with pytest.raises(FrameError, match="series 'b'"):
+        read_panel(gappy)
+
+
+def test_periods_and_numbers_may_lack_rows() -> None:
+    months = pd.period_range("2024-01", periods=6, freq="M")
+    for index in (months, pd.RangeIndex(0, 60, 10)):
+        tables = {"a": on(index).drop(index[2]), "b": on(index[1:4])}
+        panel = read_panel(tables, missing="ffill")
+        assert list(panel.index) == [*index, *index[1:4]]
+        np.testing.assert_array_equal(panel.values[:, 0], [0, 1, np.nan, 3, 4, 5, 0, 1, 2])
+
+
+def test_a_stamp_beside_the_grid_is_no_gap() -> None:
+    beside = on(hours(9).delete(3)[:7].insert(7, pd.Timestamp("2024-01-01 08:20")))
+    with pytest.raises(FrameError, match=r"series 'a'.* row 3 should be at"):
+        read_panel({"a": beside, "b": on(hours(3))}, missing="mask")
+    far = on(pd.DatetimeIndex(["2020-01-01", "2020-01-01 01:00", "2024-01-01"]))
+    with pytest.raises(FrameError, match=r"series 'a'.* row 2 should be at 2020-01-01 02:00"):
+        read_panel({"a": far}, missing="mask", frequency="h")
+
+
+def test_series_are_padded_in_front() -> None:
+    padded = read_panel(frames()).padded(np.array([0, 3, 1]))
+    assert padded.counts.tolist() == [5, 5, 4]
+    wanted = [0, 1, 2, 3, 4, np.nan, np.nan, np.nan, 10, 11, np.nan, 20, 21, 22]
+    np.testing.assert_array_equal(padded.values[:, 0], wanted)
+    assert list(padded.index[5:10]) == [frames()["a"].index[k] for k in (0, 0, 0, 0, 1)]
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from sklearn.utils import check_array
 
 from tsm2.errors import FrameError, SavedModelError
 from tsm2.gaps import Missing
-from tsm2.ragged import offsets_of, ranges
+from tsm2.ragged import offsets_of, places, ranges
 from tsm2.stamps import (
     INDEX_NAMES,
     Stamp,
@@ -154,6 +154,18 @@ class Panel:
     def head(self, counts: NDArray[np.int64]) -> Panel:
         """Return the first rows of every series, `counts` of them from each, (S,)."""
         return self.take(ranges(self.offsets[:-1], counts), counts)
+
+    def padded(self, counts: NDArray[np.int64]) -> Panel:
+        """Put rows of NaN in front of every series, `counts` of them, (S,).
+
+        They are for windows alone: their stamps repeat the first one of the series.
+        """
+        lengths = self.counts + counts
+        offsets = offsets_of(lengths)
+        place = places(offsets) - counts.repeat(lengths)
+        rows = self.offsets[:-1].repeat(lengths) + place.clip(min=0)
+        values = np.where(place[:, None] < 0, np.nan, self.values[rows])
+        return replace(self, values=values, index=self.index[rows], offsets=offsets)
 
     def tail(self, n: int) -> Panel:
         """Return the last n rows of every series, or as many as it has."""

@@ -43,7 +43,15 @@ from tsm2.frames import (
 )
 from tsm2.gaps import Missing
 from tsm2.ragged import offsets_of, owners, places, ranges
-from tsm2.stamps import check_order, frequency_of, index_kind, stamps_after, type_name
+from tsm2.stamps import (
+    check_order,
+    completed,
+    frequency_of,
+    index_kind,
+    stamps_after,
+    steps_between,
+    type_name,
+)
 
 __all__ = [
     "Container",
@@ -126,7 +134,8 @@ def read_panel(
     long
         Columns of a long frame; None for `unique_id`, `ds` and `y`.
     missing
-        All but "raise" lets cells be NaN; a single table may then lack rows, too.
+        What is done about gaps, see `tsm2.gaps`. All but "raise" lets cells be NaN, and makes rows
+        of NaN where a series lacks some.
 
     Returns
     -------
@@ -156,6 +165,9 @@ def read_panel(
         panel = _read_tables(X, None if like else frequency, like, missing)
     else:
         return read_table(X, frequency=frequency, like=like, missing=missing)
+    _check_order(panel)
+    if missing != "raise" and panel.layout.kind == "frame":
+        panel = _completed(panel, frequency)
     panel = replace(panel, layout=replace(panel.layout, frequency=_regular(panel, frequency)))
     fine = np.isfinite(panel.values) if missing == "raise" else ~np.isinf(panel.values)
     _blame(
@@ -363,14 +375,45 @@ def _plain_stamps(index: pd.Index) -> pd.Index:
     return pd.Index(index.to_numpy(dtype=np.int64), name=index.name)
 
 
-def _regular(panel: Panel, frequency: str | int | None) -> str | int:
-    """Return the frequency of all series; refuse stamps that are missing, unsorted or off it."""
-    if panel.layout.kind == "array":
-        return 1
+def _check_order(panel: Panel) -> None:
+    """Refuse missing, duplicated and unsorted stamps."""
     index = panel.index
     unsorted = np.asarray(index.isna())
     unsorted[1:] |= ~np.asarray(index[1:] > index[:-1]) & (np.diff(owners(panel.offsets)) == 0)
     _blame(panel, unsorted, lambda one: check_order(one.index))
+
+
+def _completed(panel: Panel, frequency: str | int | None) -> Panel:
+    """Put rows of NaN where series lack some; leave all as it is if a stamp is beside the grid.
+
+    A panel that would grow a hundredfold is left, too: `_regular` says what is wrong with it.
+    """
+    longest = slice(*panel.offsets[(number := int(np.argmax(panel.counts))) : number + 2])
+    whole, _ = completed(panel.index[longest], frequency)
+    try:
+        found = frequency_of(whole, frequency)
+        first = panel.index[panel.offsets[:-1].repeat(panel.counts)]
+        steps = steps_between(first, panel.index, found)
+        if (panel.index != stamps_after(first, steps.clip(min=0), found)).any():
+            return panel
+    except FrameError:
+        return panel
+    counts = steps[panel.offsets[1:] - 1] + 1
+    if counts.sum() > 100 * len(panel.values) or (counts == panel.counts).all():
+        return panel
+    offsets = offsets_of(counts)
+    values = np.full((offsets[-1], panel.values.shape[1]), np.nan)
+    values[offsets[:-1].repeat(panel.counts) + steps] = panel.values
+    first = panel.index[panel.offsets[:-1].repeat(counts)]
+    index = stamps_after(first, places(offsets), found).rename(panel.index.name)
+    return replace(panel, values=values, index=index, offsets=offsets)
+
+
+def _regular(panel: Panel, frequency: str | int | None) -> str | int:
+    """Return the frequency of all series; refuse stamps that are off it."""
+    if panel.layout.kind == "array":
+        return 1
+    index = panel.index
     longest = int(np.argmax(panel.counts))
     found = _on_its_own(panel, longest, lambda one: frequency_of(one.index, frequency))
     first = index[np.repeat(panel.offsets[:-1], panel.counts)]

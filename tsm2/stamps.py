@@ -33,6 +33,7 @@ __all__ = [
     "on_wall_clock",
     "stamps_after",
     "stamps_from",
+    "steps_between",
     "timezone_name",
     "type_name",
 ]
@@ -325,6 +326,45 @@ def stamps_after(first: pd.Index, steps: NDArray[np.int64], frequency: str | int
     if first.tz is None:
         return later
     return later.tz_localize("UTC").tz_convert(first.tz) if is_fixed else into_zone(later, first[0])
+
+
+def steps_between(first: pd.Index, index: pd.Index, frequency: str | int) -> NDArray[np.int64]:
+    """Return how many rows behind those of `first` the stamps of `index` are, one by one.
+
+    The answer for a stamp beside the grid is that of a stamp near it: `stamps_after` tells.
+
+    Parameters
+    ----------
+    first
+        First stamps of series, (N,).
+    index
+        Stamps of the same series, (N,), none before.
+    frequency
+        Time between rows.
+
+    Examples
+    --------
+    >>> first = pd.DatetimeIndex(["2024-01-31", "2023-11-30"])
+    >>> steps_between(first, pd.DatetimeIndex(["2024-01-31", "2024-02-29"]), "ME").tolist()
+    [0, 3]
+    """
+    if isinstance(first, pd.PeriodIndex) and isinstance(index, pd.PeriodIndex):
+        freq: Any = first.freq
+        return np.floor_divide(index.asi8 - first.asi8, freq.n, dtype=np.int64)
+    if not isinstance(first, pd.DatetimeIndex) or not isinstance(index, pd.DatetimeIndex):
+        rows = index.to_numpy(np.int64) - first.to_numpy(np.int64)
+        return np.floor_divide(rows, int(frequency), dtype=np.int64)
+    offset = offset_of(frequency)
+    is_tick = isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
+    start, end = (
+        each if each.tz is None else each.tz_convert(None) if is_tick else each.tz_localize(None)
+        for each in (first, index.as_unit(first.unit))
+    )
+    if is_tick or isinstance(offset, pd.offsets.Day):
+        return np.rint((end.asi8 - start.asi8) / _length_of(offset, first.unit)).astype(np.int64)
+    calendar = pd.date_range(start.min(), end.max(), freq=offset.base, unit=first.unit)
+    behind = [calendar.searchsorted(each, side="right") for each in (end, start)]
+    return np.floor_divide(behind[0] - behind[1], offset.n, dtype=np.int64)
 
 
 def _added(
