@@ -350,10 +350,11 @@ def steps_between(first: pd.Index, index: pd.Index, frequency: str | int) -> NDA
     """
     if isinstance(first, pd.PeriodIndex) and isinstance(index, pd.PeriodIndex):
         freq: Any = first.freq
-        return np.floor_divide(index.asi8 - first.asi8, freq.n, dtype=np.int64)
+        apart: NDArray[np.int64] = index.asi8 - first.asi8
+        return apart // int(freq.n)
     if not isinstance(first, pd.DatetimeIndex) or not isinstance(index, pd.DatetimeIndex):
-        rows = index.to_numpy(np.int64) - first.to_numpy(np.int64)
-        return np.floor_divide(rows, int(frequency), dtype=np.int64)
+        apart = index.to_numpy(np.int64) - first.to_numpy(np.int64)
+        return apart // int(frequency)
     offset = offset_of(frequency)
     is_tick = isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
     start, end = (
@@ -363,8 +364,9 @@ def steps_between(first: pd.Index, index: pd.Index, frequency: str | int) -> NDA
     if is_tick or isinstance(offset, pd.offsets.Day):
         return np.rint((end.asi8 - start.asi8) / _length_of(offset, first.unit)).astype(np.int64)
     calendar = pd.date_range(start.min(), end.max(), freq=offset.base, unit=first.unit)
-    behind = [calendar.searchsorted(each, side="right") for each in (end, start)]
-    return np.floor_divide(behind[0] - behind[1], offset.n, dtype=np.int64)
+    last, before = (calendar.searchsorted(each, side="right") for each in (end, start))
+    apart = np.asarray(last - before, dtype=np.int64)
+    return apart // int(offset.n)
 
 
 def _added(
