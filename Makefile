@@ -44,6 +44,7 @@ bench: .venv/made
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/vision.py
+	$(BIN)/python benchmarks/image_mixers.py
 	$(BIN)/tsm2 benchmark ETTh1 --horizons 96 --models RepeatLast,SeasonalNaive,RLinear,TSM2 \
 		--out benchmarks/results/long_horizon.csv
 

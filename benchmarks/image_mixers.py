@@ -1,9 +1,10 @@
-"""Depthwise 3 x 3 convolutions of a token mixer on a CPU: PyTorch's, two ways, and shifted sums.
+"""What two choices in the mixers of ViM2 cost on a CPU: the convolution, and the channel groups.
 
-    python benchmarks/image_conv.py
+    python benchmarks/image_mixers.py
 
-Forward and backward on channels-last tensors, (B, H, W, E), beside the whole mixer that the
-convolution is a part of.
+Forward and backward on channels-last tensors. The depthwise 3 x 3 convolution of a token mixer:
+PyTorch's, two ways, and nine shifted sums, beside the whole mixer; (B, H, W, E). The channel mixer
+of 192 features with groups of 1 to 384 of its inner features, on 4 x 28 x 28 patches.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from tsm2.kernels import warm_up
 from tsm2.networks import SelectiveMixer
 
 SHAPES = [(8, 56, 56, 192), (8, 14, 14, 768), (64, 16, 16, 128)]
+GROUPS = (1, 4, 8, 16, 32, 64, 384)
 
 
 def in_place(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -46,21 +48,42 @@ def gradients(of: nn.Module, x: Tensor, run: Callable[..., Tensor], upstream: Te
     return lambda: torch.autograd.grad(run(x, of), leaves, upstream)
 
 
-def candidates(shape: Sequence[int]) -> dict[str, Task]:
+def convolutions(shape: Sequence[int]) -> dict[str, Task]:
     channels = shape[-1]
     conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
     x, upstream = torch.randn(shape), torch.randn(shape)
     mixer = SelectiveMixer(
         channels // 2, orders=((1, 2), (2, 1)), directions="both", image_conv=3, norm="layer"
     )
-    tokens = torch.randn(*shape[:-1], channels // 2)
-    mixed = torch.randn_like(tokens)
     return {
         "PyTorch, channels last": gradients(conv, x, in_place, upstream),
         "PyTorch, channels first": gradients(conv, x, channels_first, upstream),
         "shifted sums": gradients(conv, x, shifted_sums, upstream),
-        "whole mixer": gradients(mixer, tokens, lambda x, mixer: mixer(x), mixed),
+        "whole mixer": of_mixer(mixer, (*shape[:-1], channels // 2)),
     }
+
+
+def channel_groups() -> dict[str, Task]:
+    return {
+        f"groups of {group}": of_mixer(
+            SelectiveMixer(
+                192, orders=((1,),), directions="both", channel_group=group, norm="layer"
+            ),
+            (4, 28, 28, 192),
+        )
+        for group in GROUPS
+    }
+
+
+def of_mixer(mixer: SelectiveMixer, shape: Sequence[int]) -> Task:
+    tokens, upstream = torch.randn(*shape), torch.randn(*shape)
+    return gradients(mixer, tokens, lambda x, mixer: mixer(x), upstream)
+
+
+def show(title: str, tasks: dict[str, Task], rounds: int) -> None:
+    print(f"\n{title}")
+    for name, timing in interleave(tasks, rounds=rounds, threads=1).items():
+        print(f"  {name:<24}{1e3 * timing.seconds:9.1f} ms", flush=True)
 
 
 def main() -> None:
@@ -72,10 +95,8 @@ def main() -> None:
     warm_up()
     print(f"{hardware(1)}, medians of {options.rounds} rounds, torch {torch.__version__}")
     for shape in SHAPES:
-        timings = interleave(candidates(shape), rounds=options.rounds, threads=1)
-        print(f"\n(B, H, W, E) = {shape}")
-        for name, timing in timings.items():
-            print(f"  {name:<24}{1e3 * timing.seconds:9.1f} ms", flush=True)
+        show(f"convolution, (B, H, W, E) = {shape}", convolutions(shape), options.rounds)
+    show("channel mixer", channel_groups(), options.rounds)
 
 
 if __name__ == "__main__":
