@@ -176,6 +176,13 @@ def test_a_series_that_fit_has_not_seen_is_forecast_in_its_own_units(
     assert list(forecast["west"].index) == list(forecast["south"].index)
 
 
+def test_a_new_series_is_measured_without_instance_normalisation_too() -> None:
+    model = forecaster(instance_norm=False, max_epochs=1).fit(TABLES)
+    history = TABLES["south"]
+    forecast = model.predict({"west": history * 1000 + 7, "new": history})
+    np.testing.assert_allclose(forecast["west"], forecast["new"] * 1000 + 7, rtol=1e-5)
+
+
 def test_sampling_by_series_does_not_let_a_long_one_drown_the_short() -> None:
     t = np.arange(1500)
     long = pd.DataFrame({"y": np.sin(t * 2 * np.pi / 7)})

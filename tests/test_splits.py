@@ -23,6 +23,8 @@ def test_a_series_validates_if_both_parts_hold_a_window() -> None:
     assert found.tolist() == [30, 9, 7, 18]  # 7 rows are one window, and train
     longer = training_rows(panel((40, 12)), lookback=4, horizon=4, validation_fraction=0.25)
     assert longer.tolist() == [30, 12]  # 3 of 12 rows hold no forecast of 4
+    deeper = training_rows(panel((40, 12)), lookback=7, horizon=3, validation_fraction=0.25)
+    assert deeper.tolist() == [30, 12]  # 9 rows would hold no window of 10
 
 
 def test_windows_stay_in_their_series() -> None:
