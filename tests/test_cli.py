@@ -101,6 +101,20 @@ def test_a_model_is_updated_and_trained_on(work: Path, tmp_path: Path) -> None:
     assert "head.weight was" in refused(*fit, "--set", "lookback=48", "--out", tmp_path / "longer")
 
 
+def test_errors_and_selections_are_drawn(work: Path, tmp_path: Path) -> None:
+    errors, selection = tmp_path / "errors.png", tmp_path / "selection.svg"
+    drawn = tsm2("backtest", work / "model", work / "data.csv", "--stride", 24, "--plot", errors)
+    assert drawn.returncode == 0, drawn.stderr
+    assert errors.read_bytes().startswith(b"\x89PNG")
+    result = tsm2("inspect", work / "model", work / "data.csv", "--plot", selection)
+    assert result.returncode == 0, result.stderr
+    table = TSM2Forecaster.load(work / "model").inspect(
+        pd.read_csv(work / "data.csv", index_col=0, parse_dates=True)
+    )
+    assert f"{table.influence.to_numpy()[0, 1]:.3f}" in result.stdout
+    assert "<svg" in selection.read_text()
+
+
 def test_predict_prints_to_standard_output(work: Path) -> None:
     result = tsm2("predict", work / "model", work / "data.csv")
     assert result.returncode == 0, result.stderr

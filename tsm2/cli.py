@@ -289,6 +289,9 @@ def backtest(
     out: Annotated[
         Path | None, typer.Option(help="CSV file with every forecast beside the truth.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of the errors per step and variate, .png or .svg.")
+    ] = None,
     time_column: TimeColumn = None,
 ) -> None:
     """Measure a saved model's errors on a CSV file; prints them per variate."""
@@ -326,6 +329,38 @@ def backtest(
     _out.print(shown)
     if out is not None:
         _write_csv(table.set_index(table.columns[0]), out)
+    if plot is not None:
+        from tsm2.plotting import plot_errors, save_figure
+
+        save_figure(plot_errors(table, scale=scale), plot)
+        _messages.print(f"plot: {plot}", highlight=False)
+
+
+@app.command()
+def inspect(
+    model_folder: ModelFolder,
+    data: DataFile,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of all that was selected, .png or .svg.")
+    ] = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Show which variates move which forecasts of a saved model."""
+    from tsm2.forecaster import TSM2Forecaster
+
+    selection = TSM2Forecaster.load(model_folder).inspect(read_csv(data, time_column))
+    shown = Table(title="How far a forecast moves without the history of a variate, in deviations")
+    shown.add_column("forecast of")
+    for source in selection.influence.columns:
+        shown.add_column(str(source), justify="right")
+    for target, row in selection.influence.iterrows():
+        shown.add_row(str(target), *(f"{value:.3f}" for value in row))
+    _out.print(shown)
+    if plot is not None:
+        from tsm2.plotting import plot_selection, save_figure
+
+        save_figure(plot_selection(selection), plot)
+        _messages.print(f"plot: {plot}", highlight=False)
 
 
 @app.command()

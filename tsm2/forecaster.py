@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table, sta
 from tsm2.calibration import Calibration, ForecastLine, calibrate, draw_paths, read_quantiles
 from tsm2.callbacks import FitTasks, closes_callbacks, history_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
+from tsm2.inspection import Selection, inspect_network
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.networks.weights import start_from
 from tsm2.panels import (
@@ -50,6 +51,7 @@ from tsm2.panels import (
     read_panel,
     write_panel,
 )
+from tsm2.plotting import plot_forecast
 from tsm2.quantile_tables import write_many
 from tsm2.quantiles import check_levels, interval_levels, with_median
 from tsm2.ragged import owners
@@ -58,8 +60,12 @@ from tsm2.splits import check_long_enough, cut_windows, training_rows
 from tsm2.training import TrainingConfig, choose_device, fit_network, seeded
 from tsm2.windows import Windows
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["TSM2Forecaster"]
 
+_INSPECTED = 64  # windows
 _CONTEXTS = 1024  # that are forecast at once
 
 _COUNT = Interval(Integral, 1, None, closed="left")
@@ -1110,6 +1116,101 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             self, panel.values, walk, scale=units.scale, starts=starts, units=units
         )
         return -errors[0]
+
+    def plot(
+        self,
+        X: Data | None = None,
+        *,
+        horizon: int | None = None,
+        truth: pd.DataFrame | None = None,
+        coverage: float | None = None,
+        max_variates: int = 6,
+    ) -> list[Axes]:
+        """Draw a history, its forecast and, if asked to, an interval, one panel per variate.
+
+        Parameters
+        ----------
+        X
+            The history to continue, one table, as in `predict`.
+        horizon
+            Rows to forecast, as in `predict`.
+        truth
+            What happened, drawn behind the forecast.
+        coverage
+            Share of what happens that the shaded interval should hold, as in `predict_interval`.
+        max_variates
+            Panels at most; the first columns are drawn.
+
+        Returns
+        -------
+        One Axes per panel, top to bottom. `tsm2.plotting` draws more: the errors of a backtest and
+        what the network selects.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        ParameterError
+            matplotlib is not installed, there are several series, or as `predict_interval`.
+        """
+        panel, _, _ = self._read_contexts(X)
+        if panel.layout.series != "one":
+            raise ParameterError(
+                f"a plot shows one table, but X is {panel.layout.container}. Pass one of its "
+                f"series."
+            )
+        columns = pd.Index(self.layout_.columns, tupleize_cols=False)
+        values = np.asarray(self.predict(X, horizon=horizon))
+        index = frames.future_index(panel.index, len(values), self.layout_)
+        interval = None
+        if coverage is not None:
+            bounds = np.asarray(self.predict_interval(X, coverage=coverage, horizon=horizon))
+            pairs = pd.MultiIndex.from_product([columns, interval_levels(coverage)])
+            interval = pd.DataFrame(bounds.reshape(len(values), -1), index, pairs)
+        return plot_forecast(
+            pd.DataFrame(panel.values, panel.index, columns),
+            pd.DataFrame(values, index, columns),
+            truth=truth,
+            interval=interval,
+            max_variates=max_variates,
+        )
+
+    # --- look inside --------------------------------------------------------------------------
+
+    def inspect(self, X: Data | None = None) -> Selection:
+        """Return what the network selects: step sizes, averaging weights, and what moves forecasts.
+
+        Parameters
+        ----------
+        X
+            Tables to look at, as `predict` takes them; up to 64 of their windows are, spread
+            evenly. None takes the last window of the training table, or of each series.
+
+        Returns
+        -------
+        The three as DataFrames; `tsm2.plotting.plot_selection` draws them.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        """
+        self._require_fitted()
+        panel = self._remembered() if X is None else self._read_history(X)
+        walk = Walk(lookback=self.lookback, horizon=0)
+        starts = walk.starts_in(panel)
+        if len(starts) > _INSPECTED:
+            starts = starts[np.linspace(0, len(starts) - 1, _INSPECTED).round().astype(int)]
+        rows = starts[:, None] + np.arange(-self.lookback, 0)  # (B, L)
+        units = self._window_units(panel, starts - 1)
+        device = choose_device(self.device)
+        context = units.standardise(panel.values[rows]).swapaxes(1, 2).to(device)  # (B, M, L)
+        return inspect_network(
+            self.network_.to(device),
+            {"context": context},
+            {"context": self.layout_.columns},
+            point=self._point,
+        )
 
     def _window_units(self, panel: frames.Panel, starts: NDArray[np.int64]) -> Scaling:
         """Return the units of every window; a new series is measured before its first one."""

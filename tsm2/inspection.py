@@ -1,0 +1,201 @@
+"""What a network selected: step sizes, averaging weights, and what moves a forecast.
+
+    step[b, m, p] = mean over inner features of softplus(delta)    what a scan lets in of a token
+    influence[target, source] = sqrt(mean over windows and steps of (f(x) - f(x without source))^2)
+
+A scan takes a token in with a large step and passes over it with a small one, so the step sizes
+are the network's own selection, per patch and variate. They need not be all of it: what a token
+writes also depends on the gate and the projections around the scan. The influence looks at nothing
+but the forecasts: a source is left out by standing still at its mean in each window.
+
+Sizes: B windows, M variates, P patches, L lookback, H horizon.
+Source: Gu & Dao (2023), arXiv:2312.00752, section 3.5.2, for the meaning of a step.
+"""
+
+import copy
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsm2.networks.blocks import MambaMixerBlock, WeightedAverage
+from tsm2.networks.mixers import DirectedScan
+from tsm2.networks.tsm2 import TSM2Network
+
+__all__ = ["Selection", "averaging_weights", "influence", "inspect_network", "step_sizes"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What a network selected in some windows."""
+
+    steps: pd.DataFrame
+    """Step sizes, one row per scan, variate and patch, in tokens: `block` (from 1), `mixer`
+    ("time" or "variate"), `direction`, `variate`, `patch` (from 1, the oldest first), `first` and
+    `last` (the rows of the patch, counted to 0 for the last row before the forecast), `step`."""
+    averaging: pd.DataFrame
+    """Averaging weights, one row each: who reads (`block`, `reader`), what (`source`, and its
+    `source_block`, 0 for the model input), and `weight`."""
+    influence: pd.DataFrame
+    """How far the forecast of a variate (rows) moves without the history of another, or without
+    a covariate (columns), in
+    the units in which the network was trained: deviations of the training rows."""
+
+
+def inspect_network(
+    network: TSM2Network,
+    inputs: Mapping[str, Tensor],
+    names: Mapping[str, Sequence[Hashable]],
+    *,
+    point: Callable[[Tensor], Tensor],
+) -> Selection:
+    """Inspect a network on some windows.
+
+    Parameters
+    ----------
+    network
+        Is left as it is.
+    inputs
+        What it reads, by the names of its arguments: "context", (B, M, L), and the rest.
+    names
+        Names of the variates under "context" and, where there are any, of the covariates under
+        "past" and "future".
+    point
+        Makes a point forecast, (B, M, H), of what the network returns.
+    """
+    return Selection(
+        steps=step_sizes(network, inputs, names),
+        averaging=averaging_weights(network),
+        influence=influence(network, inputs, names, point=point),
+    )
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def step_sizes(
+    network: TSM2Network, inputs: Mapping[str, Tensor], names: Mapping[str, Sequence[Hashable]]
+) -> pd.DataFrame:
+    """Return the mean step of every scan for every variate and patch, see `Selection.steps`."""
+    variates = [*names.get("past", ()), *names["context"]]  # past covariates are scanned with them
+    watched = copy.deepcopy(network)  # hooks on the network itself would be felt by other threads
+    seen: dict[int, Tensor] = {}
+    scans = list(_scans(watched))
+    for number, (_, scan) in enumerate(scans):
+        scan.select.register_forward_hook(partial(_keep_steps, scan, seen, number))
+    watched(**inputs)
+    tables = [
+        _step_table(network, seen[number], variates).assign(**labels)
+        for number, (labels, _) in enumerate(scans)
+    ]
+    columns = ["block", "mixer", "direction", "variate", "patch", "first", "last", "step"]
+    return (
+        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    )
+
+
+def _blocks(network: TSM2Network) -> list[MambaMixerBlock]:
+    return cast("list[MambaMixerBlock]", list(network.blocks))
+
+
+def _scans(network: TSM2Network) -> Iterator[tuple[dict[str, Any], DirectedScan]]:
+    """Yield every scan of the blocks with what it is called in the table."""
+    for number, block in enumerate(_blocks(network), start=1):
+        for mixer, branch in (("time", block.token), ("variate", block.channel)):
+            for scan in branch.modules() if branch is not None else ():
+                if isinstance(scan, DirectedScan):
+                    direction = "backward" if scan.reverse else "forward"
+                    yield {"block": number, "mixer": mixer, "direction": direction}, scan
+
+
+def _keep_steps(
+    scan: DirectedScan,
+    seen: dict[int, Tensor],
+    number: int,
+    select: nn.Module,
+    arguments: tuple[Tensor, ...],
+    selected: Tensor,
+) -> None:
+    low_rank = selected[..., : scan.sizes[0]]
+    steps = functional.softplus(scan.step(low_rank))  # (B, M, P, E)
+    seen[number] = steps.mean((0, 3)).cpu()
+
+
+def _step_table(network: TSM2Network, steps: Tensor, variates: Sequence[Hashable]) -> pd.DataFrame:
+    config = network.config
+    n_patches = config.n_patches
+    ends = [config.patch_stride * (p + 1 - n_patches) for p in range(n_patches)]
+    starts = [max(end - config.patch_length, -config.lookback) + 1 for end in ends]
+    own = steps[:, :n_patches]  # (M, P): covariates' patches stand behind
+    return pd.DataFrame(
+        {
+            "variate": [name for name in variates for _ in range(n_patches)],
+            "patch": list(range(1, n_patches + 1)) * len(variates),
+            "first": starts * len(variates),
+            "last": ends * len(variates),
+            "step": own.flatten().tolist(),
+        }
+    )
+
+
+# --- averaging ------------------------------------------------------------------------------------
+
+
+def averaging_weights(network: TSM2Network) -> pd.DataFrame:
+    """Return the weight with which every mixer, and the readout, reads every earlier output."""
+    rows: list[tuple[int, str, str, int, float]] = []
+    token, channel = [0], [0]  # blocks whose outputs there are; the model input is both's first
+    for number, block in enumerate(_blocks(network), start=1):
+        if block.token is not None:
+            rows += _weights(number, "time mixer", block.token_average, token, channel)
+            token.append(number)
+        if block.channel is not None:
+            rows += _weights(number, "variate mixer", block.channel_average, token, channel)
+            channel.append(number)
+    if network.readout is not None:
+        rows += _weights(len(network.blocks), "readout", network.readout, token, channel)
+    return pd.DataFrame(rows, columns=["block", "reader", "source", "source_block", "weight"])
+
+
+def _weights(
+    block: int, reader: str, average: WeightedAverage, token: list[int], channel: list[int]
+) -> list[tuple[int, str, str, int, float]]:
+    kinds = (
+        ("time mixer", average.token, token[average.skipped[0] :]),
+        ("variate mixer", average.channel, channel[average.skipped[1] :]),
+    )
+    return [
+        (block, reader, source, number, weight)
+        for source, weights, numbers in kinds
+        for number, weight in zip(numbers, weights.tolist(), strict=True)
+    ]
+
+
+# --- influence ------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def influence(
+    network: TSM2Network,
+    inputs: Mapping[str, Tensor],
+    names: Mapping[str, Sequence[Hashable]],
+    *,
+    point: Callable[[Tensor], Tensor],
+) -> pd.DataFrame:
+    """Return how far each forecast moves without each variate's history, (targets, sources)."""
+    whole = point(network(**inputs))  # (B, M, H)
+    columns = {}
+    for kind, sources in names.items():
+        for number, source in enumerate(sources):
+            without = inputs[kind].clone()
+            without[:, number] = inputs[kind][:, number].mean(-1, keepdim=True)
+            moved = point(network(**{**inputs, kind: without})) - whole
+            columns[source] = moved.square().mean((0, 2)).sqrt().cpu().numpy()
+    table = pd.DataFrame(columns, index=pd.Index(list(names["context"]), tupleize_cols=False))
+    return table.rename_axis(index="target", columns="source")
