@@ -249,7 +249,8 @@ def predict(
     if plot is not None and model.layout_.series != "one":
         raise ParameterError("--plot draws one table, but the data hold many series. Leave it out.")
     levels = _chosen_levels(coverage, quantiles)
-    forecast = model.predict(frame, horizon=horizon)
+    point = forecast = model.predict(frame, horizon=horizon)
+    interval = None
     keys = [model.layout_.id_name, model.layout_.index_name]
     if model.layout_.series == "long":
         forecast = forecast.set_index(keys)
@@ -258,12 +259,12 @@ def predict(
         if model.layout_.series == "long":
             forecast = forecast.join(bounds.set_index(keys))
         else:
-            forecast = _beside(forecast, bounds)
+            forecast, interval = _beside(forecast, bounds), bounds
     _write_csv(forecast, out)
     if plot is not None:
         from tsm2.plotting import plot_forecast, save_figure
 
-        save_figure(plot_forecast(frame, forecast), plot)
+        save_figure(plot_forecast(frame, point, interval=interval), plot)
         _messages.print(f"plot: {plot}", highlight=False)
 
 
@@ -348,7 +349,8 @@ def inspect(
     """Show which variates move which forecasts of a saved model."""
     from tsm2.forecaster import TSM2Forecaster
 
-    selection = TSM2Forecaster.load(model_folder).inspect(read_csv(data, time_column))
+    model = TSM2Forecaster.load(model_folder)
+    selection = model.inspect(_read_for(model, data, time_column))
     shown = Table(title="How far a forecast moves without the history of a variate, in deviations")
     shown.add_column("forecast of")
     for source in selection.influence.columns:

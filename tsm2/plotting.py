@@ -5,6 +5,7 @@ matplotlib is imported when a picture is drawn, not before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +15,11 @@ from tsm2.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from tsm2.inspection import Selection
 
@@ -101,7 +103,7 @@ def _shade(axes: Axes, interval: pd.DataFrame, column: Hashable) -> None:
 def plot_errors(
     table: pd.DataFrame,
     *,
-    scale: Mapping[Hashable, float] | None = None,
+    scale: Mapping[Hashable, float] | NDArray[np.float64] | None = None,
     max_variates: int = 6,
 ) -> list[Axes]:
     """Draw the errors of a backtest: per step, a line for each variate, and per variate, a bar.
@@ -111,7 +113,8 @@ def plot_errors(
     table
         What `TSM2Forecaster.backtest` returns.
     scale
-        What each variate's errors are divided by; None for the deviation of what happened.
+        What the errors of each variate, or of each row of the table, are divided by; None for the
+        deviation of what happened, variate by variate.
     max_variates
         Lines at most; the first variates are drawn. The bars show all.
 
@@ -132,7 +135,8 @@ def plot_errors(
     if scale is None:
         deviations = table.groupby(variate, sort=False)["actual"].std(ddof=0)
         scale = deviations.where(deviations > 0, 1.0).to_dict()
-    errors = (table["forecast"] - table["actual"]).abs() / variate.map(scale).astype(float)
+    unit = variate.map(scale).astype(float) if isinstance(scale, Mapping) else scale
+    errors = (table["forecast"] - table["actual"]).abs() / unit
     steps = errors.groupby([variate, table["step"]], sort=False).mean().unstack(0)
     for column in list(steps.columns[:max_variates]):
         by_step.plot(steps.index, steps[column], lw=1.2, label=str(column))
