@@ -212,6 +212,11 @@ def begin(settings: Settings, out: Path, device: str) -> Accelerator:
             f"batch_size={settings.batch_size} does not divide among {shares} batches "
             f"({accelerator.num_processes} processes, accumulate={settings.accumulate})."
         )
+    if settings.minutes is not None and accelerator.num_processes > 1:
+        raise ParameterError(
+            f"minutes={settings.minutes} is for one process, whose clock ends the run; there are "
+            f"{accelerator.num_processes}. Set epochs instead."
+        )
     wanted = json.loads(json.dumps(asdict(settings)))
     noted = out / "settings.json"
     if noted.exists():

@@ -339,6 +339,12 @@ def test_a_budget_ends_the_run_with_its_schedule_through(
     assert rates[-1] < 0.2 * rates[0]
 
 
+def test_a_budget_is_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe.Accelerator, "num_processes", 2)
+    with pytest.raises(ParameterError, match=r"minutes=1.0 is for one process.*there are 2"):
+        run_classify(tmp_path / "run", tmp_path / "data", "minutes=1.0")
+
+
 def test_mixed_labels_train(tmp_path: Path) -> None:
     mixing = "mixup={mixup_alpha=0.8, cutmix_alpha=1.0}"
     assert np.isfinite(run_classify(tmp_path / "run", tmp_path / "data", mixing)["loss"])
