@@ -140,6 +140,15 @@ def test_layer_decay_gives_every_mixer_its_own_scale_and_rates_no_decay() -> Non
     optimizer = create_optimizer_v2(model, opt="adamw", weight_decay=0.05, layer_decay=0.8)
     scales = {group["lr_scale"] for group in optimizer.param_groups}
     assert len(scales) == 1 + 4 * 3 + 1  # the stem, the mixers, the head
+    scale_of = {
+        id(parameter): group["lr_scale"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    named = dict(model.named_parameters())
+    for stage in range(4):
+        last = scale_of[id(named[f"stages.{stage}.steps.2.average.token"])]
+        assert scale_of[id(named[f"stages.{stage}.readout.token"])] == last
     plain = create_optimizer_v2(model, opt="adamw", weight_decay=0.05)
     undecayed = {
         id(parameter)

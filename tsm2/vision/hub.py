@@ -67,7 +67,7 @@ def write_folder(
         "model_args": {
             name: value for name, value in values.items() if value != getattr(variant, name)
         },
-        "pretrained_cfg": {**timm_cfg, "num_classes": config.num_classes},
+        "pretrained_cfg": dict(timm_cfg),
     }
     folder = Path(path)
     tensors = {name: each.detach().cpu().contiguous() for name, each in weights.items()}
