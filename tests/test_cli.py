@@ -124,7 +124,8 @@ def test_predict_prints_to_standard_output(work: Path) -> None:
 
 def test_intervals_are_written_beside_the_forecast(work: Path) -> None:
     model = TSM2Forecaster.load(work / "model")
-    result = tsm2("predict", work / "model", work / "head.csv", "--coverage", 0.8)
+    plot = ("--plot", work / "interval.png")
+    result = tsm2("predict", work / "model", work / "head.csv", "--coverage", 0.8, *plot)
     assert result.returncode == 0, result.stderr
     written = pd.read_csv(StringIO(result.stdout), index_col=0, parse_dates=True)
     names = ["sun", "load", "sun-lo-80", "sun-hi-80", "load-lo-80", "load-hi-80"]

@@ -54,11 +54,12 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "scaling": 1,
     "datasets": 3,
     "plotting": 4,
-    "forecaster": 5,
-    "adapters": 6,
-    "benchmark": 6,
-    "demo": 7,
-    "cli": 8,
+    "ensembles": 5,
+    "forecaster": 6,
+    "adapters": 7,
+    "benchmark": 7,
+    "demo": 8,
+    "cli": 9,
 }
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",

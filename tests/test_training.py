@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -230,6 +232,33 @@ def test_bfloat16_trains_too() -> None:
     )
     assert math.isfinite(history[-1].train_loss)
     fit_network(made(), windows(), None, CONFIG, seed=0)  # and float32 after it, in one process
+
+
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+
+    def compile_with(backend: Any, network: nn.Module) -> Any:
+        compiled.append(network)
+        return inductor(network, backend=backend)
+
+    inductor = torch.compile  # whose code takes a minute to build; how it is called is the same
+    monkeypatch.setattr(torch, "compile", partial(compile_with, "aot_eager"))
+    plain, network = made(), made()
+    fit_network(plain, windows(), windows(), CONFIG, seed=1)
+    assert compiled == []
+    config = dataclasses.replace(CONFIG, compile=True)
+    fit_network(network, windows(), windows(), config, seed=1)
+    assert compiled == [network]
+    torch.testing.assert_close(dict(network.state_dict()), dict(plain.state_dict()))
+
+    def broken(*_: object) -> None:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", partial(compile_with, broken))
+    with pytest.raises(
+        BackendError, match=r"cannot be compiled here: .*no compiler.*compile=False"
+    ):
+        fit_network(made(), windows(), None, config, seed=1)
 
 
 def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,8 +190,10 @@ def fit(
     model.save(out)
     losses = model.history_.iloc[-1]
     series = f" of {len(model.series_)} series" if is_long else ""
+    several = f"{model.n_estimators} networks for up to " if model.n_estimators > 1 else ""
     _messages.print(
-        f"trained {model.n_iter_} epochs on {model.n_features_in_} variates{series}; last losses: "
+        f"trained {several}{model.n_iter_} epochs on {model.n_features_in_} variates{series}; "
+        f"last losses: "
         f"train {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}",
         highlight=False,
     )
@@ -254,13 +256,14 @@ def predict(
     keys = [model.layout_.id_name, model.layout_.index_name]
     if model.layout_.series == "long":
         forecast = forecast.set_index(keys)
+    written = forecast
     if levels is not None:
         bounds = model.predict_quantiles(frame, quantiles=levels, horizon=horizon)
         if model.layout_.series == "long":
-            forecast = forecast.join(bounds.set_index(keys))
+            written = forecast.join(bounds.set_index(keys))
         else:
-            forecast, interval = _beside(forecast, bounds), bounds
-    _write_csv(forecast, out)
+            written, interval = _beside(forecast, bounds), bounds
+    _write_csv(written, out)
     if plot is not None:
         from tsm2.plotting import plot_forecast, save_figure
 

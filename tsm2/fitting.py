@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tsm2.ema import MovingAverage
-from tsm2.errors import TrainingError
+from tsm2.errors import BackendError, TrainingError
 from tsm2.networks.heads import LossName, mean_loss
 from tsm2.optimization import climb, descend, list_mixers, make_optimizer, make_scheduler
 from tsm2.windows import Batch, Windows
@@ -60,6 +60,8 @@ class TrainingConfig:
     """Where to train."""
     precision: Literal["float32", "bfloat16"]
     """bfloat16 runs the matrix products in mixed precision; the scan's state stays float32."""
+    compile: bool = False
+    """Compile the network for training with torch.compile."""
     verbose: int
     """0 is silent, 1 shows a progress bar on standard error."""
 
@@ -97,7 +99,8 @@ class Fit:
         accelerator: Accelerator,
     ) -> None:
         self.network, self.config, self.accelerator = network, config, accelerator
-        self.model, self.optimizer = accelerator.prepare(network, make_optimizer(network, config))
+        model = torch.compile(network) if config.compile else network
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(network, config))
         self.train = train.to(accelerator.device)
         self.validation = None if validation is None else validation.to(accelerator.device)
         per_process = math.ceil(len(train) / accelerator.num_processes)
@@ -124,6 +127,18 @@ class Fit:
 
     def steps(self) -> Iterator[None]:
         """Take the steps that the epoch still needs, one at a time."""
+        try:
+            yield from self._steps()
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = " ".join(str(error).split("\n\n")[0].split())
+            raise BackendError(
+                f"the network cannot be compiled here: {reason}. Pass compile=False; on a CPU, "
+                f"torch.compile needs a C++ compiler."
+            ) from error
+
+    def _steps(self) -> Iterator[None]:
         self.model.train()
         mixers = list_mixers(self.network)
         accelerator, config = self.accelerator, self.config

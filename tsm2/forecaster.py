@@ -33,9 +33,11 @@ from sklearn.utils.validation import validate_data
 from tsm2 import frames, saving
 from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table, start_position
 from tsm2.calibration import Calibration, ForecastLine, calibrate, draw_paths, read_quantiles
-from tsm2.callbacks import FitTasks, closes_callbacks, history_table
+from tsm2.callbacks import FitTasks, closes_callbacks
+from tsm2.ensembles import fit_members
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
 from tsm2.inspection import Selection, inspect_network
+from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.networks.weights import start_from
 from tsm2.panels import (
@@ -57,7 +59,7 @@ from tsm2.quantiles import check_levels, interval_levels, with_median
 from tsm2.ragged import owners
 from tsm2.scaling import Scaling
 from tsm2.splits import check_long_enough, cut_windows, training_rows
-from tsm2.training import TrainingConfig, choose_device, fit_network, seeded
+from tsm2.training import TrainingConfig, choose_device, seeded
 from tsm2.windows import Windows
 
 if TYPE_CHECKING:
@@ -171,10 +173,20 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "auto" takes the first of "cuda", "mps" and "cpu" that is here.
     precision
         "float32", or "bfloat16" for mixed precision.
+    compile
+        Compile the network for training with `torch.compile`: the first steps take a minute or
+        more, the others less. Needs a C++ compiler on a CPU.
     backend
         Kernel backend, see `tsm2.kernels.selective_scan`.
     random_state
         Seed; an integer makes fits repeatable bit for bit on one machine.
+    n_estimators
+        Networks that differ in their seed alone and whose forecasts are averaged: better, and as
+        many times as slow. The first is the one that a fit of one network gives. Callbacks are told
+        of the fit of several, but not of their epochs.
+    n_jobs
+        How many of these networks are fitted side by side, through joblib; None is 1 unless a
+        `joblib.parallel_config` says more, -1 takes all processors.
     warm_start
         Let `fit` begin with the weights of the last fit, or of the loaded model, in place of drawn
         ones: further training, and fine-tuning on another table. Scaling is measured anew.
@@ -184,11 +196,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     Attributes
     ----------
     network_
-        The trained network.
+        The trained network, or the `Ensemble` of several.
     history_
-        Losses of every epoch, on standardised values.
+        Losses of every epoch, on standardised values; of several networks, `member` says whose.
     n_iter_
-        Epochs trained.
+        Epochs trained; of several networks, the most that one of them was.
     scaling_
         Mean and deviation of every variate over the training rows, (M,), or of every series and
         variate, (S, M).
@@ -221,7 +233,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     True
     """
 
-    network_: TSM2Network
+    network_: TSM2Network | Ensemble
     scaling_: Scaling
     layout_: frames.Layout
     calibration_: Calibration | None
@@ -279,8 +291,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "target_col": [str, list, tuple],
         "device": [StrOptions({"auto", "cpu", "cuda", "mps"})],
         "precision": [StrOptions({"float32", "bfloat16"})],
+        "compile": ["boolean"],
         "backend": [str],
         "random_state": ["random_state"],
+        "n_estimators": [_COUNT],
+        "n_jobs": [_COUNT, Interval(Integral, None, -1, closed="right"), None],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
     }
@@ -332,8 +347,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         target_col: str | Sequence[str] = "y",
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
+        compile: bool = False,
         backend: str = "auto",
         random_state: int | np.random.RandomState | None = None,
+        n_estimators: int = 1,
+        n_jobs: int | None = None,
         warm_start: bool = False,
         verbose: int = 0,
     ) -> None:
@@ -381,8 +399,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.target_col = target_col
         self.device = device
         self.precision = precision
+        self.compile = compile
         self.backend = backend
         self.random_state = random_state
+        self.n_estimators = n_estimators
+        self.n_jobs = n_jobs
         self.warm_start = warm_start
         self.verbose = verbose
 
@@ -457,9 +478,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         )
         self._check_columns(X, panel.layout, reset=True)
         config = self._network_config(panel.values.shape[1])
-        seed = self._draw_seed(checkpoint)
-        with seeded(seed, "cpu"):
-            network = TSM2Network(config)
+        seeds = self._draw_seeds(checkpoint)
+        network = _make_network(config, seeds)
         if self.warm_start and hasattr(self, "network_"):
             start_from(network, self.network_)
         self.__dict__.pop("network_", None)  # what fails from here on leaves nothing half fitted
@@ -474,21 +494,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             balanced=self.sampling == "series",
         )
         tasks = FitTasks(self, X)
-        history = fit_network(
-            network,
+        history = fit_members(
+            members_of(network),
             train,
             validation,
             self._training_config(),
-            seed=seed,
+            seeds=seeds,
+            n_jobs=self.n_jobs,
             checkpoint=None if checkpoint is None else Path(checkpoint),
             max_seconds=seconds,
             log_dir=None if log_dir is None else Path(log_dir),
             watch=tasks,
         )
+        network.eval()
         self.calibration_ = None if validation is None else self._calibrated(network, validation)
         self.network_ = network
-        self.history_ = history_table(history)
-        self.n_iter_ = len(history)
+        self.history_ = history
+        self.n_iter_ = int(history["epoch"].max())
         tasks.close()
         return self
 
@@ -532,20 +554,28 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 balanced=self.sampling == "series",
             )
             config = replace(self._training_config(), max_epochs=_checked_count("epochs", epochs))
-            history = fit_network(self.network_, train, None, config, seed=self._draw_seed())
-            added = history_table(history).assign(epoch=lambda new: new["epoch"] + self.n_iter_)
+            added = fit_members(
+                members_of(self.network_),
+                train,
+                None,
+                config,
+                seeds=self._draw_seeds(),
+                n_jobs=self.n_jobs,
+            )
+            added = added.assign(epoch=lambda new: new["epoch"] + self.n_iter_)
             self.history_ = pd.concat((self.history_, added), ignore_index=True)
-            self.n_iter_ += len(history)
+            self.n_iter_ = int(self.history_["epoch"].max())
         self._remember(whole.tail(self.lookback))
         return self
 
-    def _draw_seed(self, checkpoint: object = None) -> int:
+    def _draw_seeds(self, checkpoint: object = None) -> list[int]:
         if checkpoint is not None and self.random_state is None:
             raise ParameterError(
                 "checkpoint needs a random_state, such as random_state=0: a fit that draws another "
                 "seed every time cannot go on where it was cut off."
             )
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+        generator = check_random_state(self.random_state)
+        return [int(generator.randint(2**31 - 1)) for _ in range(self.n_estimators)]
 
     def _check_parameters(self) -> None:
         try:
@@ -642,7 +672,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         }
         return TrainingConfig(**given)
 
-    def _calibrated(self, network: TSM2Network, windows: Windows) -> Calibration:
+    def _calibrated(self, network: TSM2Network | Ensemble, windows: Windows) -> Calibration:
         network = network.to(choose_device(self.device))
         return calibrate(network, windows, quantiles=self._trained_levels() or ())
 
@@ -1306,18 +1336,27 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         model._remember(panel_from_json(config["context"], context, offsets))
         scores = tensors.pop("calibration", None)
         model.calibration_ = None if scores is None else Calibration(scores=scores)
-        network = TSM2Network(model._network_config(center.shape[-1]))
+        network = _make_network(model._network_config(center.shape[-1]), range(model.n_estimators))
         weights = {name.removeprefix("network."): weight for name, weight in tensors.items()}
         own = network.state_dict().items()
         saving.check_tensors(weights, {name: tuple(weight.shape) for name, weight in own})
         network.load_state_dict(weights)
         model.network_ = network.eval()
         model.history_ = pd.DataFrame(config["history"])
-        model.n_iter_ = len(model.history_)
+        model.n_iter_ = int(model.history_["epoch"].max())
         model.n_features_in_ = center.shape[-1]
         if config["feature_names"]:
             model.feature_names_in_ = np.asarray(config["feature_names"], dtype=object)
         return model
+
+
+def _make_network(config: NetworkConfig, seeds: Sequence[int]) -> TSM2Network | Ensemble:
+    """Return a fresh network, or an ensemble if there are several seeds."""
+    members = []
+    for seed in seeds:
+        with seeded(seed, "cpu"):
+            members.append(TSM2Network(config))
+    return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def _checked_count(name: str, value: object) -> int:

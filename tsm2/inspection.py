@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsm2.networks.blocks import MambaMixerBlock, WeightedAverage
+from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.mixers import DirectedScan
 from tsm2.networks.tsm2 import TSM2Network
 
@@ -48,7 +49,7 @@ class Selection:
 
 
 def inspect_network(
-    network: TSM2Network,
+    network: TSM2Network | Ensemble,
     inputs: Mapping[str, Tensor],
     names: Mapping[str, Sequence[Hashable]],
     *,
@@ -59,7 +60,7 @@ def inspect_network(
     Parameters
     ----------
     network
-        Is left as it is.
+        Is left as it is. Of an ensemble, steps and averaging weights are the members' means.
     inputs
         What it reads, by the names of its arguments: "context", (B, M, L), and the rest.
     names
@@ -68,11 +69,19 @@ def inspect_network(
     point
         Makes a point forecast, (B, M, H), of what the network returns.
     """
+    members = members_of(network)
     return Selection(
-        steps=step_sizes(network, inputs, names),
-        averaging=averaging_weights(network),
+        steps=_mean_of([step_sizes(each, inputs, names) for each in members], "step"),
+        averaging=_mean_of([averaging_weights(each) for each in members], "weight"),
         influence=influence(network, inputs, names, point=point),
     )
+
+
+def _mean_of(tables: list[pd.DataFrame], column: str) -> pd.DataFrame:
+    """Return the first of tables that differ in one column, with the mean of that column."""
+    if len(tables) == 1:
+        return tables[0]
+    return tables[0].assign(**{column: sum(table[column] for table in tables) / len(tables)})
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -182,7 +191,7 @@ def _weights(
 
 @torch.inference_mode()
 def influence(
-    network: TSM2Network,
+    network: nn.Module,
     inputs: Mapping[str, Tensor],
     names: Mapping[str, Sequence[Hashable]],
     *,
