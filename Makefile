@@ -9,10 +9,11 @@ export OMP_WAIT_POLICY := PASSIVE
 # its own: the extra of its name, or EXTRAS, at the versions in constraints/, kept until one of
 # these changes.
 PEERS := darts neuralforecast sktime vision
-TESTS_darts := tests/adapters/test_darts.py tests/adapters/test_distributions.py tests/benchmark/test_peers.py
+TESTS_PEERS := tests/adapters/test_pages.py tests/benchmark/test_peers.py
+TESTS_darts := tests/adapters/test_darts.py $(TESTS_PEERS)
 EXTRAS_darts := darts,onnx
-TESTS_neuralforecast := tests/adapters/test_neuralforecast.py tests/benchmark/test_peers.py
-TESTS_sktime := tests/adapters/test_sktime.py tests/benchmark/test_peers.py
+TESTS_neuralforecast := tests/adapters/test_neuralforecast.py $(TESTS_PEERS)
+TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
 TESTS_vision := tests/vision tsm2/vision
 EXTRAS_vision := vision-recipes,onnx
 

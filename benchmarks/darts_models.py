@@ -62,8 +62,8 @@ def measure(
     series, n_train, sizes = data
     scaler = Scaler(StandardScaler()).fit(series[:n_train])
     scaled = scaler.transform(series)
-    norm = {} if kind in (NLinearModel, DLinearModel) else {"use_reversible_instance_norm": True}
-    model = kind(**sizes, **norm, batch_size=32, random_state=seed, pl_trainer_kwargs=QUIET)
+    same = {"use_reversible_instance_norm": True, "batch_size": 32, "pl_trainer_kwargs": QUIET}
+    model = kind(**sizes, **same, random_state=seed)
     start = time.process_time()
     model.fit(scaled[:n_train])
     fitted = time.process_time()

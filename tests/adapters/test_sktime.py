@@ -1,7 +1,6 @@
 """The sktime adapter: its checks, the estimator's own forecasts, and sktime around it."""
 
 import pickle
-import re
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ from tsm2.datasets import load_sample
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
-PAGE = Path(__file__).parents[2] / "docs" / "adapters" / "sktime.md"
 SIZES: dict[str, Any] = {"lookback": 24, "horizon": 6, "max_epochs": 1, "random_state": 0}
 
 
@@ -71,6 +69,30 @@ def test_forecasts_are_the_estimators() -> None:
     pd.testing.assert_frame_equal(
         model.predict(fh=[2, 9, 15]), further.iloc[[1, 8, 14]], check_names=False, check_freq=False
     )
+
+
+@pytest.mark.parametrize("quantiles", [None, (0.05, 0.95)])
+def test_quantiles_and_intervals_are_the_estimators(quantiles: Any) -> None:
+    table = load_sample(300)
+    own: Any = TSM2Forecaster(**SIZES, quantiles=quantiles).fit(table)
+    model = TSM2SktimeForecaster(**SIZES, quantiles=quantiles).fit(table)
+    wanted = own.predict_quantiles(quantiles=(0.1, 0.9)).iloc[[1, 5]]
+    got = model.predict_quantiles(fh=[2, 6], alpha=[0.9, 0.1])
+    assert got.columns[:2].tolist() == [("temperature", 0.9), ("temperature", 0.1)]
+    for variate in table.columns:
+        np.testing.assert_array_equal(got[variate][[0.1, 0.9]], wanted[variate])
+    interval = model.predict_interval(fh=[2, 6], coverage=0.8)
+    np.testing.assert_array_equal(interval["load"][0.8], wanted["load"])
+
+
+def test_intervals_beyond_the_horizon_come_from_paths() -> None:
+    table = load_sample(300)
+    own: Any = TSM2Forecaster(**SIZES).fit(table)
+    model = TSM2SktimeForecaster(**SIZES).fit(table)
+    paths = own.sample(n_samples=400, horizon=14, random_state=0)
+    got = model.predict_quantiles(fh=[3, 14], alpha=[0.25, 0.75])
+    wanted = np.quantile(paths["price"].to_numpy()[[2, 13]], [0.25, 0.75], axis=1).T
+    np.testing.assert_allclose(got["price"], wanted, rtol=1e-9)
 
 
 def test_without_a_horizon_fh_decides() -> None:
@@ -122,15 +144,6 @@ def test_each_series_of_a_hierarchy_gets_its_forecast() -> None:
     one = hierarchy.index.droplevel(-1)[0]
     alone: Any = TSM2Forecaster(**SIZES).fit(hierarchy.loc[one]).predict()
     np.testing.assert_array_equal(forecast.loc[one], alone.iloc[[0, 5]])
-
-
-def test_what_the_page_shows_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, PAGE.name, "exec"), names)
-    assert names["forecast"].index.equals(names["later"].index)
-    assert (names["scores"]["test_MeanAbsolutePercentageError"] < 0.2).all()
 
 
 def test_evaluation_and_search() -> None:

@@ -11,6 +11,7 @@ Interface: sktime 1.2, extension template of forecasters.
 from __future__ import annotations
 
 from inspect import Parameter, signature
+from itertools import product
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -27,6 +28,8 @@ except ModuleNotFoundError as error:
     raise missing_peer(error, "sktime") from error
 
 __all__ = ["TSM2SktimeForecaster"]
+
+_PATHS = 400  # sampled to read quantiles of steps beyond the trained horizon
 
 
 class TSM2SktimeForecaster(BaseForecaster):
@@ -65,7 +68,8 @@ class TSM2SktimeForecaster(BaseForecaster):
         "capability:multivariate": True,
         "capability:exogenous": False,
         "capability:insample": False,
-        "capability:pred_int": False,
+        "capability:pred_int": True,
+        "capability:pred_int:insample": False,
         "capability:missing_values": False,
         "capability:categorical_in_X": False,
         "capability:update": True,
@@ -97,6 +101,23 @@ class TSM2SktimeForecaster(BaseForecaster):
         forecast = self.forecaster_.predict(self._rows, horizon=_farthest(fh, self.cutoff))
         return self._rows_of(forecast, fh)
 
+    def _predict_quantiles(
+        self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
+    ) -> pd.DataFrame:
+        steps, levels = _farthest(fh, self.cutoff), sorted(set(alpha))
+        if steps <= self.forecaster_.horizon:
+            forecast = self.forecaster_.predict_quantiles(
+                self._rows, quantiles=levels, horizon=steps
+            )
+        else:
+            paths = self.forecaster_.sample(
+                self._rows, n_samples=_PATHS, horizon=steps, random_state=self.random_state
+            )
+            forecast = paths.T.groupby(level=0, sort=False).quantile(levels).T
+        names = self._get_varnames()
+        forecast.columns = pd.MultiIndex.from_product([names, levels])
+        return self._rows_of(forecast, fh)[list(product(names, alpha))]
+
     def _rows_of(self, forecast: pd.DataFrame, fh: ForecastingHorizon) -> pd.DataFrame:
         """Return the rows that fh names out of all rows behind the cutoff, with its stamps."""
         steps = fh.to_relative(self.cutoff).to_numpy()
@@ -115,9 +136,10 @@ class TSM2SktimeForecaster(BaseForecaster):
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
         """Return settings for sktime's own tests, whose series have some ten rows."""
         small = {"features": 4, "d_state": 2, "max_epochs": 1, "validation_fraction": 0.0}
+        sure = {"quantiles": (0.01, 0.99)}  # too few rows to calibrate a forecast of points
         return [
-            {"lookback": 4, "horizon": 3, "random_state": 0, **small},
-            {"lookback": 3, "horizon": 2, "blocks": 0, **small},
+            {"lookback": 4, "horizon": 5, "random_state": 0, **small, **sure},
+            {"lookback": 3, "horizon": 5, "blocks": 0, **small, **sure},
         ]
 
 
