@@ -444,6 +444,9 @@ def test_what_cannot_move_is_refused() -> None:
     several = TSM2Forecaster(24, 6, max_epochs=1).fit([FRAME, FRAME])
     with pytest.raises(ParameterError, match="fit on one table"):
         to_darts(several)
+    ensemble = TSM2Forecaster(24, 6, max_epochs=1, n_estimators=2).fit(FRAME)
+    with pytest.raises(ParameterError, match="several networks"):
+        to_darts(ensemble)
     with pytest.raises(NotFittedError):
         from_darts(TSM2Model(24, 6))
     with pytest.raises(ParameterError, match="without covariates"):

@@ -288,11 +288,17 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
     NotFittedError
         The forecaster is not fitted.
     ParameterError
-        It was fit on several series, or reads covariates or gaps.
+        It has several networks, was fit on several series, or reads covariates or gaps.
     """
     if not hasattr(forecaster, "network_"):
         raise NotFittedError("this TSM2Forecaster is not fitted yet. Call fit(table) first.")
-    config = forecaster.network_.config
+    network = forecaster.network_
+    if not isinstance(network, TSM2Network):
+        raise ParameterError(
+            "a TSM2Forecaster of several networks (n_estimators) does not become one TSM2Model. "
+            "Fit with n_estimators=1, or make an ensemble of TSM2Models in Darts."
+        )
+    config = network.config
     covariates = config.n_past or config.n_future or config.n_static
     if covariates or config.gaps or forecaster.layout_.series != "one":
         raise ParameterError(
@@ -310,7 +316,7 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
     trainer = Trainer(max_epochs=0, enable_checkpointing=False, accelerator="cpu", **quiet)
     model.fit(longer, trainer=trainer)
     model.training_series = context
-    model.model.network.load_state_dict(forecaster.network_.state_dict())
+    model.model.network.load_state_dict(network.state_dict())
     model.model.center.copy_(torch.from_numpy(forecaster.scaling_.center))
     model.model.scale.copy_(torch.from_numpy(forecaster.scaling_.scale))
     return model
