@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from tsm2.backtesting import Walk, backtest_table, error_table, mean_errors, refit_table
 from tsm2.benchmark import RepeatLast, RLinear, SeasonalNaive
 from tsm2.errors import WindowError
-from tsm2.frames import read_table
+from tsm2.frames import Panel, read_table
 
 
 def table(rows: int = 30) -> pd.DataFrame:
@@ -128,6 +128,9 @@ class RowsSeen(BaseEstimator):  # type: ignore[misc]
     def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
         assert contexts.shape[1] == 5
         return np.tile(self.seen_, (len(contexts), horizon, 1))
+
+    def backtest_panel(self, panel: Panel, walk: Walk, **_: object) -> pd.DataFrame:
+        return backtest_table(self, panel, walk)
 
 
 @pytest.mark.parametrize(

@@ -221,10 +221,10 @@ def test_rows_of_several_series_are_found_by_series_and_stamp(container: str) ->
     if container == "list":
         covariates = covariates[::-1]
     frame = read_covariates(covariates, "future", data.layout)
-    places = rows_at(frame.index, label_rows(data, frame), "future_covariates", data)
+    places = rows_at(frame.index, label_rows(data, frame.index), "future_covariates", data)
     np.testing.assert_array_equal(frame["heat"].iloc[places], 10 * data.values[:, 0])
     shared = read_covariates(table(8), "future", data.layout)
-    places = rows_at(shared.index, label_rows(data, shared), "future_covariates", data)
+    places = rows_at(shared.index, label_rows(data, shared.index), "future_covariates", data)
     assert places.tolist() == [*range(8), *range(4)]
 
 

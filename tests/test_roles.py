@@ -30,7 +30,7 @@ def test_columns_are_found_by_label(
     roles = Roles.of(target, LAYOUT)
     assert (roles.targets, roles.others) == (targets, others)
     assert roles.layout(LAYOUT).columns == tuple(LAYOUT.columns[k] for k in targets)
-    values = np.arange(6).reshape(2, 3)
+    values = np.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(roles.select(values), values[:, list(targets)])
 
 

@@ -22,7 +22,7 @@ class Recording(nn.Module):
 def rolled(steps: int, **auxiliary: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
     network = Recording()
     context = torch.arange(5.0).expand(2, 1, -1)
-    forecast = roll_forward(network, context, steps, 3, auxiliary, point=lambda x: x)
+    forecast = roll_forward(network, context, steps, 3, auxiliary, point=lambda x, *_: x)
     return forecast, network.seen
 
 

@@ -23,9 +23,10 @@ from sklearn.base import clone
 from tsm2 import metrics
 from tsm2.errors import FrameError, ParameterError, WindowError
 from tsm2.frames import Layout, Panel, rows_of, write_forecast
+from tsm2.inputs import Beside
+from tsm2.knowledge import Tables
 from tsm2.quantiles import bound_level, bound_name
 from tsm2.ragged import owners, ranges
-from tsm2.scaling import Scaling
 from tsm2.splits import check_long_enough
 
 __all__ = [
@@ -169,19 +170,24 @@ def start_position(index: pd.Index, start: object) -> int:
 
 
 def _windows(
-    values: NDArray[np.float64], walk: Walk, starts: NDArray[np.int64], units: Scaling | None
+    values: NDArray[np.float64],
+    contexts: NDArray[np.float64] | None,
+    walk: Walk,
+    starts: NDArray[np.int64],
+    beside: Beside | None,
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]]:
-    """Yield, a batch at a time, which windows, contexts (B, L, M), what happened (B, H, M), units.
+    """Yield, a batch at a time, which windows, contexts (B, L, M), what happened (B, H, M).
 
-    The units are there as an argument for a model, if it needs them.
+    The arguments that a model gets beside the contexts come last.
     """
-    contexts = np.lib.stride_tricks.sliding_window_view(values, walk.lookback, axis=0)
+    read = values if contexts is None else contexts
+    before = np.lib.stride_tricks.sliding_window_view(read, walk.lookback, axis=0)
     targets = np.lib.stride_tricks.sliding_window_view(values, walk.horizon, axis=0)
     for first in range(0, len(starts), _BATCH):
         which = slice(first, first + _BATCH)
         batch = starts[which]
-        context, target = contexts[batch - walk.lookback], targets[batch]
-        own = {} if units is None else {"units": units.take(which)}
+        context, target = before[batch - walk.lookback], targets[batch]
+        own = {} if beside is None else beside(which)
         yield which, context.swapaxes(1, 2), target.swapaxes(1, 2), own
 
 
@@ -190,8 +196,9 @@ def backtest_table(
     panel: Panel,
     walk: Walk,
     *,
+    contexts: NDArray[np.float64] | None = None,
     starts: NDArray[np.int64] | None = None,
-    units: Scaling | None = None,
+    beside: Beside | None = None,
     quantiles: Sequence[float] = (),
 ) -> pd.DataFrame:
     """Forecast every window of a walk.
@@ -204,10 +211,12 @@ def backtest_table(
         The table, or several series.
     walk
         Which windows.
+    contexts
+        What the model reads of the rows; None for their values.
     starts
         First forecast row of every window, (W,); None for all of the walk.
-    units
-        Units of every window, which the model then gets; None for those of the model.
+    beside
+        What the model gets beside the contexts, such as the units of every window.
     quantiles
         Levels of quantiles to forecast too, rising.
 
@@ -220,12 +229,12 @@ def backtest_table(
     """
     starts = walk.starts_in(panel) if starts is None else starts
     actual, forecast, bounds = [], [], []
-    for _, contexts, target, own in _windows(panel.values, walk, starts, units):
+    for _, context, target, own in _windows(panel.values, contexts, walk, starts, beside):
         actual.append(target)
-        forecast.append(model.forecast_contexts(contexts, walk.horizon, **own))
+        forecast.append(model.forecast_contexts(context, walk.horizon, **own))
         if quantiles:
             both = cast("ForecastsQuantiles", model)
-            bounds.append(both.forecast_quantiles(contexts, walk.horizon, quantiles, **own))
+            bounds.append(both.forecast_quantiles(context, walk.horizon, quantiles, **own))
     n_windows, horizon, n_variates = len(starts), walk.horizon, len(panel.layout.columns)
     steps = np.arange(horizon)
     per_window = horizon * n_variates
@@ -323,13 +332,14 @@ def refit_table(
     window: Literal["expanding", "sliding"],
     n_jobs: int | None = None,
     quantiles: Sequence[float] = (),
+    tables: Tables = Tables(),  # noqa: B008 (frozen)
 ) -> pd.DataFrame:
     """Forecast every window of a walk, each with a model that was fitted shortly before it.
 
     Parameters
     ----------
     model
-        A scikit-learn estimator that also forecasts contexts; copies of it are fitted.
+        A `TSM2Forecaster`; copies of it are fitted.
     panel
         The table.
     walk
@@ -343,6 +353,8 @@ def refit_table(
         Fits side by side, as joblib counts them.
     quantiles
         As in `backtest_table`.
+    tables
+        Covariates of all rows.
 
     Returns
     -------
@@ -373,27 +385,35 @@ def refit_table(
         )
     starts = walk.starts(len(panel.values))
     pieces = np.array_split(starts, range(every, len(starts), every))
-    tables: Any = Parallel(n_jobs=n_jobs)(
+    backtests: Any = Parallel(n_jobs=n_jobs)(
         delayed(_refit_piece)(
             model,
             rows_of(panel, 0 if window == "expanding" else piece[0] - walk.first, piece[0]),
             rows_of(panel, piece[0] - walk.lookback, piece[-1] + walk.horizon),
             replace(walk, first=None),
             quantiles,
+            tables,
         )
         for piece in pieces
     )
-    whole: pd.DataFrame = pd.concat(tables, ignore_index=True)
+    whole: pd.DataFrame = pd.concat(backtests, ignore_index=True)
     return whole
 
 
 def _refit_piece(
-    model: Any, known: Panel, tested: Panel, walk: Walk, quantiles: Sequence[float]
+    model: Any,
+    known: Panel,
+    tested: Panel,
+    walk: Walk,
+    quantiles: Sequence[float],
+    tables: Tables,
 ) -> pd.DataFrame:
     """Fit a copy of the model to the known rows and forecast the windows of the tested ones."""
     copy: Any = clone(model)
-    copy.fit(write_forecast(known.values, known.index, known.layout))
-    return backtest_table(copy, tested, walk, quantiles=quantiles)
+    given = {f"{kind}_covariates": getattr(tables, kind) for kind in tables.given()}
+    copy.fit(write_forecast(known.values, known.index, known.layout), **given)
+    table: pd.DataFrame = copy.backtest_panel(tested, walk, quantiles=quantiles, tables=tables)
+    return table
 
 
 def mean_errors(
@@ -402,10 +422,13 @@ def mean_errors(
     walk: Walk,
     *,
     scale: NDArray[np.float64],
+    contexts: NDArray[np.float64] | None = None,
     starts: NDArray[np.int64] | None = None,
-    units: Scaling | None = None,
+    beside: Beside | None = None,
 ) -> tuple[float, float, int]:
     """Return MSE and MAE over all windows, steps and variates, and the number of windows.
+
+    What did not become known, NaN, counts for nothing.
 
     Parameters
     ----------
@@ -417,15 +440,16 @@ def mean_errors(
         Which windows.
     scale
         What each variate's errors are divided by first, (M,), or those of each window, (W, M).
-    starts, units
+    contexts, starts, beside
         As for `backtest_table`.
     """
     starts = walk.starts(len(values)) if starts is None else starts
     squared = absolute = 0.0
-    for which, contexts, actual, own in _windows(values, walk, starts, units):
+    cells = 0
+    for which, context, actual, own in _windows(values, contexts, walk, starts, beside):
         unit = scale if scale.ndim == 1 else scale[which, None]
-        errors = (model.forecast_contexts(contexts, walk.horizon, **own) - actual) / unit
-        squared += float(np.square(errors).mean(axis=(1, 2)).sum())
-        absolute += float(np.abs(errors).mean(axis=(1, 2)).sum())
-    n_windows = len(starts)
-    return squared / n_windows, absolute / n_windows, n_windows
+        errors = (model.forecast_contexts(context, walk.horizon, **own) - actual) / unit
+        squared += float(np.nansum(np.square(errors)))
+        absolute += float(np.nansum(np.abs(errors)))
+        cells += int((~np.isnan(actual)).sum())
+    return squared / max(cells, 1), absolute / max(cells, 1), len(starts)

@@ -20,8 +20,9 @@ Sources: Vovk, Gammerman & Shafer (2005), "Algorithmic Learning in a Random Worl
 (2019), arXiv:1905.03222, for quantile forecasts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
 from tsm2.networks.tsm2 import TSM2Network
+from tsm2.rolling import roll_forward
 from tsm2.windows import Windows
 
 __all__ = ["Calibration", "ForecastLine", "calibrate", "draw_paths", "read_quantiles"]
@@ -218,6 +220,7 @@ def draw_paths(
     calibration: Calibration,
     quantiles: Sequence[float],
     generator: np.random.RandomState,
+    auxiliary: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Tensor:
     """Continue each context by a path that errs as the network did on a held-out window.
 
@@ -235,20 +238,21 @@ def draw_paths(
         Levels that the network forecasts; empty for a point forecast.
     generator
         Draws.
+    auxiliary
+        What else the network reads, as for `tsm2.rolling.roll_forward`.
 
     Returns
     -------
     Paths, (B, M, steps), in standard units.
     """
-    lookback, pieces, missing = context.shape[-1], [], steps
-    while missing > 0:
-        line = ForecastLine.of(network(context), context, quantiles=quantiles)
+
+    def drawn(forecast: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        line = ForecastLine.of(forecast, context, quantiles=quantiles, mask=mask)
         scores = calibration.draw(len(context), generator).to(context.device)  # (B, M, H)
-        path = line.value(scores.unsqueeze(-1)).squeeze(-1).float()
-        pieces.append(path)
-        missing -= path.shape[-1]
-        context = torch.cat((context, path), dim=-1)[..., -lookback:]
-    return torch.cat(pieces, dim=-1)[..., :steps]
+        return line.value(scores.unsqueeze(-1)).squeeze(-1).float()
+
+    horizon = calibration.scores.shape[-1]
+    return roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
 
 
 def _filled(scores: Tensor) -> Tensor:

@@ -111,6 +111,19 @@ class Coding:
         """Coded columns C."""
         return sum(column.width for column in self.columns)
 
+    @property
+    def labels(self) -> list[Hashable]:
+        """What to call the coded columns, (C,): a category is `label=category`."""
+        return [
+            name
+            for column in self.columns
+            for name in (
+                [column.label]
+                if column.categories is None
+                else [f"{column.label}={each}" for each in column.categories]
+            )
+        ]
+
     def code(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Return the table's rows as numbers, (T, C); NaN where a cell is missing.
 
@@ -265,17 +278,17 @@ def _plain(cells: pd.Series[Any], name: str) -> NDArray[np.object_]:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def label_rows(panel: Panel, frame: pd.DataFrame | None = None) -> pd.Index:
+def label_rows(panel: Panel, among: pd.Index | None = None) -> pd.Index:
     """Return what tells the rows of a panel apart: the stamp, of several series (series, stamp).
 
     Parameters
     ----------
     panel
         The rows.
-    frame
-        Where they are looked up: the stamp alone if its rows belong to no series.
+    among
+        Labels that they are looked up among: the stamp alone if these name no series.
     """
-    if panel.layout.series == "one" or (frame is not None and frame.index.nlevels == 1):
+    if panel.layout.series == "one" or (among is not None and among.nlevels == 1):
         return panel.index
     names = pd.Index(panel.ids, tupleize_cols=False).repeat(panel.counts)
     return pd.MultiIndex.from_arrays([names, panel.index])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from numbers import Integral, Real
@@ -32,11 +32,15 @@ from sklearn.utils.validation import validate_data
 
 from tsm2 import frames, saving
 from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table, start_position
+from tsm2.calendars import check_calendar
 from tsm2.calibration import Calibration, ForecastLine, calibrate, draw_paths, read_quantiles
 from tsm2.callbacks import FitTasks, closes_callbacks
 from tsm2.ensembles import fit_members
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
+from tsm2.gaps import Missing, fill_forward
+from tsm2.inputs import Beside, last_rows, network_inputs
 from tsm2.inspection import Selection, inspect_network
+from tsm2.knowledge import Knowledge, Tables
 from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.networks.weights import start_from
@@ -56,11 +60,13 @@ from tsm2.panels import (
 from tsm2.plotting import plot_forecast
 from tsm2.quantile_tables import write_many
 from tsm2.quantiles import check_levels, interval_levels, with_median
-from tsm2.ragged import owners
+from tsm2.ragged import owners, places
+from tsm2.roles import Roles
+from tsm2.rolling import roll_forward, whole_horizons
 from tsm2.scaling import Scaling
 from tsm2.splits import check_long_enough, cut_windows, training_rows
 from tsm2.training import TrainingConfig, choose_device, seeded
-from tsm2.windows import Windows
+from tsm2.windows import Covariates, Windows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,6 +166,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Epochs without a better validation loss after which training stops.
     frequency
         pandas alias of the time between rows; None infers it from the index.
+    target
+        Column, or list of columns, to forecast; the others are then read as past covariates. None
+        forecasts all.
+    calendar
+        Features of the time stamps to read as future covariates, such as ("hour", "dayofweek");
+        also "minute", "weekend", "day", "dayofyear", "month" and "quarter".
+    missing
+        What is done about NaN and about rows that the index lacks: "raise" refuses them, "mask"
+        leaves them out of scaling and loss and tells the network, "ffill" repeats the value before.
     scaling
         Standardise every "series" by its own training rows or all alike, "global". A series that
         `fit` has not seen is measured by the history that it comes with. For one table the same.
@@ -217,6 +232,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Row of `context_` at which each series starts, and the end, (S + 1,).
     layout_
         The container that came in: columns, frequency, time zone.
+    roles_
+        Which of its columns are forecast.
+    knowledge_
+        How covariates are coded, and those rows that a forecast without new ones reads.
     n_features_in_, feature_names_in_
         Number of columns, and their names if all are strings.
 
@@ -233,9 +252,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     True
     """
 
+    missing: Missing
     network_: TSM2Network | Ensemble
     scaling_: Scaling
     layout_: frames.Layout
+    roles_: Roles
+    knowledge_: Knowledge
     calibration_: Calibration | None
     context_: NDArray[np.float64]
     context_index_: pd.Index
@@ -246,7 +268,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any] | str]] = {
         "lookback": [_COUNT],
         "horizon": [_COUNT],
         "features": [_COUNT],
@@ -284,6 +306,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "patience": [_COUNT],
         "frequency": [str, None],
+        "target": "no_validation",
+        "calendar": "no_validation",
+        "missing": [StrOptions({"raise", "mask", "ffill"})],
         "scaling": [StrOptions({"series", "global"})],
         "sampling": [StrOptions({"windows", "series"})],
         "id_col": [str],
@@ -340,6 +365,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         validation_fraction: float = 0.2,
         patience: int = 5,
         frequency: str | None = None,
+        target: Hashable | Sequence[Hashable] | None = None,
+        calendar: Sequence[str] = (),
+        missing: Missing = "raise",
         scaling: Literal["series", "global"] = "series",
         sampling: Literal["windows", "series"] = "windows",
         id_col: str = "unique_id",
@@ -392,6 +420,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.frequency = frequency
+        self.target = target
+        self.calendar = calendar
+        self.missing = missing
         self.scaling = scaling
         self.sampling = sampling
         self.id_col = id_col
@@ -410,6 +441,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
+        tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
     # --- learn --------------------------------------------------------------------------------
@@ -420,6 +452,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: Data,
         y: object = None,
         *,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
         checkpoint: str | os.PathLike[str] | None = None,
         max_time: float | str | pd.Timedelta | None = None,
         log_dir: str | os.PathLike[str] | None = None,
@@ -436,6 +471,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             validation, unless it is too short for that.
         y
             Ignored; scikit-learn's interface asks for it.
+        past_covariates
+            What is measured beside `X`: a table with a row for every row of `X` at least, found by
+            its stamp. Of several series, in the container of `X`, or one table for all of them.
+            Columns hold numbers or categories.
+        future_covariates
+            What is known in advance: as `past_covariates`. Rows after the end of `X` are kept for
+            `predict`.
+        static_covariates
+            What holds at all times: a table whose index names the variates, or the series.
         checkpoint
             Folder that keeps the fit while it runs. The same call goes on from there after a
             crash, to the weights that it would have reached in one go; `random_state` must be
@@ -455,7 +499,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             A parameter has the wrong type or lies outside its range.
         FrameError
-            The table, or a series, is irregular, not numeric or not finite.
+            The table, or a series, is irregular, not numeric or not finite; or covariates lack
+            rows, or do not go with it.
         WindowError
             The table, or a series, is too short for lookback, horizon and validation.
         BackendError
@@ -469,30 +514,35 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         self._check_parameters()
         seconds = math.inf if max_time is None else _checked_seconds(max_time)
-        panel = read_panel(X, frequency=self.frequency, long=self._long_columns())
+        panel = self._filled(self._read(X, frequency=self.frequency))
         n_train = training_rows(
             panel,
             lookback=self.lookback,
             horizon=self.horizon,
             validation_fraction=self.validation_fraction,
         )
+        roles = Roles.of(self.target, panel.layout)
         self._check_columns(X, panel.layout, reset=True)
-        config = self._network_config(panel.values.shape[1])
+        scaling = self._measure(panel.head(n_train))
+        knowledge, covariates = Knowledge.learn(
+            Tables(past=past_covariates, future=future_covariates, static=static_covariates),
+            check_calendar(self.calendar),
+            panel,
+            roles.layout(panel.layout),
+            train=places(panel.offsets) < np.repeat(n_train, panel.counts),
+            lookback=self.lookback,
+            horizon=self.horizon,
+            missing=self.missing,
+        )
+        config = self._network_config(roles, knowledge)
         seeds = self._draw_seeds(checkpoint)
         network = _make_network(config, seeds)
         if self.warm_start and hasattr(self, "network_"):
             start_from(network, self.network_)
         self.__dict__.pop("network_", None)  # what fails from here on leaves nothing half fitted
-        self.scaling_ = self._measure(panel.head(n_train))
+        self.scaling_, self.roles_, self.knowledge_ = scaling, roles, knowledge
         self._remember(panel.tail(self.lookback))
-        train, validation = cut_windows(
-            self._standardised(panel, self.scaling_),
-            panel,
-            n_train,
-            lookback=self.lookback,
-            horizon=self.horizon,
-            balanced=self.sampling == "series",
-        )
+        train, validation = self._cut(panel, n_train, covariates)
         tasks = FitTasks(self, X)
         history = fit_members(
             members_of(network),
@@ -507,14 +557,24 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             watch=tasks,
         )
         network.eval()
-        self.calibration_ = None if validation is None else self._calibrated(network, validation)
+        self.calibration_ = None
+        if validation is not None:
+            with suppress(ParameterError):  # a variate of which the validation rows know nothing
+                self.calibration_ = self._calibrated(network, validation)
         self.network_ = network
         self.history_ = history
         self.n_iter_ = int(history["epoch"].max())
         tasks.close()
         return self
 
-    def update(self, X: Data, *, epochs: int = 0) -> Self:
+    def update(
+        self,
+        X: Data,
+        *,
+        epochs: int = 0,
+        past_covariates: object = None,
+        future_covariates: object = None,
+    ) -> Self:
         """Let new rows become history, and train on them further if asked to.
 
         Parameters
@@ -526,6 +586,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Passes over the windows that end in the new rows, from the weights as they are and
             with the learning rates and the schedule that are set. The scaling stays. 0 learns
             nothing: `predict` continues the new rows with the old weights.
+        past_covariates, future_covariates
+            As in `predict`, of the new rows; those of known rows were kept.
 
         Returns
         -------
@@ -542,17 +604,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         self._require_fitted()
         panel = self._read_history(X)
-        whole = extend(self._remembered(), panel)
+        stored = self._remembered()
+        whole = extend(stored, panel)
+        new = Tables(past=past_covariates, future=future_covariates)
+        knowledge = self.knowledge_.continued(
+            new,
+            whole,
+            lookback=self.lookback,
+            horizon=self.horizon,
+            stored=stored,
+            missing=self.missing,
+        )
         if epochs:
             self._check_parameters()
-            train, _ = cut_windows(
-                self._standardised(whole, self.scaling_),
-                whole,
-                whole.counts,
-                lookback=self.lookback,
-                horizon=self.horizon,
-                balanced=self.sampling == "series",
-            )
+            covariates = self._covariates(whole, 0, new, own=True)
+            train, _ = self._cut(whole, whole.counts, covariates)
             config = replace(self._training_config(), max_epochs=_checked_count("epochs", epochs))
             added = fit_members(
                 members_of(self.network_),
@@ -565,6 +631,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             added = added.assign(epoch=lambda new: new["epoch"] + self.n_iter_)
             self.history_ = pd.concat((self.history_, added), ignore_index=True)
             self.n_iter_ = int(self.history_["epoch"].max())
+        self.knowledge_ = knowledge
         self._remember(whole.tail(self.lookback))
         return self
 
@@ -626,9 +693,50 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     def _measure(self, panel: frames.Panel) -> Scaling:
         """Return the units of the series, each its own or all of them one."""
+        unknown = np.isnan(panel.values).all(axis=0)
+        if unknown.any():
+            label = panel.layout.columns[int(unknown.argmax())]
+            raise FrameError(
+                f"column {label!r} has no value in any training row, so nothing can be learned of "
+                f"it. Drop it, or give rows that have it."
+            )
         if panel.layout.series == "one" or self.scaling == "global":
             return Scaling.of(panel.values)
         return Scaling.of_each(panel.values, panel.offsets)
+
+    def _read(self, X: Data, **how: Any) -> frames.Panel:
+        return read_panel(X, long=self._long_columns(), missing=self.missing, **how)
+
+    def _filled(self, panel: frames.Panel) -> frames.Panel:
+        """Fill gaps if that is what is done about them; what comes before all values cannot be."""
+        if self.missing != "ffill":
+            return panel
+        filled = replace(panel, values=fill_forward(panel.values, panel.offsets))
+        try:
+            frames.check_finite(filled.values, panel.layout.columns, panel.index)
+        except FrameError as error:
+            raise FrameError(
+                f"missing='ffill' repeats the value before a gap, but there is none at the start: "
+                f"{error}"
+            ) from None
+        return filled
+
+    def _cut(
+        self, panel: frames.Panel, n_train: NDArray[np.int64], covariates: Covariates
+    ) -> tuple[Windows, Windows | None]:
+        """Return the windows for training and for validation."""
+        table = self._standardised(panel, self.scaling_)
+        values, known, others, others_known = self.roles_.split(table, axis=1)
+        return cut_windows(
+            values,
+            panel,
+            n_train,
+            lookback=self.lookback,
+            horizon=self.horizon,
+            balanced=self.sampling == "series",
+            known=known,
+            covariates=covariates.behind(others, others_known),
+        )
 
     def _standardised(self, panel: frames.Panel, units: Scaling) -> torch.Tensor:
         """Return the rows of a panel, (T, M), in the units of its series."""
@@ -650,13 +758,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             offsets=self.context_offsets_,
         )
 
-    def _network_config(self, n_variates: int) -> NetworkConfig:
+    def _network_config(self, roles: Roles, knowledge: Knowledge) -> NetworkConfig:
         patch_length = self.patch_length or min(16, self.lookback)
         given = {
             f.name: getattr(self, f.name) for f in fields(NetworkConfig) if hasattr(self, f.name)
         }
         given |= {
-            "n_variates": n_variates,
+            **knowledge.widths,
+            "n_variates": len(roles.targets),
+            "n_past": len(roles.others) + knowledge.widths["n_past"],
+            "gaps": self.missing == "mask",
             "patch_length": patch_length,
             "patch_stride": self.patch_stride or patch_length,
             "quantiles": self._trained_levels(),
@@ -679,10 +790,34 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     # --- forecast -----------------------------------------------------------------------------
 
     @overload
-    def predict(self, X: pd.DataFrame, *, horizon: int | None = None) -> pd.DataFrame: ...
+    def predict(
+        self,
+        X: pd.DataFrame,
+        *,
+        horizon: int | None = None,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
+    ) -> pd.DataFrame: ...
     @overload
-    def predict(self, X: Data | None = None, *, horizon: int | None = None) -> Any: ...
-    def predict(self, X: Data | None = None, *, horizon: int | None = None) -> Container:
+    def predict(
+        self,
+        X: Data | None = None,
+        *,
+        horizon: int | None = None,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
+    ) -> Any: ...
+    def predict(
+        self,
+        X: Data | None = None,
+        *,
+        horizon: int | None = None,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
+    ) -> Container:
         """Forecast the rows after a history.
 
         Parameters
@@ -693,6 +828,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             there, also new ones.
         horizon
             Rows to forecast; None for the trained horizon, more rolls forward on its own forecasts.
+        past_covariates, future_covariates
+            As in `fit`, with a row for each of the last `lookback` rows of the history; those of
+            the future also for the rows to forecast, in whole trained horizons. Rows that they
+            lack are taken from those that `fit` was given. An array ends with the last row needed.
+        static_covariates
+            As in `fit`; None for those of `fit`.
 
         Returns
         -------
@@ -704,21 +845,38 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         NotFittedError
             `fit` was not called.
         FrameError
-            The history's columns or frequency are not those of the training table.
+            The history's columns or frequency are not those of the training table; or covariates
+            lack rows, or are not like those of the fit.
         WindowError
-            The history, or a series of it, is shorter than the lookback.
+            The history, or a series of it, is shorter than the lookback; with missing="mask" the
+            rows before it count as unknown, unless there are covariates.
+        ParameterError
+            The horizon rolls forward, where past covariates would be needed; or covariates are of
+            a kind that `fit` was not given.
         """
-        panel, contexts, units = self._read_contexts(X)
         steps = self._count_steps(horizon)
+        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
+        panel, contexts, beside = self._read_contexts(X, steps, tables)
         forecast = self._in_batches(
-            lambda context, own: self.forecast_contexts(context, steps, units=own), contexts, units
+            lambda which: self.forecast_contexts(contexts[which], steps, **beside(which)),
+            len(contexts),
         )  # (S, H, M)
-        return write_panel(future_rows(panel, forecast))
+        return write_panel(future_rows(self._of_targets(panel), forecast))
 
-    def _read_contexts(self, X: Data | None) -> tuple[frames.Panel, NDArray[np.float64], Scaling]:
-        """Return histories, a context of each, (S, L, M), and the units of each."""
+    def _of_targets(self, panel: frames.Panel) -> frames.Panel:
+        """Return a panel without the columns that are only read."""
+        layout = self.roles_.layout(panel.layout)
+        return replace(panel, values=self.roles_.select(panel.values), layout=layout)
+
+    def _read_contexts(
+        self, X: Data | None, steps: int, tables: Tables
+    ) -> tuple[frames.Panel, NDArray[np.float64], Beside]:
+        """Return histories, a context of each, (S, L, M), and what belongs to each beside it."""
         self._require_fitted()
-        panel = self._remembered() if X is None else self._read_history(X)
+        panel = self._remembered() if X is None else self._filled(self._read_history(X))
+        units = self.scaling_ if X is None else self._units(panel)
+        if self.missing == "mask" and not self.knowledge_.codings:  # too short: unknown before
+            return panel, last_rows(panel, self.lookback), lambda at: {"units": units.take(at)}
         if panel.layout.series != "one":
             check_long_enough(panel, self.lookback, "lookback")
         elif len(panel.values) < self.lookback:
@@ -727,8 +885,36 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 f"{self.lookback} (lookback). Give more history."
             )
         tail = panel.tail(self.lookback)
-        contexts = tail.values.reshape(len(panel.ids), self.lookback, -1)
-        return panel, contexts, self.scaling_ if X is None else self._units(panel)
+        contexts = last_rows(panel, self.lookback)
+        starts = tail.offsets[:-1] + self.lookback
+        return panel, contexts, self._beside(tail, starts, steps, units, tables, own=X is None)
+
+    def _beside(
+        self,
+        panel: frames.Panel,
+        starts: NDArray[np.int64],
+        steps: int,
+        units: Scaling,
+        tables: Tables,
+        *,
+        own: bool = False,
+    ) -> Beside:
+        """Return what belongs to windows beside their values, as arguments by window.
+
+        The windows are given by their first forecast rows, (W,), in the panel; `own` if its rows
+        are the stored ones, whatever they are called.
+        """
+        ahead = whole_horizons(steps, self.horizon)
+        covariates = self._covariates(panel, ahead, tables, own=own)
+        owner = owners(panel.offsets)[starts - 1]
+        first = torch.from_numpy(starts - self.lookback + owner * ahead)
+        series = torch.from_numpy(owner)
+
+        def arguments(which: slice) -> dict[str, Any]:
+            rows = covariates.gather(first[which], self.lookback, ahead, series[which])
+            return {"units": units.take(which), "covariates": rows}
+
+        return arguments
 
     def _units(self, panel: frames.Panel, n_known: NDArray[np.int64] | None = None) -> Scaling:
         """Return the units of every series: those of the fit; a new one is measured.
@@ -746,56 +932,95 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             scale=np.where(is_new, new.scale, old.scale),
         )
 
+    def _covariates(
+        self, panel: frames.Panel, ahead: int, tables: Tables, *, own: bool = False
+    ) -> Covariates:
+        """Return coded covariates of a panel's rows and of those ahead of them."""
+        named = self.layout_.kind == "frame" and self.layout_.series != "list"
+        return self.knowledge_.covariates(
+            tables,
+            panel,
+            ahead,
+            self.roles_.layout(panel.layout),
+            stored=self._remembered() if own or named else None,
+            missing=self.missing,
+        )
+
     def _in_batches(
-        self,
-        forecast: Callable[[NDArray[np.float64], Scaling], NDArray[np.float64]],
-        contexts: NDArray[np.float64],
-        units: Scaling,
-        *,
-        paths: int = 1,
+        self, forecast: Callable[[slice], NDArray[np.float64]], count: int, *, paths: int = 1
     ) -> NDArray[np.float64]:
-        """Forecast contexts, (S, L, M), as many at a time as memory holds, `paths` of each."""
+        """Forecast `count` contexts, as many at a time as memory holds, `paths` of each."""
         size = max(1, _CONTEXTS // paths)
-        batches = [slice(first, first + size) for first in range(0, len(contexts), size)]
-        return np.concatenate([forecast(contexts[which], units.take(which)) for which in batches])
+        return np.concatenate(
+            [forecast(slice(first, first + size)) for first in range(0, count, size)]
+        )
 
     def _count_steps(self, horizon: int | None) -> int:
         return self.horizon if horizon is None else _checked_count("horizon", horizon)
 
     def forecast_contexts(
-        self, contexts: NDArray[np.float64], horizon: int, *, units: Scaling | None = None
+        self,
+        contexts: NDArray[np.float64],
+        horizon: int,
+        *,
+        units: Scaling | None = None,
+        covariates: Mapping[str, torch.Tensor] | None = None,
     ) -> NDArray[np.float64]:
         """Forecast many contexts at once, without looking at any index.
 
         Parameters
         ----------
         contexts
-            Histories of `lookback` rows, (B, L, M), in the units of the training table.
+            Histories of `lookback` rows, (B, L, M), in the units of the training table; NaN where
+            unknown.
         horizon
             Rows H to forecast; beyond the trained horizon it rolls forward.
         units
             Units of the contexts, (M,) or (B, M); None for those of the training table.
+        covariates
+            Coded covariates by kind, see `tsm2.windows.Covariates.gather`.
 
         Returns
         -------
-        Forecasts, (B, H, M), in the same units.
+        Forecasts of the targets, (B, H, M), in the same units.
         """
         self._require_fitted()
-        device = choose_device(self.device)
-        network = self.network_.to(device)
+        self._check_reach(horizon)
+        network = self.network_.to(choose_device(self.device))
         units = self.scaling_ if units is None else units
-        context = units.standardise(contexts).swapaxes(1, 2).to(device)  # (B, M, L)
-        pieces, missing = [], horizon
+        context, auxiliary = self._inputs(contexts, units, covariates)
         with torch.inference_mode():
-            while missing > 0:
-                forecast = self._point(network(context))  # (B, M, trained horizon)
-                pieces.append(forecast)
-                missing -= self.horizon
-                context = torch.cat((context, forecast), dim=-1)[..., -self.lookback :]
-        whole = torch.cat(pieces, dim=-1)[..., :horizon].swapaxes(1, 2)  # (B, H, M)
-        return units.restore(whole)
+            whole = roll_forward(
+                network, context, horizon, self.horizon, auxiliary, point=self._point
+            )
+        return self.roles_.units(units).restore(whole.swapaxes(1, 2))  # (B, H, M)
 
-    def _point(self, forecast: torch.Tensor) -> torch.Tensor:
+    def _check_reach(self, steps: int) -> None:
+        if steps > self.horizon and self.network_.config.n_past and self.missing != "mask":
+            raise ParameterError(
+                f"horizon={steps} is longer than trained ({self.horizon}) and would need past "
+                f"covariates, or columns that are only read, of rows to come. Fit with a longer "
+                f"horizon, or with missing='mask', which lets them be unknown."
+            )
+
+    def _inputs(
+        self,
+        contexts: NDArray[np.float64],
+        units: Scaling,
+        covariates: Mapping[str, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return what the network reads, contexts in standard units and all else."""
+        if covariates is None and self.knowledge_.codings:
+            raise ParameterError(
+                "this model reads covariates, but contexts alone were given. Call predict or "
+                "backtest, which find them by their stamps."
+            )
+        rows = units.standardise(contexts)
+        context, auxiliary = network_inputs(rows, self.roles_, covariates or {})
+        device = choose_device(self.device)
+        return context.to(device), {name: each.to(device) for name, each in auxiliary.items()}
+
+    def _point(self, forecast: torch.Tensor, *_: object) -> torch.Tensor:
         """Return the point forecast, (B, M, H), in what the network returned."""
         levels = self._trained_levels()
         return forecast if levels is None else forecast[..., levels.index(0.5)]
@@ -807,6 +1032,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         quantiles: Sequence[float] | None = None,
         horizon: int | None = None,
         calibrated: bool = True,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
     ) -> Any:
         """Forecast levels below which given shares of what happens should fall.
 
@@ -823,6 +1051,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Rows to forecast, at most the trained horizon, which None stands for.
         calibrated
             False takes the network's own quantiles at their word.
+        past_covariates, future_covariates, static_covariates
+            As in `predict`.
 
         Returns
         -------
@@ -837,15 +1067,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The quantiles are no rising levels, there is no calibration or too little for them, or
             the horizon is longer than trained: `sample` rolls forward.
         """
-        panel, contexts, units = self._read_contexts(X)
         steps = self._count_steps(horizon)
+        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
+        panel, contexts, beside = self._read_contexts(X, steps, tables)
         levels = check_levels(self.quantiles or (0.1, 0.5, 0.9) if quantiles is None else quantiles)
         values = self._in_batches(
-            lambda context, own: self.forecast_quantiles(
-                context, steps, levels, calibrated=calibrated, units=own
+            lambda which: self.forecast_quantiles(
+                contexts[which], steps, levels, calibrated=calibrated, **beside(which)
             ),
-            contexts,
-            units,
+            len(contexts),
         )
         return self._write_many(panel, values, levels, of="quantile")
 
@@ -856,12 +1086,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         coverage: float = 0.8,
         horizon: int | None = None,
         calibrated: bool = True,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
     ) -> Any:
         """Forecast intervals that a share `coverage` of what happens should fall into.
 
         Parameters
         ----------
-        X, horizon, calibrated
+        X, horizon, calibrated, past_covariates, future_covariates, static_covariates
             As in `predict_quantiles`.
         coverage
             In (0, 1); as many outcomes should lie above the interval as below it.
@@ -876,7 +1109,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             As `predict_quantiles`.
         """
         levels = interval_levels(coverage)
-        return self.predict_quantiles(X, quantiles=levels, horizon=horizon, calibrated=calibrated)
+        return self.predict_quantiles(
+            X,
+            quantiles=levels,
+            horizon=horizon,
+            calibrated=calibrated,
+            past_covariates=past_covariates,
+            future_covariates=future_covariates,
+            static_covariates=static_covariates,
+        )
 
     def sample(
         self,
@@ -885,6 +1126,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         n_samples: int = 100,
         horizon: int | None = None,
         random_state: int | np.random.RandomState | None = None,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
     ) -> Any:
         """Draw paths that the table may take.
 
@@ -901,6 +1145,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Rows of a path; beyond the trained horizon every path rolls forward on itself.
         random_state
             Seed or generator of the draws.
+        past_covariates, future_covariates, static_covariates
+            As in `predict`.
 
         Returns
         -------
@@ -914,7 +1160,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             There is no calibration, or `n_samples` is below 1.
         """
-        panel, contexts, units = self._read_contexts(X)
+        self._require_fitted()
         if self.calibration_ is None:
             raise ParameterError(
                 "sample draws from the errors on held-out windows, but there are none: fit with a "
@@ -925,24 +1171,29 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             generator = check_random_state(random_state)
         except ValueError as error:
             raise ParameterError(f"random_state: {error}") from None
-        device = choose_device(self.device)
-        network, calibration = self.network_.to(device), self.calibration_
+        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
+        panel, contexts, beside = self._read_contexts(X, steps, tables)
+        self._check_reach(steps)
+        network, calibration = self.network_.to(choose_device(self.device)), self.calibration_
 
-        def draw(context: NDArray[np.float64], own: Scaling) -> NDArray[np.float64]:
-            standard = own.standardise(context).swapaxes(1, 2)  # (B, M, L)
+        def draw(which: slice) -> NDArray[np.float64]:
+            own = beside(which)
+            units, covariates = own["units"], own.get("covariates")
+            context, auxiliary = self._inputs(contexts[which], units, covariates)
             paths = draw_paths(
                 network,
-                standard.repeat_interleave(count, dim=0).to(device),
+                context.repeat_interleave(count, dim=0),
                 steps,
                 calibration=calibration,
                 quantiles=self._trained_levels() or (),
                 generator=generator,
+                auxiliary={k: v.repeat_interleave(count, dim=0) for k, v in auxiliary.items()},
             )  # (B * N, M, H)
             by_context = paths.view(len(context), count, *paths.shape[1:])  # (B, N, M, H)
-            values = own.restore(by_context.permute(0, 3, 1, 2))
+            values = self.roles_.units(units).restore(by_context.permute(0, 3, 1, 2))
             return values.swapaxes(2, 3)  # (B, H, M, N)
 
-        values = self._in_batches(draw, contexts, units, paths=count)
+        values = self._in_batches(draw, len(contexts), paths=count)
         return self._write_many(panel, values, range(count), of="sample")
 
     def forecast_quantiles(
@@ -953,6 +1204,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         *,
         calibrated: bool = True,
         units: Scaling | None = None,
+        covariates: Mapping[str, torch.Tensor] | None = None,
     ) -> NDArray[np.float64]:
         """Forecast quantiles of many contexts at once, without looking at any index.
 
@@ -966,12 +1218,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Levels of the quantiles, (Q,), in (0, 1), rising.
         calibrated
             As in `predict_quantiles`.
-        units
+        units, covariates
             As in `forecast_contexts`.
 
         Returns
         -------
-        Quantiles, (B, H, M, Q), in the same units.
+        Quantiles of the targets, (B, H, M, Q), in the same units.
         """
         self._require_fitted()
         if horizon > self.horizon:
@@ -980,16 +1232,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 f"asked for. Fit with a longer horizon, or draw paths with sample, which rolls "
                 f"forward."
             )
-        device = choose_device(self.device)
-        network, trained = self.network_.to(device), self._trained_levels() or ()
+        network, trained = self.network_.to(choose_device(self.device)), self._trained_levels()
+        trained = trained or ()
         units = self.scaling_ if units is None else units
-        context = units.standardise(contexts).swapaxes(1, 2).to(device)  # (B, M, L)
+        context, auxiliary = self._inputs(contexts, units, covariates)
         with torch.inference_mode():
-            line = ForecastLine.of(network(context), context, quantiles=trained)
+            forecast, mask = network(context, **auxiliary), auxiliary.get("mask")
+            line = ForecastLine.of(forecast, context, quantiles=trained, mask=mask)
         calibration = self.calibration_ if calibrated else None
         values = read_quantiles(line, levels, calibration=calibration, quantiles=trained)
         values = values[:, :, :horizon].permute(0, 2, 3, 1)  # (B, H, Q, M)
-        return units.restore(values).swapaxes(2, 3)
+        return self.roles_.units(units).restore(values).swapaxes(2, 3)
 
     def _write_many(
         self,
@@ -1000,10 +1253,18 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         of: Literal["quantile", "sample"],
     ) -> Any:
         """Write several columns for a variate, (S, H, M, *), behind the histories."""
-        rows = future_rows(panel, values[..., 0])
+        rows = future_rows(self._of_targets(panel), values[..., 0])
         return write_many(rows, values.reshape(-1, *values.shape[2:]), labels, of=of)
 
-    def calibrate(self, X: Data, *, start: object = None) -> Self:
+    def calibrate(
+        self,
+        X: Data,
+        *,
+        start: object = None,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
+    ) -> Self:
         """Calibrate quantiles on rows that the network was not trained on.
 
         `fit` does it on its validation rows. Do it again when newer rows have come, or to have a
@@ -1016,6 +1277,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             where the training table ended, the stored context stands before it.
         start
             Label of the first row to forecast; None for the first with a full lookback before it.
+        past_covariates, future_covariates, static_covariates
+            As in `predict`, with a row for every row of the table.
 
         Returns
         -------
@@ -1027,14 +1290,20 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             As `backtest`.
         """
         self._require_fitted()
-        panel = self._with_stored_context(self._read_history(X))
+        panel = self._filled(self._with_stored_context(self._read_history(X)))
         starts = Walk(lookback=self.lookback, horizon=self.horizon).starts_in(panel, start)
+        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
+        covariates = self._covariates(panel, 0, tables)
+        table = self._standardised(panel, self._units(panel))
+        values, known, others, others_known = self.roles_.split(table, axis=1)
         windows = Windows(
-            values=self._standardised(panel, self._units(panel)),
+            values=values,
             lookback=self.lookback,
             horizon=self.horizon,
             starts=torch.from_numpy(starts - self.lookback),
             series=torch.from_numpy(owners(panel.offsets)[starts]),
+            known=known,
+            covariates=covariates.behind(others, others_known),
         )
         self.calibration_ = self._calibrated(self.network_, windows)
         return self
@@ -1051,6 +1320,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         n_jobs: int | None = None,
         quantiles: Sequence[float] | None = None,
         coverage: float | None = None,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
     ) -> pd.DataFrame:
         """Forecast from every `stride`-th row of a table and set the truth beside it.
 
@@ -1084,6 +1356,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Levels of quantiles to forecast too, as in `predict_quantiles`.
         coverage
             In place of `quantiles`, the coverage of an interval to forecast too.
+        past_covariates, future_covariates, static_covariates
+            As in `predict`, with a row for every row of the table, and of those ahead of it if
+            `horizon` is not a multiple of the trained one.
 
         Returns
         -------
@@ -1103,29 +1378,64 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         levels = () if quantiles is None else check_levels(quantiles)
         if coverage is not None:
             levels = interval_levels(coverage)
-        if refit is False:
-            self._require_fitted()
-            panel = self._with_stored_context(self._read_history(X))
-        else:
-            self._check_parameters()
-            panel = read_panel(X, frequency=self.frequency, long=self._long_columns())
+        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
         walk = Walk(
             lookback=self.lookback,
             horizon=self._count_steps(horizon),
             stride=_checked_count("stride", stride),
         )
-        if refit is not False:
-            every = 1 if refit is True else _checked_count("refit", refit)
-            if start is not None:
-                walk = replace(walk, first=start_position(panel.index, start))
-            return refit_table(
-                self, panel, walk, every=every, window=window, n_jobs=n_jobs, quantiles=levels
-            )
-        starts = walk.starts_in(panel, start)
-        units = self._window_units(panel, starts)
-        return backtest_table(self, panel, walk, starts=starts, units=units, quantiles=levels)
+        if refit is False:
+            self._require_fitted()
+            panel = self._with_stored_context(self._read_history(X))
+            return self.backtest_panel(panel, walk, start=start, quantiles=levels, tables=tables)
+        self._check_parameters()
+        panel = self._read(X, frequency=self.frequency)
+        every = 1 if refit is True else _checked_count("refit", refit)
+        if start is not None:
+            walk = replace(walk, first=start_position(panel.index, start))
+        return refit_table(
+            self,
+            panel,
+            walk,
+            every=every,
+            window=window,
+            n_jobs=n_jobs,
+            quantiles=levels,
+            tables=tables,
+        )
 
-    def score(self, X: Data, y: object = None) -> float:
+    def backtest_panel(
+        self,
+        panel: frames.Panel,
+        walk: Walk,
+        *,
+        start: object = None,
+        quantiles: Sequence[float] = (),
+        tables: Tables = Tables(),  # noqa: B008 (frozen)
+    ) -> pd.DataFrame:
+        """Forecast the windows of a walk through series that were read before, as `backtest`."""
+        starts = walk.starts_in(panel, start)
+        read = self._filled(panel)
+        units = self._window_units(read, starts)
+        return backtest_table(
+            self,
+            self._of_targets(panel),
+            walk,
+            contexts=read.values,
+            starts=starts,
+            beside=self._beside(read, starts, walk.horizon, units, tables),
+            quantiles=quantiles,
+        )
+
+    def score(
+        self,
+        X: Data,
+        y: object = None,
+        *,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
+    ) -> float:
         """Return the negative mean squared error over every window, on standardised values.
 
         Parameters
@@ -1136,14 +1446,24 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The same holds of each of several series.
         y
             Ignored; scikit-learn's interface asks for it.
+        past_covariates, future_covariates, static_covariates
+            As in `backtest`.
         """
         self._require_fitted()
+        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
         panel = self._with_stored_context(self._read_history(X))
+        read = self._filled(panel)
         walk = Walk(lookback=self.lookback, horizon=self.horizon)
         starts = walk.starts_in(panel)
-        units = self._window_units(panel, starts)
+        units = self._window_units(read, starts)
         errors = mean_errors(
-            self, panel.values, walk, scale=units.scale, starts=starts, units=units
+            self,
+            self.roles_.select(panel.values),
+            walk,
+            scale=self.roles_.units(units).scale,
+            contexts=read.values,
+            starts=starts,
+            beside=self._beside(read, starts, walk.horizon, units, tables),
         )
         return -errors[0]
 
@@ -1155,6 +1475,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         truth: pd.DataFrame | None = None,
         coverage: float | None = None,
         max_variates: int = 6,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
     ) -> list[Axes]:
         """Draw a history, its forecast and, if asked to, an interval, one panel per variate.
 
@@ -1170,6 +1493,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Share of what happens that the shaded interval should hold, as in `predict_interval`.
         max_variates
             Panels at most; the first columns are drawn.
+        past_covariates, future_covariates, static_covariates
+            As in `predict`.
 
         Returns
         -------
@@ -1183,20 +1508,26 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             matplotlib is not installed, there are several series, or as `predict_interval`.
         """
-        panel, _, _ = self._read_contexts(X)
+        self._require_fitted()
+        panel = self._of_targets(self._remembered() if X is None else self._read_history(X))
         if panel.layout.series != "one":
             raise ParameterError(
                 f"a plot shows one table, but X is {panel.layout.container}. Pass one of its "
                 f"series."
             )
-        columns = pd.Index(self.layout_.columns, tupleize_cols=False)
-        values = np.asarray(self.predict(X, horizon=horizon))
+        given: dict[str, Any] = {
+            "past_covariates": past_covariates,
+            "future_covariates": future_covariates,
+            "static_covariates": static_covariates,
+        }
+        columns = pd.Index(panel.layout.columns, tupleize_cols=False)
+        values = np.asarray(self.predict(X, horizon=horizon, **given))
         index = frames.future_index(panel.index, len(values), self.layout_)
         interval = None
         if coverage is not None:
-            bounds = np.asarray(self.predict_interval(X, coverage=coverage, horizon=horizon))
+            bounds = self.predict_interval(X, coverage=coverage, horizon=horizon, **given)
             pairs = pd.MultiIndex.from_product([columns, interval_levels(coverage)])
-            interval = pd.DataFrame(bounds.reshape(len(values), -1), index, pairs)
+            interval = pd.DataFrame(np.asarray(bounds).reshape(len(values), -1), index, pairs)
         return plot_forecast(
             pd.DataFrame(panel.values, panel.index, columns),
             pd.DataFrame(values, index, columns),
@@ -1207,7 +1538,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     # --- look inside --------------------------------------------------------------------------
 
-    def inspect(self, X: Data | None = None) -> Selection:
+    def inspect(
+        self,
+        X: Data | None = None,
+        *,
+        past_covariates: object = None,
+        future_covariates: object = None,
+        static_covariates: object = None,
+    ) -> Selection:
         """Return what the network selects: step sizes, averaging weights, and what moves forecasts.
 
         Parameters
@@ -1215,6 +1553,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X
             Tables to look at, as `predict` takes them; up to 64 of their windows are, spread
             evenly. None takes the last window of the training table, or of each series.
+        past_covariates, future_covariates, static_covariates
+            As in `predict`, with a row for every row of the tables.
 
         Returns
         -------
@@ -1226,19 +1566,26 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             As `predict`.
         """
         self._require_fitted()
-        panel = self._remembered() if X is None else self._read_history(X)
+        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
+        panel = self._remembered() if X is None else self._filled(self._read_history(X))
         walk = Walk(lookback=self.lookback, horizon=0)
         starts = walk.starts_in(panel)
         if len(starts) > _INSPECTED:
             starts = starts[np.linspace(0, len(starts) - 1, _INSPECTED).round().astype(int)]
         rows = starts[:, None] + np.arange(-self.lookback, 0)  # (B, L)
         units = self._window_units(panel, starts - 1)
-        device = choose_device(self.device)
-        context = units.standardise(panel.values[rows]).swapaxes(1, 2).to(device)  # (B, M, L)
+        own = self._beside(panel, starts, self.horizon, units, tables, own=X is None)(slice(None))
+        context, auxiliary = self._inputs(panel.values[rows], units, own["covariates"])
+        columns = self.layout_.columns
+        names = {
+            "context": [columns[k] for k in self.roles_.targets],
+            "past": [*(columns[k] for k in self.roles_.others), *self.knowledge_.labels("past")],
+            "future": self.knowledge_.labels("future") + self.knowledge_.labels("calendar"),
+        }
         return inspect_network(
-            self.network_.to(device),
-            {"context": context},
-            {"context": self.layout_.columns},
+            self.network_.to(choose_device(self.device)),
+            {"context": context, **auxiliary},
+            {kind: labels for kind, labels in names.items() if labels},
             point=self._point,
         )
 
@@ -1257,7 +1604,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             )
 
     def _read_history(self, X: Data) -> frames.Panel:
-        panel = read_panel(X, like=self.layout_, long=self._long_columns())
+        panel = self._read(X, like=self.layout_)
         self._check_columns(X, panel.layout, reset=False)
         return panel
 
@@ -1288,6 +1635,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         config = {
             "parameters": self.get_params(deep=False),
             "context": panel_to_json(self._remembered()),
+            "covariates": self.knowledge_.to_json(),
             "feature_names": list(getattr(self, "feature_names_in_", [])),
             "history": self.history_.to_dict("list"),
         }
@@ -1299,6 +1647,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "context": self.context_,
             "context_offsets": self.context_offsets_,
         }
+        arrays |= {f"covariates.{k}": rows for k, rows in self.knowledge_.arrays().items()}
         if self.calibration_ is not None:
             arrays["calibration"] = self.calibration_.scores.numpy()
         saving.save_folder(path, kind=type(self).__name__, config=config, tensors=tensors | arrays)
@@ -1336,7 +1685,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         model._remember(panel_from_json(config["context"], context, offsets))
         scores = tensors.pop("calibration", None)
         model.calibration_ = None if scores is None else Calibration(scores=scores)
-        network = _make_network(model._network_config(center.shape[-1]), range(model.n_estimators))
+        model.roles_ = Roles.of(model.target, model.layout_)
+        kept = [name for name in tensors if name.startswith("covariates.")]
+        rows = {name.partition(".")[2]: tensors.pop(name).numpy() for name in kept}
+        model.knowledge_ = Knowledge.from_json(config["covariates"], rows)
+        settings = model._network_config(model.roles_, model.knowledge_)
+        network = _make_network(settings, range(model.n_estimators))
         weights = {name.removeprefix("network."): weight for name, weight in tensors.items()}
         own = network.state_dict().items()
         saving.check_tensors(weights, {name: tuple(weight.shape) for name, weight in own})

@@ -92,7 +92,7 @@ def step_sizes(
     network: TSM2Network, inputs: Mapping[str, Tensor], names: Mapping[str, Sequence[Hashable]]
 ) -> pd.DataFrame:
     """Return the mean step of every scan for every variate and patch, see `Selection.steps`."""
-    variates = [*names.get("past", ()), *names["context"]]  # past covariates are scanned with them
+    variates = names["context"]
     watched = copy.deepcopy(network)  # hooks on the network itself would be felt by other threads
     seen: dict[int, Tensor] = {}
     scans = list(_scans(watched))

@@ -12,7 +12,7 @@ covariates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -25,7 +25,7 @@ from tsm2.calendars import calendar_table
 from tsm2.covariates import Coding, label_rows, read_covariates, read_static, rows_at
 from tsm2.errors import ParameterError, SavedModelError
 from tsm2.frames import Layout, Panel
-from tsm2.gaps import Missing, fill_forward
+from tsm2.gaps import Missing
 from tsm2.ragged import offsets_of, places, ranges
 from tsm2.stamps import stamps_after
 from tsm2.windows import Covariates
@@ -142,14 +142,17 @@ class Knowledge:
             if (table := getattr(tables, kind)) is None:
                 continue
             name = f"{kind}_covariates"
-            frame = read_covariates(table, kind, panel.layout)
-            here = frame.iloc[rows_at(frame.index, label_rows(panel, frame), name, panel)]
+            frame = _read_rows(table, kind, panel.layout, missing)
+            here = frame.iloc[rows_at(frame.index, label_rows(panel, frame.index), name, panel)]
             codings[kind] = coding = Coding.of(here, name, train=train, categories_of=frame)
-            whole[kind] = _filled(kind, coding.code(here), panel, missing)
+            whole[kind] = coding.code(here)
             coding.check_whole(whole[kind], here.index, may_lack=_may_lack(kind, missing))
             kept[kind] = whole[kind][ranges(kept_first, kept_counts)]
             if kind == "future":
-                later, later_counts = _rows_after(panel, frame, horizon)
+                n_most = horizon
+                if panel.layout.series == "one":
+                    n_most = int((frame.index > panel.index[-1]).sum())
+                later, later_counts = _rows_after(panel, frame.index, n_most)
                 after = coding.code(frame.iloc[later])
                 coding.check_whole(after, frame.index[later])
                 kept_counts, kept[kind] = _interleaved(kept[kind], kept_counts, after, later_counts)
@@ -173,6 +176,10 @@ class Knowledge:
             "n_future": width.get("future", 0) + width.get("calendar", 0),
             "n_static": width.get("static", 0),
         }
+
+    def labels(self, kind: str) -> list[Hashable]:
+        """Return what to call the coded columns of a kind, or of "calendar"."""
+        return self.codings[kind].labels if kind in self.codings else []
 
     # --- use ----------------------------------------------------------------------------------
 
@@ -234,6 +241,50 @@ class Knowledge:
             static=self._static_rows(tables.static, variates, panel, stored),
         )
 
+    def continued(
+        self,
+        tables: Tables,
+        panel: Panel,
+        *,
+        lookback: int,
+        horizon: int,
+        stored: Panel,
+        missing: Missing,
+    ) -> Self:
+        """Return the knowledge with the rows kept that the next forecast needs.
+
+        Parameters
+        ----------
+        tables
+            What the user gave of past and future covariates.
+        panel
+            The values, new ones behind the stored ones.
+        lookback, horizon
+            As in `learn`.
+        stored
+            The contexts that were stored until now.
+        missing
+            What is done about gaps in past covariates.
+
+        Raises
+        ------
+        FrameError
+            Rows are missing, or a table is not like that of the fit.
+        """
+        tail = panel.tail(lookback)
+        kept: dict[str, Any] = {"past": self._rows("past", tables.past, tail, stored, missing)}
+        if "future" in self.codings:
+            most = max(horizon, int(self.future_counts.max()))
+            both = lengthened(tail, most)
+            last = tail.index[-1]
+            labels, coded = self._known("future", tables.future, both, stored, missing, last=last)
+            at = rows_at(labels, label_rows(tail), self.codings["future"].name, panel)
+            later, counts = _rows_after(panel, labels, most)
+            kept["future_counts"], kept["future"] = _interleaved(
+                coded[at], tail.counts, coded[later], counts
+            )
+        return replace(self, **kept)
+
     def _rows(
         self,
         kind: Literal["past", "future"],
@@ -242,30 +293,43 @@ class Knowledge:
         stored: Panel | None,
         missing: Missing,
     ) -> NDArray[np.float64]:
-        """Return the coded rows of some stamps: those of the table, else those that were kept."""
+        """Return the coded rows of some stamps."""
         if kind not in self.codings:
             return _ROWS
+        coding, wanted = self.codings[kind], label_rows(needed)
+        last = needed.index[-1]
+        labels, coded = self._known(kind, table, needed, stored, missing, last=last)
+        rows: NDArray[np.float64] = coded[rows_at(labels, wanted, coding.name, needed)]
+        coding.check_whole(rows, wanted, may_lack=_may_lack(kind, missing))
+        return rows
+
+    def _known(
+        self,
+        kind: Literal["past", "future"],
+        table: object,
+        wanted: Panel,
+        stored: Panel | None,
+        missing: Missing,
+        *,
+        last: object,
+    ) -> tuple[pd.Index, NDArray[np.float64]]:
+        """Return the wanted rows that a table has, coded, and those that were kept, by label."""
         coding, coded = self.codings[kind], getattr(self, kind)
-        wanted = label_rows(needed)
-        labels = wanted[:0]
+        everything = label_rows(wanted)
+        labels = everything[:0]
         if stored is None:
             coded = coded[:0]
         else:
             counts = stored.counts if kind == "past" else self.future_counts
             labels = label_rows(_of_lengths(stored, counts))
-        if table is not None:
-            frame = read_covariates(table, kind, needed.layout, last=needed.index[-1])
-            fresh = label_rows(needed, frame)  # of a table without series, for each of them
-            at = frame.index.get_indexer(fresh)
-            given = np.flatnonzero(at >= 0)
-            new = coding.code(frame.iloc[at[given]])
-            older = ~labels.isin(wanted[given])
-            coded = np.concatenate((new, coded[older]))
-            labels = wanted[given].append(labels[older])
-        rows = coded[rows_at(labels, wanted, coding.name, needed)]
-        rows = _filled(kind, rows, needed, missing)
-        coding.check_whole(rows, wanted, may_lack=_may_lack(kind, missing))
-        return rows
+        if table is None:
+            return labels, coded
+        frame = _read_rows(table, kind, wanted.layout, missing, last=last)
+        at = frame.index.get_indexer(label_rows(wanted, frame.index))
+        there = np.flatnonzero(at >= 0)
+        new, older = everything[there], ~labels.isin(everything[there])
+        rows = np.concatenate((coding.code(frame.iloc[at[there]]), coded[older]))
+        return new.append(labels[older]), rows
 
     def _static_rows(
         self, table: object, variates: Layout, panel: Panel, stored: Panel | None
@@ -344,12 +408,13 @@ def _may_lack(kind: str, missing: Missing) -> bool:
     return kind == "past" and missing == "mask"
 
 
-def _filled(
-    kind: str, rows: NDArray[np.float64], panel: Panel, missing: Missing
-) -> NDArray[np.float64]:
-    if kind == "past" and missing == "ffill":
-        return fill_forward(rows, panel.offsets)
-    return rows
+def _read_rows(
+    table: object, kind: str, layout: Layout, missing: Missing, *, last: object = None
+) -> pd.DataFrame:
+    frame = read_covariates(table, kind, layout, last=last)
+    if kind == "future" or missing != "ffill":
+        return frame
+    return frame.ffill() if frame.index.nlevels == 1 else frame.groupby(level=0).ffill()
 
 
 def _of_lengths(panel: Panel, counts: NDArray[np.int64]) -> Panel:
@@ -361,18 +426,15 @@ def _of_lengths(panel: Panel, counts: NDArray[np.int64]) -> Panel:
 
 
 def _rows_after(
-    panel: Panel, frame: pd.DataFrame, n_most: int
+    panel: Panel, labels: pd.Index, n_most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of a table that follow the values of every series without a hole.
+    """Return which labels follow the values of every series without a hole.
 
-    All those of a single table, at most `n_most` of each of several series; with them comes how
-    many those are, (S,).
+    They are at most `n_most` of each; with them comes how many of each, (S,).
     """
-    if panel.layout.series == "one":
-        n_most = int((frame.index > panel.index[-1]).sum())
     ends = panel.take(panel.offsets[1:] - 1, np.ones(len(panel.ids), np.int64))
     behind = lengthened(ends, n_most)
-    at = frame.index.get_indexer(label_rows(behind, frame)).reshape(len(panel.ids), -1)[:, 1:]
+    at = labels.get_indexer(label_rows(behind, labels)).reshape(len(panel.ids), -1)[:, 1:]
     there = np.logical_and.accumulate(at >= 0, axis=1)
     return at[there], there.sum(axis=1)
 

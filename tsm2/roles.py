@@ -5,10 +5,17 @@ Sizes: M columns, of which Mt targets and Mo others.
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from tsm2.errors import ParameterError
 from tsm2.frames import Layout
+from tsm2.gaps import split_known
+from tsm2.scaling import Scaling
 
 __all__ = ["Roles"]
 
@@ -65,9 +72,31 @@ class Roles:
         """Whether every column is forecast, in the order of the table."""
         return self.targets == tuple(range(len(self.targets) + len(self.others)))
 
-    def select(self, values: Any) -> Any:
-        """Return the targets of an array or tensor, (..., M)."""
+    def select(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the targets of rows, (..., M)."""
         return values if self.all_forecast else values[..., list(self.targets)]
+
+    def units(self, units: Scaling) -> Scaling:
+        """Return the units of the targets."""
+        return units if self.all_forecast else units.of_columns(list(self.targets))
+
+    def split(
+        self, values: Tensor, *, axis: int
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Split standardised values along the axis of the columns; NaN is what is unknown.
+
+        Returns
+        -------
+        The targets and where they are known; the others and where these are known. All values are
+        finite; a mask is None if all is known.
+        """
+        if self.all_forecast:
+            return *split_known(values), values.narrow(axis, 0, 0), None
+        targets, others = (
+            values.index_select(axis, torch.tensor(which, dtype=torch.long))
+            for which in (self.targets, self.others)
+        )
+        return *split_known(targets), *split_known(others)
 
     def layout(self, layout: Layout) -> Layout:
         """Return the layout of a forecast, from that of the table."""

@@ -35,7 +35,7 @@ def roll_forward(
     horizon: int,
     auxiliary: Mapping[str, Tensor],
     *,
-    point: Callable[[Tensor], Tensor],
+    point: Callable[[Tensor, Tensor, Tensor | None], Tensor],
 ) -> Tensor:
     """Forecast `steps` steps.
 
@@ -52,7 +52,7 @@ def roll_forward(
     auxiliary
         What else the network reads, see `Batch.auxiliary`; "future" covers all whole horizons.
     point
-        Makes a point forecast, (B, M, H), of what the network returns.
+        Makes of what the network returns, the context and its mask what comes next, (B, M, H).
 
     Returns
     -------
@@ -64,7 +64,7 @@ def roll_forward(
     for start in range(0, steps, horizon):
         if "future" in now:
             now["future"] = auxiliary["future"][..., start : start + lookback + horizon]
-        pieces.append(point(network(context, **now)))
+        pieces.append(point(network(context, **now), context, now.get("mask")))
         context = torch.cat((context, pieces[-1]), dim=-1)[..., -lookback:]
         if "mask" in now:
             now["mask"] = functional.pad(now["mask"], (0, horizon), value=True)[..., -lookback:]

@@ -55,6 +55,10 @@ class Scaling:
             return self
         return type(self)(center=self.center[which], scale=self.scale[which])
 
+    def of_columns(self, which: list[int]) -> Self:
+        """Return the units of some variates, by position."""
+        return type(self)(center=self.center[..., which], scale=self.scale[..., which])
+
     def standardise(self, values: NDArray[np.float64]) -> torch.Tensor:
         """Return values, (..., M), in standard units, as float32."""
         center, scale = self._beside(values.ndim)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tsm2.errors import WindowError
 
-__all__ = ["Batch", "Covariates", "Windows"]
+__all__ = ["Batch", "Covariates", "Windows", "join_known"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +45,25 @@ class Batch:
         names = ("mask", "past", "past_mask", "future", "static")
         given = {name: getattr(self, name) for name in names}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
+
+
+def join_known(
+    first: Tensor, first_known: Tensor | None, second: Tensor | None, second_known: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Put two tensors, (*, C, ...), together along axis 1, and where they are known.
+
+    A mask is None if all is known; there may be no second tensor.
+    """
+    if second is None:
+        return first, first_known
+    values = torch.cat((first, second), 1)
+    if first_known is None and second_known is None:
+        return values, None
+    if first_known is None:
+        first_known = torch.ones_like(first, dtype=torch.bool)
+    if second_known is None:
+        second_known = torch.ones_like(second, dtype=torch.bool)
+    return values, torch.cat((first_known, second_known), 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +103,13 @@ class Covariates:
             numbers = torch.zeros_like(first) if series is None else series
             found["static"] = self.static[numbers.to(self.static.device)]  # (B, M, Cs)
         return found
+
+    def behind(self, rows: Tensor, known: Tensor | None) -> "Covariates":
+        """Put more past covariates, (T, C), before these; `known` says where they are known."""
+        if not rows.shape[1]:
+            return self
+        past, mask = join_known(rows, known, self.past, self.past_mask)
+        return replace(self, past=past, past_mask=mask)
 
     def to(self, device: torch.device | str) -> "Covariates":
         """Return the covariates on a device."""

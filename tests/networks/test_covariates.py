@@ -1,6 +1,7 @@
 """Covariates in the network: each kind reaches the forecast, none disturbs a network without."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -73,11 +74,12 @@ def test_every_input_reaches_the_forecast_and_every_parameter_learns(
     assert unmoved == []
 
 
-def test_future_covariates_and_gaps_are_silent_at_first() -> None:
+def test_covariates_that_change_with_time_and_gaps_are_silent_at_first() -> None:
     config = dataclasses.replace(ALL, n_static=0)
     network, given = TSM2Network(config).eval(), inputs(config)
     forecast = network(**given)
-    torch.testing.assert_close(network(**(given | {"future": drawn(2, 4, 46, seed=9)})), forecast)
+    for name, other in {"future": drawn(2, 4, 46, seed=9), "past": drawn(2, 2, 40, seed=9)}.items():
+        torch.testing.assert_close(network(**(given | {name: other})), forecast)
     untold = TSM2Network(dataclasses.replace(config, gaps=False)).eval()
     untold.load_state_dict({k: v for k, v in network.state_dict().items() if "gaps" not in k})
     torch.testing.assert_close(untold(**given), forecast)
@@ -96,12 +98,15 @@ def test_the_linear_path_adds_the_future_covariates_in_their_own_units() -> None
     torch.testing.assert_close(lively, effect, rtol=1e-3, atol=1e-4)
 
 
-def test_a_future_covariates_level_before_the_forecast_is_of_no_account() -> None:
-    network = stirred(dataclasses.replace(BASE, n_future=2))
-    context, future = drawn(2, 3, 40), drawn(2, 2, 46, seed=1)
-    torch.testing.assert_close(
-        network(context, future=future + 7), network(context, future=future), rtol=1e-3, atol=1e-4
-    )
+@pytest.mark.parametrize("level", ["mean", "last"])
+def test_a_covariates_level_over_the_lookback_is_of_no_account(
+    level: Literal["mean", "last"],
+) -> None:
+    network = stirred(dataclasses.replace(BASE, n_future=2, n_past=1, level=level))
+    context, past, future = drawn(2, 3, 40), drawn(2, 1, 40, seed=2), drawn(2, 2, 46, seed=1)
+    wanted = network(context, past=past, future=future)
+    moved = network(context, past=past - 5, future=future + 7)
+    torch.testing.assert_close(moved, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_future_covariates_are_aligned_to_the_newest_steps() -> None:
@@ -113,13 +118,14 @@ def test_future_covariates_are_aligned_to_the_newest_steps() -> None:
     torch.testing.assert_close(course, 2 * future[..., 6:].expand(-1, 3, -1))
 
 
-def test_past_covariates_are_read_and_not_forecast() -> None:
-    network = stirred(dataclasses.replace(BASE, n_past=2))
-    context, past = drawn(2, 3, 40), drawn(2, 2, 40, seed=1)
-    both = stirred(dataclasses.replace(BASE, n_variates=5))
-    both.load_state_dict(network.state_dict())
-    joint = both(torch.cat((past, context), 1))
-    torch.testing.assert_close(network(context, past=past), joint[:, 2:])
+def test_past_covariates_keep_their_place_in_time() -> None:
+    network = TSM2Network(dataclasses.replace(BASE, n_past=1))
+    assert network.past is not None
+    network.past.across.data[1] = 3.0
+    past = drawn(2, 1, 40)
+    course = network.past(past)
+    torch.testing.assert_close(course[:, 1:2], 3 * past)
+    assert bool((course[:, [0, 2]] == 0).all())
 
 
 def test_a_mask_of_what_is_known_changes_nothing_where_all_is_known() -> None:

@@ -31,7 +31,9 @@ from tsm2.adapters.distributions import Family
 from tsm2.adapters.peers import missing_peer
 from tsm2.errors import FrameError, NotFittedError, ParameterError
 from tsm2.forecaster import TSM2Forecaster
+from tsm2.knowledge import Knowledge
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.roles import Roles
 from tsm2.scaling import Scaling
 
 try:
@@ -374,6 +376,7 @@ def from_darts(model: TSM2Model, series: TimeSeries | None = None) -> TSM2Foreca
     panel = frames.read_table(table)
     forecaster._check_columns(table, panel.layout, reset=True)
     forecaster._remember(panel)
+    forecaster.roles_, forecaster.knowledge_ = Roles.of(None, panel.layout), Knowledge()
     forecaster.calibration_ = None
     forecaster.history_ = pd.DataFrame(columns=["epoch", "train_loss", "validation_loss"])
     forecaster.n_iter_ = model.epochs_trained

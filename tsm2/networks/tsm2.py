@@ -7,10 +7,9 @@ The time mixer scans the patches of each variate, forward; the variate mixer sca
 each patch, in both directions. The mixers start at zero, so that the network starts as a linear
 map on instance-normalised input, and nothing but weighted averaging touches that linear path.
 
-Future and static covariates become courses of T steps, in `tsm2.networks.covariates`, whose patches
-follow those of the values; past covariates are variates that are read and not forecast. Their
-courses are divided by the window's deviation, as the values are, so that a covariate's effect has
-the same size in a calm window and in a lively one.
+Covariates become courses of T steps, see `tsm2.networks.covariates`, whose patches follow those of
+the values. They are divided by the window's deviation, as the values are, so that a covariate's
+effect has the same size in a calm window and in a lively one.
 
 Gaps: known values alone make up a window's mean and deviation, unknown ones are interpolated for
 the linear path, and a linear map of the mask tells the mixers which were.
@@ -26,7 +25,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tsm2.networks.blocks import (
     AveragingInit,
@@ -36,7 +34,7 @@ from tsm2.networks.blocks import (
     PreNormKind,
     WeightedAverage,
 )
-from tsm2.networks.covariates import FutureEncoder
+from tsm2.networks.covariates import CourseEncoder
 from tsm2.networks.heads import (
     ParameterHead,
     ParameterKind,
@@ -61,7 +59,7 @@ class NetworkConfig:
     horizon: int
     """Time steps H that it forecasts at once."""
     n_variates: int
-    """Variates M; only fixed mixers, separate heads and future covariates tie weights to it."""
+    """Variates M; only fixed mixers, separate heads and covariates tie weights to it."""
     n_past: int = 0
     """Past covariates Cp."""
     n_future: int = 0
@@ -157,7 +155,7 @@ class NetworkConfig:
     @property
     def n_courses(self) -> int:
         """Courses of T steps that follow each other: the values, and each kind of covariates."""
-        return 1 + (self.n_future > 0) + (self.n_static > 0)
+        return 1 + (self.n_past > 0) + (self.n_future > 0) + (self.n_static > 0)
 
 
 class TSM2Network(nn.Module):
@@ -184,7 +182,10 @@ class TSM2Network(nn.Module):
         self.embedding = nn.Linear(config.patch_length, config.features)
         if config.features >= config.patch_length:
             nn.init.orthogonal_(self.embedding.weight)  # the linear path loses and bends nothing
-        self.gaps, self.future, self.static = _gaps(config), _future(config), _static(config)
+        self.gaps = _gaps(config)
+        self.past = _encoder(config, config.n_past, config.lookback)
+        self.future = _encoder(config, config.n_future, config.lookback + config.horizon)
+        self.static = nn.Linear(config.n_static, config.lookback) if config.n_static else None
         self.blocks = nn.ModuleList()
         n_token = n_channel = 1  # the model input counts as the first output of both kinds
         for _ in range(config.blocks):
@@ -247,21 +248,17 @@ class TSM2Network(nn.Module):
         Forecasts, (B, M, H), quantiles, (B, M, H, Q), or parameters of a distribution,
         (B, M, H, K), in the units of `context`.
         """
-        values = context
-        if past is not None:  # first, so that a forward scan has read them before it forecasts
-            values = torch.cat((past, context), 1)  # (B, Cp + M, T)
-            mask = _joined(past, past_mask, context, mask)
+        if past is not None and past_mask is not None:
+            past = interpolate_gaps(past, past_mask)
         if not self.config.instance_norm:
-            forecast = self._forecast(values, mask, self._courses(future, static))
+            forecast = self._forecast(context, mask, self._courses(past, future, static))
             unmoved = forecast.new_zeros(1), forecast.new_ones(1)
             return forecast if self.config.outputs is None else self._restored(forecast, *unmoved)
-        level, deviation = self._level(values, mask)
-        if future is not None:
-            future = future - future[..., : self.config.lookback].mean(-1, keepdim=True)
-        own = slice(self.config.n_past, None)  # the variates that are forecast
-        courses = [course / deviation[:, own] for course in self._courses(future, static)]
-        forecast = self._forecast((values - level) / deviation, mask, courses)
-        return self._restored(forecast, level[:, own], deviation[:, own])
+        level, deviation = self._level(context, mask)
+        past, future = self._centered(past), self._centered(future)
+        courses = [course / deviation for course in self._courses(past, future, static)]
+        forecast = self._forecast((context - level) / deviation, mask, courses)
+        return self._restored(forecast, level, deviation)
 
     def _restored(self, forecast: Tensor, level: Tensor, deviation: Tensor) -> Tensor:
         """Put each window's level and deviation, (B, M, 1), back into what the head gave."""
@@ -284,22 +281,26 @@ class TSM2Network(nn.Module):
         level = mean if self.config.level == "mean" else last
         return level, torch.sqrt(variance + self.epsilon)
 
-    def _courses(self, future: Tensor | None, static: Tensor | None) -> list[Tensor]:
+    def _centered(self, covariates: Tensor | None) -> Tensor | None:
+        """Subtract the level over the lookback, as from the values, from (B, C, T or T + H)."""
+        if covariates is None:
+            return None
+        before = covariates[..., : self.config.lookback]
+        is_mean = self.config.level == "mean"
+        return covariates - (before.mean(-1, keepdim=True) if is_mean else before[..., -1:])
+
+    def _courses(
+        self, past: Tensor | None, future: Tensor | None, static: Tensor | None
+    ) -> list[Tensor]:
         """Return the covariates' courses, (B, M, T) each."""
-        courses = []
-        if self.future is not None:
-            courses.append(self.future(future))
-        if self.static is not None:
-            courses.append(self.static(static))
-        return courses
+        encoders = (self.past, past), (self.future, future), (self.static, static)
+        return [encode(given) for encode, given in encoders if encode is not None]
 
     def _forecast(self, values: Tensor, mask: Tensor | None, courses: list[Tensor]) -> Tensor:
-        stream = self._embedded(values, mask)  # (B, Cp + M, P, F)
-        n_past = self.config.n_past
+        stream = self._embedded(values, mask)  # (B, M, P, F)
         if courses:
-            padded = [functional.pad(course, (0, 0, n_past, 0)) for course in courses]
-            pieces = [self.embedding(self._patches(course)) for course in padded]
-            stream = torch.cat((stream, *pieces), 2)  # (B, Cp + M, P of all courses, F)
+            pieces = [self.embedding(self._patches(course)) for course in courses]
+            stream = torch.cat((stream, *pieces), 2)  # (B, M, P of all courses, F)
         token, channel = [stream], [stream]
         for block in self.blocks:
             token, channel = block(token, channel)
@@ -307,7 +308,7 @@ class TSM2Network(nn.Module):
             stream = self.readout(token, channel)
         elif self.config.blocks:
             stream = token[-1] if self.config.variate_mixer == "none" else channel[-1]
-        forecast: Tensor = self.head(stream[:, n_past:] if n_past else stream)
+        forecast: Tensor = self.head(stream)
         return forecast
 
     def _embedded(self, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -357,8 +358,8 @@ def _gaps(config: NetworkConfig) -> nn.Linear | None:
     return told
 
 
-def _future(config: NetworkConfig) -> FutureEncoder | None:
-    if not config.n_future:
+def _encoder(config: NetworkConfig, n_covariates: int, steps: int) -> CourseEncoder | None:
+    if not n_covariates:
         return None
     mixer = SelectiveMixer(
         config.patch_length,
@@ -371,29 +372,14 @@ def _future(config: NetworkConfig) -> FutureEncoder | None:
         backend=config.backend,
     )
     norm = PreNorm(config.patch_length, config.pre_norm)
-    return FutureEncoder(
-        config.n_future,
+    return CourseEncoder(
+        n_covariates,
         config.n_variates,
+        steps=steps,
         lookback=config.lookback,
-        horizon=config.horizon,
         branch=MixerBranch(mixer, norm, dropout=config.dropout, start_at_zero=config.zero_start),
         patch_length=config.patch_length,
     )
-
-
-def _static(config: NetworkConfig) -> nn.Linear | None:
-    return nn.Linear(config.n_static, config.lookback) if config.n_static else None
-
-
-def _joined(
-    past: Tensor, past_mask: Tensor | None, context: Tensor, mask: Tensor | None
-) -> Tensor | None:
-    """Return the mask of past covariates and context together, None if all is known."""
-    if past_mask is None and mask is None:
-        return None
-    known = (torch.ones_like(values, dtype=torch.bool) for values in (past, context))
-    masks = (past_mask, mask)
-    return torch.cat([k if m is None else m for k, m in zip(known, masks, strict=True)], 1)
 
 
 def _time_mixer(config: NetworkConfig) -> nn.Module | None:
@@ -408,7 +394,7 @@ def _variate_mixer(config: NetworkConfig) -> nn.Module | None:
     if config.variate_mixer == "none":
         return None
     if config.variate_mixer == "mlp":
-        return AxisMLP(config.n_past + config.n_variates, axis=_VARIATE_AXIS)
+        return AxisMLP(config.n_variates, axis=_VARIATE_AXIS)
     return _selective(config, _VARIATE_AXIS, config.variate_directions)
 
 
