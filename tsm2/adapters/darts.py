@@ -15,6 +15,7 @@ Interface: Darts 0.48, classes PLForecastingModule and MixedCovariatesTorchModel
 from __future__ import annotations
 
 import copyreg
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -29,12 +30,14 @@ from tsm2 import frames
 from tsm2.adapters import distributions
 from tsm2.adapters.distributions import Family
 from tsm2.adapters.peers import missing_peer
+from tsm2.callbacks import history_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError
 from tsm2.forecaster import TSM2Forecaster
 from tsm2.knowledge import Knowledge
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.roles import Roles
 from tsm2.scaling import Scaling
+from tsm2.training import Epoch
 
 try:
     from darts.models.forecasting.pl_forecasting_module import PLForecastingModule, io_processor
@@ -378,8 +381,9 @@ def from_darts(model: TSM2Model, series: TimeSeries | None = None) -> TSM2Foreca
     forecaster._remember(panel)
     forecaster.roles_, forecaster.knowledge_ = Roles.of(None, panel.layout), Knowledge()
     forecaster.calibration_ = None
-    forecaster.history_ = pd.DataFrame(columns=["epoch", "train_loss", "validation_loss"])
-    forecaster.n_iter_ = model.epochs_trained
+    # Darts keeps no losses; one row says how many epochs there were, which may be none.
+    last = Epoch(epoch=model.epochs_trained, train_loss=math.nan, validation_loss=None)
+    forecaster.history_, forecaster.n_iter_ = history_table([last]), last.epoch
     return forecaster
 
 
