@@ -44,6 +44,7 @@ bench: .venv/made
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/vision.py
 	$(BIN)/python benchmarks/image_mixers.py
 	$(BIN)/tsm2 benchmark ETTh1 --horizons 96 --models RepeatLast,SeasonalNaive,RLinear,TSM2 \

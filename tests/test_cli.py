@@ -115,6 +115,18 @@ def test_errors_and_selections_are_drawn(work: Path, tmp_path: Path) -> None:
     assert "<svg" in selection.read_text()
 
 
+def test_a_model_is_exported(work: Path, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    result = tsm2("export", work / "model", "--out", tmp_path / "model.onnx")
+    assert result.returncode == 0, result.stderr
+    model = TSM2Forecaster.load(work / "model")
+    (got,) = runtime.InferenceSession(tmp_path / "model.onnx").run(
+        None, {"context": model.context_[None]}
+    )
+    np.testing.assert_allclose(got[0], model.predict(), atol=1e-4)
+    assert "no folder" in refused("export", work / "model", "--out", tmp_path / "no" / "model.onnx")
+
+
 def test_predict_prints_to_standard_output(work: Path) -> None:
     result = tsm2("predict", work / "model", work / "data.csv")
     assert result.returncode == 0, result.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-NEEDS = {"tune_with_optuna": ("optuna",)}
+NEEDS = {"tune_with_optuna": ("optuna",), "deploy": ("onnxscript", "onnxruntime")}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

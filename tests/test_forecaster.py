@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,29 @@ def test_a_loaded_model_forecasts_the_same(
     assert loaded.get_params() == fitted.get_params()
     assert list(loaded.feature_names_in_) == ["load", "wind"]
     loaded.fit(frame)
+
+
+def test_a_model_is_loaded_for_the_device_at_hand(
+    frame: pd.DataFrame, fitted: TSM2Forecaster, tmp_path: Path
+) -> None:
+    made_elsewhere = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda")
+    made_elsewhere.save(tmp_path / "model")
+    here = TSM2Forecaster.load(tmp_path / "model", device="cpu")
+    assert here.device == "cpu"
+    pd.testing.assert_frame_equal(predicted(here), predicted(fitted))
+    with pytest.raises(BackendError, match="device='gpu' is not at hand"):
+        TSM2Forecaster.load(tmp_path / "model", device="gpu")
+
+
+def test_threads_may_forecast_at_the_same_time(frame: pd.DataFrame, fitted: TSM2Forecaster) -> None:
+    tables = [frame.iloc[: 60 + number] for number in range(8)]
+    wanted = [fitted.predict(table) for table in tables]
+    loaded = pickle.loads(pickle.dumps(fitted))  # its first forecasts come all at once
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            got = pool.map(loaded.predict, tables)
+            for one, two in zip(got, wanted, strict=True):
+                pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
 def test_parameters_that_were_edited_do_not_fit_the_weights(

@@ -52,6 +52,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "calibration": 3,
     "training": 4,
     "inspection": 3,
+    "exporting": 3,
     "callbacks": 4,
     "scaling": 1,
     "datasets": 3,

@@ -369,6 +369,18 @@ def inspect(
 
 
 @app.command()
+def export(
+    model_folder: ModelFolder,
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+) -> None:
+    """Write a saved model as an ONNX file, for onnxruntime in any language."""
+    from tsm2.forecaster import TSM2Forecaster
+
+    TSM2Forecaster.load(model_folder).to_onnx(out)
+    _messages.print(f"written: {out}", highlight=False)
+
+
+@app.command()
 def benchmark(
     names: Annotated[
         list[str] | None,

@@ -37,6 +37,7 @@ from tsm2.calibration import Calibration, ForecastLine, calibrate, draw_paths, r
 from tsm2.callbacks import FitTasks, closes_callbacks
 from tsm2.ensembles import fit_members
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
+from tsm2.exporting import export_onnx
 from tsm2.gaps import Missing, fill_forward
 from tsm2.inputs import Beside, last_rows, network_inputs
 from tsm2.inspection import Selection, inspect_network
@@ -1652,21 +1653,62 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             arrays["calibration"] = self.calibration_.scores.numpy()
         saving.save_folder(path, kind=type(self).__name__, config=config, tensors=tensors | arrays)
 
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX file that other languages and machines run.
+
+        Its input "context", float64, is (batch, lookback, variates) in the units of the training
+        table, with any batch; its output "forecast" is (batch, horizon, variates) in the same
+        units. A quantile head adds "quantiles", (batch, horizon, variates, levels), not calibrated.
+        After a fit to several series with units of their own, the inputs "center" and "scale",
+        (batch, variates), are the units of each history. The file's metadata, "tsm2", say which
+        variates, levels and frequency these are.
+
+        Parameters
+        ----------
+        path
+            The file, usually ending in .onnx; an earlier one is replaced as a whole.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` was not called.
+        ParameterError
+            onnx or onnxscript is not installed.
+        OutputError
+            The file cannot be written.
+        """
+        self._require_fitted()
+        description = {
+            "variates": [str(column) for column in self.layout_.columns],
+            "lookback": self.lookback,
+            "horizon": self.horizon,
+            "frequency": self.layout_.frequency,
+            "quantiles": self._trained_levels(),
+        }
+        export_onnx(self.network_, self.scaling_, path, description=description)
+
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
         """Read a forecaster that `save` wrote; no code in the folder is run.
 
         Parameters
         ----------
         path
             The folder.
+        device
+            Where to forecast; None for the device that the forecaster was made with.
 
         Raises
         ------
         SavedModelError
             The folder is damaged, edited, of a newer format, or not a saved forecaster.
+        BackendError
+            The device is not at hand.
         """
         config, tensors = saving.load_folder(path, kind=cls.__name__)
+        if device is not None:
+            choose_device(device)
+            config["parameters"]["device"] = device
         try:
             return cls._restore(config, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

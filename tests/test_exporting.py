@@ -1,0 +1,130 @@
+"""ONNX files agree with the forecaster in onnxruntime, at any batch; they need the extra."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsm2 import TSM2Forecaster
+from tsm2.errors import NotFittedError, OutputError, ParameterError
+
+SMALL: dict[str, Any] = {
+    "features": 8,
+    "patch_length": 8,
+    "max_epochs": 1,
+    "device": "cpu",
+    "random_state": 0,
+    "zero_start": False,
+}
+
+
+def waves(rows: int = 160, level: float = 0.0) -> pd.DataFrame:
+    t = np.arange(rows)
+    index = pd.date_range("2024-03-01", periods=rows, freq="h")
+    noise = np.random.default_rng(0).normal(0, 0.1, (rows, 2))
+    values = np.stack((np.sin(t * 0.26), np.cos(t * 0.26)), axis=1) + noise
+    return pd.DataFrame(level + values * [5.0, 300.0] + [50.0, -2e6], index, ["load", "wind"])
+
+
+def session(path: Path) -> Any:
+    runtime = pytest.importorskip("onnxruntime")
+    return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def contexts(count: int, rows: int = 24) -> np.ndarray[Any, Any]:
+    values = waves().to_numpy()
+    return np.stack([values[first : first + rows] for first in range(count)])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"variate_mixer": "mlp", "separate_heads": True, "patch_stride": 5},
+        {"instance_norm": False, "time_mixer": "linear", "variate_directions": "forward"},
+        {"blocks": 0, "n_estimators": 2},
+    ],
+    ids=str,
+)
+def test_onnxruntime_says_what_python_says(changes: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    model = TSM2Forecaster(24, 6, **(SMALL | changes)).fit(waves())
+    model.to_onnx(tmp_path / "model.onnx")
+    runs = session(tmp_path / "model.onnx")
+    scale = model.scaling_.scale
+    for batch in (1, 2, 33):
+        (got,) = runs.run(["forecast"], {"context": contexts(batch)})
+        wanted = model.forecast_contexts(contexts(batch), 6)
+        assert got.shape == (batch, 6, 2)
+        np.testing.assert_allclose(got / scale, wanted / scale, rtol=0, atol=1e-4)
+    described = json.loads(runs.get_modelmeta().custom_metadata_map["tsm2"])
+    assert described == {
+        "variates": ["load", "wind"],
+        "lookback": 24,
+        "horizon": 6,
+        "frequency": "h",
+        "quantiles": None,
+    }
+    assert os.listdir(tmp_path) == ["model.onnx"]
+
+
+def test_quantiles_come_out_beside_the_forecast(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    model = TSM2Forecaster(24, 6, **SMALL, quantiles=(0.1, 0.9)).fit(waves())
+    model.to_onnx(tmp_path / "model.onnx")
+    forecast, quantiles = session(tmp_path / "model.onnx").run(None, {"context": contexts(5)})
+    wanted = model.forecast_quantiles(contexts(5), 6, (0.1, 0.5, 0.9), calibrated=False)
+    scale = model.scaling_.scale[:, None]
+    np.testing.assert_allclose(quantiles / scale, wanted / scale, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(forecast, quantiles[..., 1])
+
+
+def test_several_series_bring_their_units_along(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    tables = {"a": waves(), "b": waves(140, level=1e4) * 7}
+    model = TSM2Forecaster(24, 6, **SMALL).fit(tables)
+    model.to_onnx(tmp_path / "model.onnx")
+    inputs = {
+        "context": np.stack([each.to_numpy()[-24:] for each in tables.values()]),
+        "center": model.scaling_.center,
+        "scale": model.scaling_.scale,
+    }
+    (got,) = session(tmp_path / "model.onnx").run(None, inputs)
+    forecast: Any = model.predict()
+    for number, name in enumerate(tables):
+        unit = model.scaling_.scale[number]
+        np.testing.assert_allclose(got[number] / unit, forecast[name] / unit, rtol=0, atol=1e-4)
+
+
+def test_a_failed_write_keeps_the_file_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    model = TSM2Forecaster(24, 6, **(SMALL | {"blocks": 0})).fit(waves())
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"the old one")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match=r"No space left.*unchanged"):
+        model.to_onnx(file)
+    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert file.read_bytes() == b"the old one"
+    with pytest.raises(OutputError, match="there is no folder"):
+        model.to_onnx(tmp_path / "nowhere" / "model.onnx")
+
+
+def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotFittedError):
+        TSM2Forecaster().to_onnx(tmp_path / "model.onnx")
+    model = TSM2Forecaster(24, 6, **(SMALL | {"blocks": 0})).fit(waves())
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ParameterError, match=r"pip install 'tsm2\[onnx\]'"):
+        model.to_onnx(tmp_path / "model.onnx")
