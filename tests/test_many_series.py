@@ -500,6 +500,86 @@ def test_names_of_columns_that_do_not_fit_each_other_are_refused() -> None:
         forecaster(sampling="rows").fit(TABLES)
 
 
+# --- short series ---------------------------------------------------------------------------------
+
+SHORT = {"tiny": TABLES["north"].iloc[:20], "small": TABLES["north"].iloc[3:12]}
+
+
+def test_short_series_train_and_are_forecast_with_unknown_rows_before_them() -> None:
+    alone = forecaster(missing="mask", validation_fraction=0.0).fit(SHORT)  # none has a window
+    assert np.isfinite(alone.history_["train_loss"]).all()
+    model = forecaster(missing="mask").fit(TABLES | SHORT)
+    for number, table in ((3, SHORT["tiny"]), (4, SHORT["small"])):
+        np.testing.assert_allclose(model.scaling_.center[number], table.mean())
+    forecast = model.predict()
+    assert list(forecast["small"].index) == list(TABLES["north"].index[12:18])
+    unknown = np.full((1, 24, 2), np.nan)
+    unknown[0, -9:] = SHORT["small"]
+    units = model.scaling_.take([4])
+    wanted = model.forecast_contexts(unknown, 6, units=units)[0]
+    np.testing.assert_allclose(forecast["small"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(SHORT)["small"], wanted, rtol=1e-5)
+
+
+def test_a_masked_model_learns_short_series() -> None:
+    t = np.arange(18)
+    tables = {
+        f"s{k}": pd.DataFrame({"y": np.sin((t + k) * 2 * np.pi / 6) * 10**k}) for k in range(6)
+    }
+    model = forecaster(
+        missing="mask", blocks=0, max_epochs=60, learning_rate=1e-2, validation_fraction=0.0
+    ).fit(tables)
+    for k, forecast in enumerate(model.predict().values()):
+        wanted = np.sin((np.arange(18, 24) + k) * 2 * np.pi / 6) * 10**k
+        assert np.abs(forecast["y"] - wanted).mean() < 0.4 * 10**k
+
+
+def test_short_series_are_backtested_from_their_own_rows_on(tmp_path: Path) -> None:
+    model = forecaster(missing="mask").fit(TABLES | SHORT)
+    table = model.backtest(TABLES | SHORT)
+    for name, first in {
+        "tiny": 6,
+        "small": 3,
+        "east": 24,
+    }.items():  # rows before the first forecast
+        part = table[table["series"] == name]
+        frame = (TABLES | SHORT)[name]
+        assert part["cutoff"].min() == frame.index[first - 1]
+        assert part["cutoff"].nunique() == len(frame) - first - 6 + 1
+        last = part[part["cutoff"] == part["cutoff"].max()].pivot(
+            index="time", columns="variate", values=["actual", "forecast"]
+        )
+        np.testing.assert_array_equal(last["actual"], frame.iloc[-6:])
+        wanted = model.predict({name: frame.iloc[:-6]})[name]
+        np.testing.assert_allclose(last["forecast"], wanted, rtol=1e-4)
+    assert np.isfinite(model.score(TABLES | SHORT))
+    model.calibrate(SHORT)
+    model.save(tmp_path / "model")
+    loaded = TSM2Forecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.predict()["small"], model.predict()["small"])
+
+
+def test_a_series_without_a_row_before_a_forecast_is_refused() -> None:
+    wanted = r"'x' has 6 rows, but one window needs 7 \(1 \+ horizon=6\)\. Lower horizon, or drop"
+    with pytest.raises(WindowError, match=wanted):
+        forecaster(missing="mask").fit(TABLES | {"x": TABLES["north"].iloc[:6]})
+    with pytest.raises(WindowError, match=r"needs 30 .* pass missing='mask'"):
+        forecaster().fit(TABLES | SHORT)
+    with pytest.raises(WindowError, match=r"'tiny' has 20 rows"):  # whose hours would be unknown
+        forecaster(missing="mask", calendar=("hour",)).fit(TABLES | SHORT)
+
+
+def test_series_may_lack_rows() -> None:
+    gappy = {name: table.drop(table.index[[5, 30]]) for name, table in TABLES.items()}
+    model = forecaster(missing="mask").fit(gappy)
+    for name, table in TABLES.items():
+        forecast = model.predict()[name]
+        assert list(forecast.index) == list(pd.date_range(table.index[-1], periods=7, freq="h")[1:])
+        assert bool(forecast.notna().all(axis=None))
+    lost = TABLES["north"].iloc[:96].drop(TABLES["north"].index[[5, 30]])
+    np.testing.assert_allclose(model.scaling_.center[0], lost.mean())
+
+
 # --- anything -------------------------------------------------------------------------------------
 
 LABELS = st.one_of(st.text(max_size=3), st.integers(-3, 3))
@@ -546,10 +626,10 @@ def anything(draw: st.DrawFn) -> Any:
 
 
 @settings(deadline=None, max_examples=80)
-@given(anything(), st.integers(1, 4))
-def test_anything_is_forecast_or_refused_as_ours(X: Any, horizon: int) -> None:
+@given(anything(), st.integers(1, 4), st.sampled_from(["raise", "mask", "ffill"]))
+def test_anything_is_forecast_or_refused_as_ours(X: Any, horizon: int, missing: str) -> None:
     tiny = {"lookback": 4, "horizon": 2, "patch_length": 2, "blocks": 0, "max_epochs": 1}
-    model = TSM2Forecaster(**(SMALL | tiny | {"batch_size": 64}))
+    model = TSM2Forecaster(**(SMALL | tiny | {"batch_size": 64, "missing": missing}))
     try:
         forecast = model.fit(X).predict(horizon=horizon)
         model.backtest(X)

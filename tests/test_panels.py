@@ -208,6 +208,8 @@ def test_a_stamp_beside_the_grid_is_no_gap() -> None:
     beside = on(hours(9).delete(3)[:7].insert(7, pd.Timestamp("2024-01-01 08:20")))
     with pytest.raises(FrameError, match=r"series 'a'.* row 3 should be at"):
         read_panel({"a": beside, "b": on(hours(3))}, missing="mask")
+    with pytest.raises(FrameError, match=r"series 'a'.* row 3 should be at"):
+        read_panel({"long": on(hours(20)), "a": beside}, missing="mask")
     far = on(pd.DatetimeIndex(["2020-01-01", "2020-01-01 01:00", "2024-01-01"]))
     with pytest.raises(FrameError, match=r"series 'a'.* row 2 should be at 2020-01-01 02:00"):
         read_panel({"a": far}, missing="mask", frequency="h")

@@ -65,7 +65,7 @@ from tsm2.ragged import owners, places
 from tsm2.roles import Roles
 from tsm2.rolling import roll_forward, whole_horizons
 from tsm2.scaling import Scaling
-from tsm2.splits import check_long_enough, cut_windows, training_rows
+from tsm2.splits import check_long_enough, cut_windows, room_in_front, training_rows
 from tsm2.training import TrainingConfig, choose_device, seeded
 from tsm2.windows import Covariates, Windows
 
@@ -176,6 +176,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     missing
         What is done about NaN and about rows that the index lacks: "raise" refuses them, "mask"
         leaves them out of scaling and loss and tells the network, "ffill" repeats the value before.
+        "mask" also pads those of several series that are shorter than a window with unknown rows.
     scaling
         Standardise every "series" by its own training rows or all alike, "global". A series that
         `fit` has not seen is measured by the history that it comes with. For one table the same.
@@ -515,18 +516,22 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         self._check_parameters()
         seconds = math.inf if max_time is None else _checked_seconds(max_time)
-        panel = self._filled(self._read(X, frequency=self.frequency))
+        given = self._filled(self._read(X, frequency=self.frequency))
+        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
+        room = self._room(given, pads=not (tables.given() or self.calendar))
+        panel = given.padded(room)
         n_train = training_rows(
             panel,
             lookback=self.lookback,
             horizon=self.horizon,
             validation_fraction=self.validation_fraction,
+            room=room,
         )
         roles = Roles.of(self.target, panel.layout)
         self._check_columns(X, panel.layout, reset=True)
         scaling = self._measure(panel.head(n_train))
         knowledge, covariates = Knowledge.learn(
-            Tables(past=past_covariates, future=future_covariates, static=static_covariates),
+            tables,
             check_calendar(self.calendar),
             panel,
             roles.layout(panel.layout),
@@ -542,7 +547,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             start_from(network, self.network_)
         self.__dict__.pop("network_", None)  # what fails from here on leaves nothing half fitted
         self.scaling_, self.roles_, self.knowledge_ = scaling, roles, knowledge
-        self._remember(panel.tail(self.lookback))
+        self._remember(given.tail(self.lookback))
         train, validation = self._cut(panel, n_train, covariates)
         tasks = FitTasks(self, X)
         history = fit_members(
@@ -721,6 +726,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 f"{error}"
             ) from None
         return filled
+
+    def _room(self, panel: frames.Panel, *, pads: bool) -> NDArray[np.int64]:
+        """Return how many unknown rows to put before each series, (S,): of short ones, masked."""
+        if not pads or self.missing != "mask" or panel.layout.series == "one":
+            return np.zeros(len(panel.ids), dtype=np.int64)
+        return room_in_front(panel, lookback=self.lookback, horizon=self.horizon)
 
     def _cut(
         self, panel: frames.Panel, n_train: NDArray[np.int64], covariates: Covariates
@@ -1610,8 +1621,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         return panel
 
     def _with_stored_context(self, panel: frames.Panel) -> frames.Panel:
-        """Put the stored context before each series that goes on where the training table ended."""
-        return join(self._remembered(), panel)
+        """Put the stored context before each series that goes on where the training table ended.
+
+        Before a series that is short all the same go unknown rows, if gaps are masked.
+        """
+        whole = join(self._remembered(), panel)
+        return whole.padded(self._room(whole, pads=not self.knowledge_.codings))
 
     # --- keep ---------------------------------------------------------------------------------
 

@@ -160,6 +160,8 @@ class Panel:
 
         They are for windows alone: their stamps repeat the first one of the series.
         """
+        if not counts.any():
+            return self
         lengths = self.counts + counts
         offsets = offsets_of(lengths)
         place = places(offsets) - counts.repeat(lengths)

@@ -24,13 +24,29 @@ from tsm2.frames import Panel
 from tsm2.ragged import ranges
 from tsm2.windows import Covariates, Windows
 
-__all__ = ["check_long_enough", "cut_windows", "training_rows"]
+__all__ = ["check_long_enough", "cut_windows", "room_in_front", "training_rows"]
 
 
 def training_rows(
-    panel: Panel, *, lookback: int, horizon: int, validation_fraction: float
+    panel: Panel,
+    *,
+    lookback: int,
+    horizon: int,
+    validation_fraction: float,
+    room: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Return how many first rows of each series are for training, (S,).
+
+    Parameters
+    ----------
+    panel
+        The series.
+    lookback, horizon
+        Rows of context and of target.
+    validation_fraction
+        Share of each series' rows for validation.
+    room
+        How many rows of each are unknown ones in front, (S,), see `room_in_front`; None for none.
 
     Raises
     ------
@@ -39,7 +55,8 @@ def training_rows(
     """
     needed = lookback + horizon
     counts = panel.counts
-    n_validation = np.round(counts * validation_fraction).astype(np.int64)
+    own = counts if room is None else counts - room
+    n_validation = np.round(own * validation_fraction).astype(np.int64)
     if panel.layout.series == "one":
         _check_one(int(counts[0]), int(n_validation[0]), lookback, horizon, validation_fraction)
         return counts - n_validation
@@ -55,7 +72,29 @@ def training_rows(
     return counts - np.where(validates, n_validation, 0)
 
 
-def check_long_enough(panel: Panel, needed: int, sum_of: str) -> None:
+def room_in_front(panel: Panel, *, lookback: int, horizon: int) -> NDArray[np.int64]:
+    """Return how many unknown rows in front of each series make windows of one that is short, (S,).
+
+    The first context of a short series then ends with as many of its own rows as a forecast has,
+    or with as many as there are before one. A series that is long enough gets none.
+
+    Raises
+    ------
+    WindowError
+        A series has no row before a forecast.
+    """
+    short = panel.counts < lookback + horizon
+    check_long_enough(panel, horizon + 1, f"1 + horizon={horizon}", way="Lower horizon")
+    return np.where(short, lookback - np.minimum(panel.counts - horizon, horizon), 0).clip(min=0)
+
+
+def check_long_enough(
+    panel: Panel,
+    needed: int,
+    sum_of: str,
+    *,
+    way: str = "Lower lookback, pass missing='mask' to count rows before a series as unknown",
+) -> None:
     """Check that every series of a panel has the rows that a window needs.
 
     Raises
@@ -69,7 +108,7 @@ def check_long_enough(panel: Panel, needed: int, sum_of: str) -> None:
         more = f", and {len(short) - 1} more series are too short" if len(short) > 1 else ""
         raise WindowError(
             f"series {panel.ids[first]!r} has {panel.counts[first]} rows, but one window needs "
-            f"{needed} ({sum_of}){more}. Lower lookback, or drop the series."
+            f"{needed} ({sum_of}){more}. {way}, or drop the series."
         )
 
 
