@@ -34,6 +34,7 @@ from sktime.utils.estimator_checks import (  # pyright: ignore[reportMissingImpo
 from tsm2 import TSM2Forecaster
 from tsm2.adapters.sktime import TSM2SktimeForecaster
 from tsm2.datasets import load_sample
+from tsm2.errors import FrameError
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
@@ -83,6 +84,42 @@ def test_quantiles_and_intervals_are_the_estimators(quantiles: Any) -> None:
         np.testing.assert_array_equal(got[variate][[0.1, 0.9]], wanted[variate])
     interval = model.predict_interval(fh=[2, 6], coverage=0.8)
     np.testing.assert_array_equal(interval["load"][0.8], wanted["load"])
+
+
+@pytest.mark.parametrize("fh", [[1, 2, 3, 4, 5, 6], [2, 5], [4, 9]])
+def test_exogenous_columns_are_future_covariates(fh: list[int]) -> None:
+    whole = load_sample(340)
+    table, known = whole[["load", "price"]], whole[["temperature", "noise_a"]]
+    own: Any = TSM2Forecaster(**SIZES).fit(table[:300], future_covariates=known[:300])
+    model = TSM2SktimeForecaster(**SIZES).fit(table[:300], X=known[:300])
+    steps = [299 + step for step in fh]
+    filled = known.copy()  # steps without a row repeat the row before
+    filled.iloc[[row for row in range(300, 312) if row not in steps]] = np.nan
+    filled = filled.ffill()
+    wanted = own.predict(horizon=max(fh), future_covariates=filled[:312])
+    got = model.predict(fh=fh, X=known.iloc[steps])
+    np.testing.assert_array_equal(got, wanted.iloc[[step - 1 for step in fh]])
+    other = model.predict(fh=fh, X=known.iloc[steps] ** 2)
+    assert (other.to_numpy() != got.to_numpy()).any()
+
+    model.update(table[300:310], X=known[300:310], update_params=False)
+    later = known[: 310 + 6]
+    np.testing.assert_array_equal(
+        model.predict(fh=[1, 2, 3, 4, 5, 6], X=known[310:316]),
+        own.predict(table[:310], future_covariates=later),
+    )
+    with pytest.raises(FrameError, match="no rows for 2 steps of fh, the first 2024-01-13 23"):
+        model.predict(fh=[1, 2, 3], X=known[310:311])
+
+
+def test_gaps_are_let_through_only_where_they_are_asked_for() -> None:
+    table = load_sample(300).astype(float)
+    table.iloc[::7, 1] = np.nan
+    own: Any = TSM2Forecaster(**SIZES, missing="mask").fit(table)
+    model = TSM2SktimeForecaster(**SIZES, missing="mask").fit(table, fh=[1, 6])
+    np.testing.assert_array_equal(model.predict(), own.predict().iloc[[0, 5]])
+    with pytest.raises(ValueError, match="cannot handle missing data"):
+        TSM2SktimeForecaster(**SIZES).fit(table)
 
 
 def test_intervals_beyond_the_horizon_come_from_paths() -> None:

@@ -17,7 +17,9 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from tsm2.adapters.peers import missing_peer
+from tsm2.errors import FrameError
 from tsm2.forecaster import TSM2Forecaster
+from tsm2.frames import future_index
 
 try:
     from sktime.forecasting.base import (  # pyright: ignore[reportMissingImports]
@@ -41,7 +43,8 @@ class TSM2SktimeForecaster(BaseForecaster):
         Rows that the network forecasts at once; None for the farthest step of the `fh` that `fit`
         gets, or `TSM2Forecaster`'s default without one. Steps beyond it are rolled forward to.
     others
-        As in `TSM2Forecaster`, with its names, order and defaults.
+        As in `TSM2Forecaster`, with its names, order and defaults. With `missing` other than
+        "raise", tables may have missing values. Exogenous `X` are its future covariates.
 
     Attributes
     ----------
@@ -66,7 +69,7 @@ class TSM2SktimeForecaster(BaseForecaster):
         "y_inner_mtype": "pd.DataFrame",
         "X_inner_mtype": "pd.DataFrame",
         "capability:multivariate": True,
-        "capability:exogenous": False,
+        "capability:exogenous": True,
         "capability:insample": False,
         "capability:pred_int": True,
         "capability:pred_int:insample": False,
@@ -84,6 +87,8 @@ class TSM2SktimeForecaster(BaseForecaster):
         for name, value in list(given.arguments.items())[1:]:
             setattr(self, name, value)
         super().__init__()
+        if given.arguments["missing"] != "raise":
+            self.set_tags(**{"capability:missing_values": True})
 
     def _fit(
         self, y: pd.DataFrame, X: pd.DataFrame | None, fh: ForecastingHorizon | None
@@ -93,30 +98,53 @@ class TSM2SktimeForecaster(BaseForecaster):
             del parameters["horizon"]
             if fh is not None:
                 parameters["horizon"] = _farthest(fh, self.cutoff)
-        self.forecaster_ = TSM2Forecaster(**parameters).fit(y)
-        self._rows = y
+        self.forecaster_ = TSM2Forecaster(**parameters).fit(y, future_covariates=X)
+        self._rows, self._exogenous = y, X
         return self
 
     def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
-        forecast = self.forecaster_.predict(self._rows, horizon=_farthest(fh, self.cutoff))
+        steps = _farthest(fh, self.cutoff)
+        forecast = self.forecaster_.predict(
+            self._rows, horizon=steps, future_covariates=self._known_ahead(fh, X)
+        )
         return self._rows_of(forecast, fh)
 
     def _predict_quantiles(
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
     ) -> pd.DataFrame:
         steps, levels = _farthest(fh, self.cutoff), sorted(set(alpha))
+        known = self._known_ahead(fh, X)
+        given: dict[str, Any] = {"horizon": steps, "future_covariates": known}
         if steps <= self.forecaster_.horizon:
-            forecast = self.forecaster_.predict_quantiles(
-                self._rows, quantiles=levels, horizon=steps
-            )
+            forecast = self.forecaster_.predict_quantiles(self._rows, quantiles=levels, **given)
         else:
             paths = self.forecaster_.sample(
-                self._rows, n_samples=_PATHS, horizon=steps, random_state=self.random_state
+                self._rows, n_samples=_PATHS, random_state=self.random_state, **given
             )
             forecast = paths.T.groupby(level=0, sort=False).quantile(levels).T
         names = self._get_varnames()
         forecast.columns = pd.MultiIndex.from_product([names, levels])
         return self._rows_of(forecast, fh)[list(product(names, alpha))]
+
+    def _known_ahead(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame | None:
+        """Return the exogenous rows of the context and of whole horizons behind the cutoff.
+
+        Steps that fh leaves out, and the rest of the last horizon, repeat the row before.
+        """
+        if self._exogenous is None:
+            return None
+        known = self._exogenous if X is None else _joined(X, self._exogenous)
+        missing = fh.to_absolute_index(self.cutoff).difference(known.index)
+        if len(missing):
+            raise FrameError(
+                f"the forecaster was fit with exogenous columns, but X has no rows for "
+                f"{len(missing)} steps of fh, the first {missing[0]}. Pass X with a row for each."
+            )
+        forecaster = self.forecaster_
+        n_horizons = -(-_farthest(fh, self.cutoff) // forecaster.horizon)
+        behind = future_index(self._rows.index, n_horizons * forecaster.horizon, forecaster.layout_)
+        stamps = self._rows.index[-forecaster.lookback :].append(behind)
+        return known.reindex(stamps).ffill()
 
     def _rows_of(self, forecast: pd.DataFrame, fh: ForecastingHorizon) -> pd.DataFrame:
         """Return the rows that fh names out of all rows behind the cutoff, with its stamps."""
@@ -127,9 +155,11 @@ class TSM2SktimeForecaster(BaseForecaster):
     def _update(
         self, y: pd.DataFrame, X: pd.DataFrame | None = None, update_params: bool = True
     ) -> TSM2SktimeForecaster:
-        self._rows = y.combine_first(self._rows)[y.columns]
+        self._rows = _joined(y, self._rows)
+        if X is not None and self._exogenous is not None:
+            self._exogenous = _joined(X, self._exogenous)
         if update_params:
-            self.forecaster_.fit(self._rows)
+            self.forecaster_.fit(self._rows, future_covariates=self._exogenous)
         return self
 
     @classmethod
@@ -141,6 +171,11 @@ class TSM2SktimeForecaster(BaseForecaster):
             {"lookback": 4, "horizon": 5, "random_state": 0, **small, **sure},
             {"lookback": 3, "horizon": 5, "blocks": 0, **small, **sure},
         ]
+
+
+def _joined(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
+    """Return all rows of two tables; where both have a row, the new one."""
+    return new.combine_first(old)[new.columns]
 
 
 def _farthest(fh: ForecastingHorizon, cutoff: pd.Index) -> int:
