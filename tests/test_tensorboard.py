@@ -31,12 +31,12 @@ def recorded(folder: Path) -> pd.DataFrame:
         "tensorboard.backend.event_processing.event_accumulator"
     ).EventAccumulator(str(folder))
     accumulator.Reload()
-    return pd.DataFrame(
-        {
-            name: {event.step: event.value for event in accumulator.Scalars(name)}
-            for name in accumulator.Tags()["scalars"]
-        }
-    )
+    table = {}
+    for name in accumulator.Tags()["scalars"]:
+        steps = [event.step for event in accumulator.Scalars(name)]
+        assert len(set(steps)) == len(steps)  # none is there twice
+        table[name] = {event.step: event.value for event in accumulator.Scalars(name)}
+    return pd.DataFrame(table)
 
 
 def test_every_epoch_is_recorded(tmp_path: Path) -> None:
