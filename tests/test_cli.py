@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tsm2 import TSM2Forecaster
+from tsm2.datasets import load_stores
 
 FAST = ["--lookback", "24", "--epochs", "1", "--device", "cpu", "--set", "features=8", "-q"]
 
@@ -255,6 +256,68 @@ def test_mistakes_with_many_series_are_one_line(shops: Path, tmp_path: Path) -> 
     fit = ("fit", data, "--horizon", 6, "--out", tmp_path / "m", *FAST)
     assert "has no column 'ds', 'y'" in refused(*fit, "--id-col", "shop")
     assert not (tmp_path / "p.png").exists()
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of three stores and all kinds of covariates."""
+    folder = tmp_path_factory.mktemp("stores")
+    data = load_stores(3, 60)
+    data.sales.to_csv(folder / "sales.csv", index=False)
+    data.past.to_csv(folder / "past.csv", index=False)
+    data.future.to_csv(folder / "future.csv", index=False)
+    data.static.to_csv(folder / "static.csv")
+    return folder
+
+
+def test_files_of_covariates(stores: Path) -> None:
+    columns = ("--id-col", "store", "--time-col", "day", "--target-col", "sales")
+    files: tuple[object, ...] = ()
+    for kind in ("past", "future", "static"):
+        files += (f"--{kind}-covariates", stores / f"{kind}.csv")
+    model, data = stores / "model", stores / "sales.csv"
+    fit = ("fit", data, *columns, *files, "--calendar", "dayofweek", "--horizon", 7, "--out", model)
+    result = tsm2(*fit, *FAST)
+    assert result.returncode == 0, result.stderr
+    loaded = TSM2Forecaster.load(model)
+    config = loaded.network_.config
+    assert (config.n_past, config.n_future, config.n_static) == (1, 1 + 3 + 2, 1 + 2)
+    wanted = loaded.predict()
+    out = stores / "forecast.csv"
+    result = tsm2("predict", model, data, *files, "--out", out)
+    assert result.returncode == 0, result.stderr
+    pd.testing.assert_frame_equal(
+        pd.read_csv(out, parse_dates=["day"]), wanted, check_dtype=False, rtol=1e-5
+    )
+    measured = tsm2("backtest", model, data, *files, "--start", "2024-02-10")
+    assert measured.returncode == 0, measured.stderr
+    named = tsm2("inspect", model, data, *files)
+    assert named.returncode == 0, named.stderr
+    assert "visits" in named.stdout
+    lacking = refused("predict", model, data, "--horizon", 20, *files[2:4])
+    assert "future_covariates lacks" in lacking or "longer than trained" in lacking
+
+
+def test_a_file_with_gaps_and_a_target(work: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(work / "data.csv").drop(index=[30, 31])
+    frame.loc[50:55, "sun"] = np.nan
+    frame.to_csv(tmp_path / "gaps.csv", index=False)
+    fit = ("fit", tmp_path / "gaps.csv", "--horizon", 6, "--out", tmp_path / "model", *FAST)
+    assert "NaN" in refused(*fit) or "irregular" in refused(*fit)
+    result = tsm2(*fit, "--missing", "mask", "--target", "load", "--calendar", "hour,weekend")
+    assert result.returncode == 0, result.stderr
+    shown = tsm2("predict", tmp_path / "model", tmp_path / "gaps.csv", "--plot", tmp_path / "p.png")
+    assert shown.stdout.splitlines()[0] == "date,load", shown.stderr
+    holidays = pd.DataFrame({"date": frame["date"], "day off": 1.0})
+    holidays.to_csv(tmp_path / "off.csv", index=False)
+    refusal = refused(
+        "predict",
+        tmp_path / "model",
+        work / "data.csv",
+        "--future-covariates",
+        tmp_path / "off.csv",
+    )
+    assert "future_covariates" in refusal
 
 
 def test_info_explains_the_kernels() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from tsm2 import TSM2Forecaster
+from tsm2.datasets import load_stores
 from tsm2.errors import CovariateWarning, FrameError, ParameterError, TSM2Error, WindowError
 
 SMALL: dict[str, Any] = {
@@ -181,6 +182,41 @@ def test_arrays_have_covariates_by_position() -> None:
     both = numbers.to_numpy()[: ROWS + 4]
     again = array.predict(values().to_numpy(), future_covariates=both)
     np.testing.assert_allclose(again, table.predict(), rtol=1e-6)
+
+
+# --- what they are worth --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stores_errors() -> dict[str, float]:
+    """Mean squared errors of forecasts of the stores, by the covariates that were read."""
+    stores = load_stores()
+    is_test = stores.sales["day"] >= "2024-04-02"
+    kinds = {"past": stores.past, "future": stores.future, "static": stores.static}
+    found = {}
+    for used in ("", "past", "future", "static", "past future static"):
+        given: dict[str, Any] = {f"{kind}_covariates": kinds[kind] for kind in used.split()}
+        model = TSM2Forecaster(
+            **SMALL
+            | {"lookback": 14, "horizon": 14, "features": 8, "patch_length": 7, "d_state": 4}
+            | {"learning_rate": 3e-3, "max_epochs": 8, "batch_size": 32},
+            id_col="store",
+            time_col="day",
+            target_col="sales",
+            scaling="global",
+        ).fit(stores.sales[~is_test], **given)
+        table = model.backtest(stores.sales[is_test], **given)
+        found[used] = float(((table["forecast"] - table["actual"]) ** 2).mean())
+    return found
+
+
+@pytest.mark.parametrize(("kind", "share"), [("past", 0.9), ("future", 0.65), ("static", 0.75)])
+def test_every_kind_pays(kind: str, share: float, stores_errors: dict[str, float]) -> None:
+    assert stores_errors[kind] < share * stores_errors[""], stores_errors
+
+
+def test_all_kinds_together_leave_little_but_noise(stores_errors: dict[str, float]) -> None:
+    assert stores_errors["past future static"] < 2.5, stores_errors  # the noise has variance 1
 
 
 # --- target and calendar --------------------------------------------------------------------------

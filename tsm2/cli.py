@@ -64,6 +64,20 @@ Coverage = Annotated[
 Quantiles = Annotated[
     str | None, typer.Option(help="Forecast these levels too, such as 0.1,0.5,0.9.")
 ]
+PastFile = Annotated[
+    Path | None,
+    typer.Option("--past-covariates", help="CSV file of what is measured beside the data."),
+]
+FutureFile = Annotated[
+    Path | None,
+    typer.Option("--future-covariates", help="CSV file of what is known in advance."),
+]
+StaticFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--static-covariates", help="CSV file with a row per variate, or per series, named first."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 DataHome = Annotated[
     Path | None,
@@ -127,6 +141,19 @@ def fit(
     rows: Annotated[
         int | None, typer.Option(help="Use only so many first rows of the data, or of each series.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Columns to forecast, with commas; the others are only read."),
+    ] = None,
+    calendar: Annotated[
+        str | None, typer.Option(help="Features of the time stamps to read: hour,dayofweek.")
+    ] = None,
+    missing: Annotated[
+        str | None, typer.Option(help="What is done about gaps: raise, mask or ffill.")
+    ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    static: StaticFile = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter; may be repeated."),
@@ -177,6 +204,9 @@ def fit(
     chosen |= {"lookback": lookback} if lookback is not None else {}
     chosen |= {"max_epochs": epochs} if epochs is not None else {}
     chosen |= {"quantiles": _parse_levels(quantiles)} if quantiles is not None else {}
+    chosen |= {"target": target.split(",")} if target is not None else {}
+    chosen |= {"calendar": calendar.split(",")} if calendar is not None else {}
+    chosen |= {"missing": missing} if missing is not None else {}
     chosen |= dict(_parse_setting(model, each) for each in settings or [])
     model.set_params(**chosen)
     if rows is not None:
@@ -186,6 +216,7 @@ def fit(
         checkpoint=checkpoint,
         max_time=max_time,
         log_dir=log_dir,
+        **_read_covariates(past, future, static, time_column, long if is_long else ()),
     )
     model.save(out)
     losses = model.history_.iloc[-1]
@@ -210,6 +241,8 @@ def update(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the new model; in place of the old by default.")
     ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
     time_column: TimeColumn = None,
 ) -> None:
     """Let the rows of a CSV file that a saved model does not know yet become its history."""
@@ -223,7 +256,8 @@ def update(
             f"{data} has no row after those that the model knows, which end at "
             f"{model.context_index_[model.context_offsets_[1:] - 1].max()}. Give later rows."
         )
-    model.update(new, epochs=epochs).save(out or model_folder)
+    given = _covariates_for(model, past, future, None, time_column)
+    model.update(new, epochs=epochs, **given).save(out or model_folder)
     _messages.print(f"{len(new)} new rows", highlight=False)
     _out.print(f"model: {out or model_folder}", highlight=False)
 
@@ -241,6 +275,9 @@ def predict(
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the forecast, .png or .svg.")
     ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    static: StaticFile = None,
     time_column: TimeColumn = None,
 ) -> None:
     """Forecast the rows after the end of a CSV file."""
@@ -251,14 +288,15 @@ def predict(
     if plot is not None and model.layout_.series != "one":
         raise ParameterError("--plot draws one table, but the data hold many series. Leave it out.")
     levels = _chosen_levels(coverage, quantiles)
-    point = forecast = model.predict(frame, horizon=horizon)
+    given = _covariates_for(model, past, future, static, time_column)
+    point = forecast = model.predict(frame, horizon=horizon, **given)
     interval = None
     keys = [model.layout_.id_name, model.layout_.index_name]
     if model.layout_.series == "long":
         forecast = forecast.set_index(keys)
     written = forecast
     if levels is not None:
-        bounds = model.predict_quantiles(frame, quantiles=levels, horizon=horizon)
+        bounds = model.predict_quantiles(frame, quantiles=levels, horizon=horizon, **given)
         if model.layout_.series == "long":
             written = forecast.join(bounds.set_index(keys))
         else:
@@ -267,7 +305,7 @@ def predict(
     if plot is not None:
         from tsm2.plotting import plot_forecast, save_figure
 
-        save_figure(plot_forecast(frame, point, interval=interval), plot)
+        save_figure(plot_forecast(frame[list(point)], point, interval=interval), plot)
         _messages.print(f"plot: {plot}", highlight=False)
 
 
@@ -296,6 +334,9 @@ def backtest(
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the errors per step and variate, .png or .svg.")
     ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    static: StaticFile = None,
     time_column: TimeColumn = None,
 ) -> None:
     """Measure a saved model's errors on a CSV file; prints them per variate."""
@@ -318,11 +359,12 @@ def backtest(
         window=window,  # type: ignore[arg-type]
         n_jobs=jobs,
         quantiles=levels,
+        **_covariates_for(model, past, future, static, time_column),
     )
     scale = _scale_of(model, table, frame)
     summary = pd.concat(error_table(table, by=by, scale=scale) for by in ("variate", None))
     shown = Table(
-        title=f"Errors over {(table['step'] == 1).sum() // model.n_features_in_} windows, "
+        title=f"Errors over {(table['step'] == 1).sum() // table['variate'].nunique()} windows, "
         f"standardised values",
         min_width=40,
     )
@@ -347,13 +389,17 @@ def inspect(
     plot: Annotated[
         Path | None, typer.Option(help="Picture of all that was selected, .png or .svg.")
     ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    static: StaticFile = None,
     time_column: TimeColumn = None,
 ) -> None:
     """Show which variates move which forecasts of a saved model."""
     from tsm2.forecaster import TSM2Forecaster
 
     model = TSM2Forecaster.load(model_folder)
-    selection = model.inspect(_read_for(model, data, time_column))
+    given = _covariates_for(model, past, future, static, time_column)
+    selection = model.inspect(_read_for(model, data, time_column), **given)
     shown = Table(title="How far a forecast moves without the history of a variate, in deviations")
     shown.add_column("forecast of")
     for source in selection.influence.columns:
@@ -574,11 +620,7 @@ def read_csv(
     FrameError
         The file cannot be read, or its time column is missing or not readable as times.
     """
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FrameError(f"cannot read {path}: {reason}") from error
+    frame = _read_file(path)
     if is_long or (long and long[0] in frame.columns):
         missing = [name for name in long if name not in frame.columns]
         if missing:
@@ -595,6 +637,14 @@ def read_csv(
             f"{path} has no column {column!r}; it has: {', '.join(map(str, frame.columns))}."
         )
     return frame.set_index(_read_stamps(path, frame.pop(column)))
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FrameError(f"cannot read {path}: {reason}") from error
 
 
 def _read_stamps(path: Path, column: "pd.Series[Any]") -> pd.Index:
@@ -621,6 +671,47 @@ def _read_for(model: "TSM2Forecaster", path: Path, time_column: str | None) -> p
     time = time_column or model.time_col
     long = [model.id_col, time, *map(str, layout.columns)]
     return read_csv(path, None, long, is_long=True).rename(columns={time: model.time_col})
+
+
+def _read_covariates(
+    past: Path | None,
+    future: Path | None,
+    static: Path | None,
+    time_column: str | None,
+    long: Sequence[str],
+) -> dict[str, Any]:
+    """Read files of covariates, by the names of the arguments of `TSM2Forecaster.fit`.
+
+    `long` names the columns of series and time, if the data are a long frame. A file without the
+    first of them holds for all series.
+    """
+    found = {}
+    for name, path in {"past_covariates": past, "future_covariates": future}.items():
+        if path is None:
+            continue
+        frame = read_csv(path, long[1] if long else time_column)
+        if long and long[0] in frame.columns:
+            frame = frame.reset_index()
+        found[name] = frame
+    if static is not None:
+        table = _read_file(static)
+        found["static_covariates"] = table.set_index(table.columns[0])
+    return found
+
+
+def _covariates_for(
+    model: "TSM2Forecaster",
+    past: Path | None,
+    future: Path | None,
+    static: Path | None,
+    time_column: str | None,
+) -> dict[str, Any]:
+    """Read files of covariates in the form that a model was fitted to."""
+    is_long = model.layout_.series == "long"
+    long = (model.id_col, time_column or model.time_col) if is_long else ()
+    found = _read_covariates(past, future, static, time_column, long)
+    renamed = {time_column: model.time_col} if is_long and time_column is not None else {}
+    return {name: frame.rename(columns=renamed) for name, frame in found.items()}
 
 
 def _later_rows(model: "TSM2Forecaster", frame: pd.DataFrame) -> pd.DataFrame:

@@ -94,8 +94,8 @@ def load_sample(
     ((2400, 5), 0)
     >>> future = load_sample(len(frame) + 24).iloc[len(frame):]  # what truly came after
     """
-    _check_whole("n_rows", n_rows, at_least=1)
-    _check_whole("random_state", random_state, at_least=0)
+    check_whole("n_rows", n_rows, at_least=1)
+    check_whole("random_state", random_state, at_least=0)
     streams = _streams(random_state)
     hours = np.arange(-_BURN_IN, n_rows)
     link = {(one.source, one.target): one for one in SAMPLE_LINKS}
@@ -162,9 +162,9 @@ def load_sample_covariates(
     >>> load_sample_covariates(n_ahead=24).shape
     (2424, 1)
     """
-    _check_whole("n_rows", n_rows, at_least=1)
-    _check_whole("n_ahead", n_ahead, at_least=0)
-    _check_whole("random_state", random_state, at_least=0)
+    check_whole("n_rows", n_rows, at_least=1)
+    check_whole("n_ahead", n_ahead, at_least=0)
+    check_whole("random_state", random_state, at_least=0)
     total = n_rows + n_ahead
     holiday = _holidays(_streams(random_state)["holiday"], _BURN_IN + total)[_BURN_IN:]
     return pd.DataFrame({"holiday": holiday}, index=_index(total))
@@ -216,7 +216,7 @@ def _blank_gaps(frame: pd.DataFrame, stream: np.random.Generator) -> None:
         frame.iloc[first : first + length, column] = np.nan
 
 
-def _check_whole(name: str, value: int, *, at_least: int) -> None:
+def check_whole(name: str, value: int, *, at_least: int) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < at_least:
         raise ParameterError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
