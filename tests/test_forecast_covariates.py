@@ -184,6 +184,18 @@ def test_arrays_have_covariates_by_position() -> None:
     np.testing.assert_allclose(again, table.predict(), rtol=1e-6)
 
 
+def test_an_updated_array_has_covariates_by_position() -> None:
+    numbers = future()[["heat"]]
+    table = TSM2Forecaster(**SMALL).fit(values(60), future_covariates=numbers.iloc[:60])
+    array = TSM2Forecaster(**SMALL).fit(
+        values(60).to_numpy(), future_covariates=numbers.iloc[:60].to_numpy()
+    )
+    table.update(values().iloc[60:], future_covariates=numbers)
+    array.update(values().iloc[60:].to_numpy(), future_covariates=numbers.iloc[60:ROWS].to_numpy())
+    ahead = numbers.iloc[ROWS : ROWS + 4].to_numpy()
+    np.testing.assert_allclose(array.predict(future_covariates=ahead), table.predict(), rtol=1e-6)
+
+
 # --- what they are worth --------------------------------------------------------------------------
 
 
@@ -315,6 +327,15 @@ def test_what_is_unknown_counts_for_nothing() -> None:
     )
     squares = ((table["forecast"] - table["actual"]) ** 2).dropna()
     assert 0 < len(squares) < len(table)
+
+
+def test_the_network_is_told_of_gaps() -> None:
+    frame = with_gaps(values())
+    model = TSM2Forecaster(**SMALL, missing="mask").fit(frame)
+    (weights,) = (p for name, p in model.network_.named_parameters() if name == "gaps.weight")
+    assert bool((weights != 0).any())  # it starts at zero and has learned
+    filled = frame.fillna(frame.iloc[: ROWS - round(ROWS * 0.2)].mean())
+    assert not np.allclose(model.predict(frame), model.predict(filled))
 
 
 def test_rows_that_are_lacking_count_as_unknown() -> None:
