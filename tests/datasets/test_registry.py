@@ -21,6 +21,7 @@ def test_the_public_surface_is_this() -> None:
         "FileCheck",
         "Link",
         "Split",
+        "Stores",
         "borders",
         "check",
         "describe",
@@ -28,6 +29,7 @@ def test_the_public_surface_is_this() -> None:
         "load",
         "load_sample",
         "load_sample_covariates",
+        "load_stores",
         "names",
         "path",
     ]
