@@ -65,6 +65,8 @@ def roll_forward(
         if "future" in now:
             now["future"] = auxiliary["future"][..., start : start + lookback + horizon]
         pieces.append(point(network(context, **now), context, now.get("mask")))
+        if start + horizon >= steps:
+            break
         context = torch.cat((context, pieces[-1]), dim=-1)[..., -lookback:]
         if "mask" in now:
             now["mask"] = functional.pad(now["mask"], (0, horizon), value=True)[..., -lookback:]
