@@ -26,6 +26,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "ragged": 0,
     "ema": 0,
     "quantiles": 1,
+    "parameters": 2,
     "stamps": 1,
     "gaps": 1,
     "calendars": 1,

@@ -4,7 +4,7 @@
     predict:  history -> panel -> standardise -> network, rolled forward -> original units -> table
     predict_quantiles: the same, read against the scores of held-out windows, see `tsm2.calibration`
 
-Half of this file is the parameters: scikit-learn shows their documentation and checks their ranges.
+The parameters stand here because scikit-learn shows them; what each may be is in `tsm2.parameters`.
 
 Sizes: S series, T rows, M variates, B windows, L lookback, H horizon, Q quantiles, N sampled paths.
 """
@@ -16,7 +16,6 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
@@ -27,7 +26,6 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.validation import validate_data
 
 from tsm2 import frames, saving
@@ -58,6 +56,7 @@ from tsm2.panels import (
     read_panel,
     write_panel,
 )
+from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
 from tsm2.plotting import plot_forecast
 from tsm2.quantile_tables import write_many
 from tsm2.quantiles import check_levels, interval_levels, with_median
@@ -76,10 +75,6 @@ __all__ = ["TSM2Forecaster"]
 
 _INSPECTED = 64  # windows
 _CONTEXTS = 1024  # that are forecast at once
-
-_COUNT = Interval(Integral, 1, None, closed="left")
-_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
-_POSITIVE = Interval(Real, 0, None, closed="neither")
 
 
 class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
@@ -270,62 +265,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
 
-    _parameter_constraints: ClassVar[dict[str, list[Any] | str]] = {
-        "lookback": [_COUNT],
-        "horizon": [_COUNT],
-        "features": [_COUNT],
-        "blocks": [Interval(Integral, 0, None, closed="left")],
-        "patch_length": [_COUNT, None],
-        "patch_stride": [_COUNT, None],
-        "d_state": [_COUNT],
-        "d_conv": [_COUNT],
-        "expand": [_COUNT],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "pre_norm": [StrOptions({"2d", "layer", "rms", "none"})],
-        "selection": [StrOptions({"convolved", "input"})],
-        "time_mixer": [StrOptions({"selective", "linear", "none"})],
-        "variate_mixer": [StrOptions({"selective", "mlp", "none"})],
-        "variate_directions": [StrOptions({"forward", "both"})],
-        "averaging": [StrOptions({"stream", "identity", "mean"})],
-        "averaging_learned": ["boolean"],
-        "averaging_reach": [_COUNT, None],
-        "readout": [StrOptions({"stream", "last"})],
-        "zero_start": ["boolean"],
-        "instance_norm": ["boolean"],
-        "level": [StrOptions({"mean", "last"})],
-        "separate_heads": ["boolean"],
-        "quantiles": ["array-like", None],
-        "loss": [StrOptions({"mse", "mae", "huber", "quantile"}), None],
-        "max_epochs": [_COUNT],
-        "batch_size": [_COUNT],
-        "learning_rate": [_POSITIVE],
-        "mixer_learning_rate": [_POSITIVE],
-        "weight_decay": [_NOT_NEGATIVE],
-        "sam_radius": [_NOT_NEGATIVE],
-        "ema_decay": [Interval(Real, 0, 1, closed="left")],
-        "gradient_clip": [_POSITIVE],
-        "schedule": [StrOptions({"onecycle", "cosine", "constant"})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "patience": [_COUNT],
-        "frequency": [str, None],
-        "target": "no_validation",
-        "calendar": "no_validation",
-        "missing": [StrOptions({"raise", "mask", "ffill"})],
-        "scaling": [StrOptions({"series", "global"})],
-        "sampling": [StrOptions({"windows", "series"})],
-        "id_col": [str],
-        "time_col": [str],
-        "target_col": [str, list, tuple],
-        "device": [StrOptions({"auto", "cpu", "cuda", "mps"})],
-        "precision": [StrOptions({"float32", "bfloat16"})],
-        "compile": ["boolean"],
-        "backend": [str],
-        "random_state": ["random_state"],
-        "n_estimators": [_COUNT],
-        "n_jobs": [_COUNT, Interval(Integral, None, -1, closed="right"), None],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list[Any] | str]] = CONSTRAINTS
 
     def __init__(
         self,
@@ -515,7 +455,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The checkpoint cannot be written.
         """
         self._check_parameters()
-        seconds = math.inf if max_time is None else _checked_seconds(max_time)
+        seconds = math.inf if max_time is None else check_seconds(max_time)
         given = self._filled(self._read(X, frequency=self.frequency))
         tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
         room = self._room(given, pads=not (tables.given() or self.calendar))
@@ -625,7 +565,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             self._check_parameters()
             covariates = self._covariates(whole, 0, new, own=True)
             train, _ = self._cut(whole, whole.counts, covariates)
-            config = replace(self._training_config(), max_epochs=_checked_count("epochs", epochs))
+            config = replace(self._training_config(), max_epochs=check_count("epochs", epochs))
             added = fit_members(
                 members_of(self.network_),
                 train,
@@ -651,31 +591,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         return [int(generator.randint(2**31 - 1)) for _ in range(self.n_estimators)]
 
     def _check_parameters(self) -> None:
-        try:
-            self._validate_params()
-        except InvalidParameterError as error:
-            raise ParameterError(str(error)) from None
-        if self.patch_length is not None and self.patch_length > self.lookback:
-            raise ParameterError(
-                f"patch_length={self.patch_length} is longer than lookback={self.lookback}. Lower "
-                f"patch_length, or pass None for a length that fits."
-            )
-        if self.readout == "last" and self.zero_start:
-            raise ParameterError(
-                "readout='last' needs zero_start=False: mixers that start at zero would forecast "
-                "a constant and learn nothing."
-            )
-        levels = self._trained_levels()
-        if levels == (0.5,):
-            raise ParameterError(
-                "quantiles=(0.5,) is the median alone: pass loss='mae', which forecasts it."
-            )
-        if (self.loss == "quantile") != (levels is not None) and self.loss is not None:
-            raise ParameterError(
-                f"loss={self.loss!r} does not go with quantiles={self.quantiles}: quantiles, such "
-                f"as (0.1, 0.9), are learnt by loss='quantile' and by nothing else. Pass both, or "
-                f"neither."
-            )
+        check_parameters(type(self).__name__, self.get_params(deep=False))
 
     def _trained_levels(self) -> tuple[float, ...] | None:
         """Return the levels of the network's head; None for a point forecast."""
@@ -968,7 +884,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         )
 
     def _count_steps(self, horizon: int | None) -> int:
-        return self.horizon if horizon is None else _checked_count("horizon", horizon)
+        return self.horizon if horizon is None else check_count("horizon", horizon)
 
     def forecast_contexts(
         self,
@@ -1178,7 +1094,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 "sample draws from the errors on held-out windows, but there are none: fit with a "
                 "validation_fraction above 0, or call calibrate with later rows."
             )
-        count, steps = _checked_count("n_samples", n_samples), self._count_steps(horizon)
+        count, steps = check_count("n_samples", n_samples), self._count_steps(horizon)
         try:
             generator = check_random_state(random_state)
         except ValueError as error:
@@ -1394,7 +1310,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         walk = Walk(
             lookback=self.lookback,
             horizon=self._count_steps(horizon),
-            stride=_checked_count("stride", stride),
+            stride=check_count("stride", stride),
         )
         if refit is False:
             self._require_fitted()
@@ -1402,7 +1318,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             return self.backtest_panel(panel, walk, start=start, quantiles=levels, tables=tables)
         self._check_parameters()
         panel = self._read(X, frequency=self.frequency)
-        every = 1 if refit is True else _checked_count("refit", refit)
+        every = 1 if refit is True else check_count("refit", refit)
         if start is not None:
             walk = replace(walk, first=start_position(panel.index, start))
         return refit_table(
@@ -1768,23 +1684,3 @@ def _make_network(config: NetworkConfig, seeds: Sequence[int]) -> TSM2Network | 
         with seeded(seed, "cpu"):
             members.append(TSM2Network(config))
     return members[0] if len(members) == 1 else Ensemble(members)
-
-
-def _checked_count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ParameterError(f"{name} must be an integer of at least 1, got {value!r}.")
-    return int(value)
-
-
-def _checked_seconds(max_time: object) -> float:
-    seconds = 0.0
-    if isinstance(max_time, Real):
-        seconds = float(max_time)
-    elif isinstance(max_time, str | pd.Timedelta):
-        with suppress(ValueError):
-            seconds = pd.Timedelta(max_time).total_seconds()
-    if not seconds > 0:
-        raise ParameterError(
-            f"max_time must be seconds above 0 or a text such as '90min', got {max_time!r}."
-        )
-    return seconds

@@ -1,0 +1,161 @@
+"""Parameters: what each of `TSM2Forecaster`'s may be, and which do not go together.
+
+`CONSTRAINTS` is in scikit-learn's form, which its own checks of estimators read too.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from numbers import Integral, Real
+from typing import Any
+
+import pandas as pd
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+    validate_parameter_constraints,
+)
+
+from tsm2.errors import ParameterError
+from tsm2.quantiles import check_levels, with_median
+
+__all__ = ["CONSTRAINTS", "check_count", "check_parameters", "check_seconds"]
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+
+CONSTRAINTS: dict[str, list[Any] | str] = {
+    "lookback": [_COUNT],
+    "horizon": [_COUNT],
+    "features": [_COUNT],
+    "blocks": [Interval(Integral, 0, None, closed="left")],
+    "patch_length": [_COUNT, None],
+    "patch_stride": [_COUNT, None],
+    "d_state": [_COUNT],
+    "d_conv": [_COUNT],
+    "expand": [_COUNT],
+    "dropout": [Interval(Real, 0, 1, closed="left")],
+    "pre_norm": [StrOptions({"2d", "layer", "rms", "none"})],
+    "selection": [StrOptions({"convolved", "input"})],
+    "time_mixer": [StrOptions({"selective", "linear", "none"})],
+    "variate_mixer": [StrOptions({"selective", "mlp", "none"})],
+    "variate_directions": [StrOptions({"forward", "both"})],
+    "averaging": [StrOptions({"stream", "identity", "mean"})],
+    "averaging_learned": ["boolean"],
+    "averaging_reach": [_COUNT, None],
+    "readout": [StrOptions({"stream", "last"})],
+    "zero_start": ["boolean"],
+    "instance_norm": ["boolean"],
+    "level": [StrOptions({"mean", "last"})],
+    "separate_heads": ["boolean"],
+    "quantiles": ["array-like", None],
+    "loss": [StrOptions({"mse", "mae", "huber", "quantile"}), None],
+    "max_epochs": [_COUNT],
+    "batch_size": [_COUNT],
+    "learning_rate": [_POSITIVE],
+    "mixer_learning_rate": [_POSITIVE],
+    "weight_decay": [_NOT_NEGATIVE],
+    "sam_radius": [_NOT_NEGATIVE],
+    "ema_decay": [Interval(Real, 0, 1, closed="left")],
+    "gradient_clip": [_POSITIVE],
+    "schedule": [StrOptions({"onecycle", "cosine", "constant"})],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "patience": [_COUNT],
+    "frequency": [str, None],
+    "target": "no_validation",
+    "calendar": "no_validation",
+    "missing": [StrOptions({"raise", "mask", "ffill"})],
+    "scaling": [StrOptions({"series", "global"})],
+    "sampling": [StrOptions({"windows", "series"})],
+    "id_col": [str],
+    "time_col": [str],
+    "target_col": [str, list, tuple],
+    "device": [StrOptions({"auto", "cpu", "cuda", "mps"})],
+    "precision": [StrOptions({"float32", "bfloat16"})],
+    "compile": ["boolean"],
+    "backend": [str],
+    "random_state": ["random_state"],
+    "n_estimators": [_COUNT],
+    "n_jobs": [_COUNT, Interval(Integral, None, -1, closed="right"), None],
+    "warm_start": ["boolean"],
+    "verbose": ["verbose"],
+}
+"""What each parameter may be."""
+
+
+def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
+    """Check all parameters of an estimator, each alone and those that belong together.
+
+    Parameters
+    ----------
+    estimator
+        Name of its class, for the message.
+    given
+        Every parameter by name.
+
+    Raises
+    ------
+    ParameterError
+        One has the wrong type or lies outside its range, or two do not go together.
+    """
+    try:
+        validate_parameter_constraints(CONSTRAINTS, given, caller_name=estimator)
+    except InvalidParameterError as error:
+        raise ParameterError(str(error)) from None
+    patch_length, lookback = given["patch_length"], given["lookback"]
+    if patch_length is not None and patch_length > lookback:
+        raise ParameterError(
+            f"patch_length={patch_length} is longer than lookback={lookback}. Lower "
+            f"patch_length, or pass None for a length that fits."
+        )
+    if given["readout"] == "last" and given["zero_start"]:
+        raise ParameterError(
+            "readout='last' needs zero_start=False: mixers that start at zero would forecast "
+            "a constant and learn nothing."
+        )
+    loss, quantiles = given["loss"], given["quantiles"]
+    if quantiles is not None and with_median(check_levels(quantiles)) == (0.5,):
+        raise ParameterError(
+            "quantiles=(0.5,) is the median alone: pass loss='mae', which forecasts it."
+        )
+    if loss is not None and (loss == "quantile") != (quantiles is not None):
+        raise ParameterError(
+            f"loss={loss!r} does not go with quantiles={quantiles}: quantiles, such "
+            f"as (0.1, 0.9), are learnt by loss='quantile' and by nothing else. Pass both, or "
+            f"neither."
+        )
+
+
+def check_count(name: str, value: object) -> int:
+    """Return an argument that counts something.
+
+    Raises
+    ------
+    ParameterError
+        It is no integer of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ParameterError(f"{name} must be an integer of at least 1, got {value!r}.")
+    return int(value)
+
+
+def check_seconds(max_time: object) -> float:
+    """Return a length of time in seconds.
+
+    Raises
+    ------
+    ParameterError
+        It is neither a number above 0 nor a text such as "90min".
+    """
+    seconds = 0.0
+    if isinstance(max_time, Real):
+        seconds = float(max_time)
+    elif isinstance(max_time, str | pd.Timedelta):
+        with suppress(ValueError):
+            seconds = pd.Timedelta(max_time).total_seconds()
+    if not seconds > 0:
+        raise ParameterError(
+            f"max_time must be seconds above 0 or a text such as '90min', got {max_time!r}."
+        )
+    return seconds
