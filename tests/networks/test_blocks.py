@@ -104,6 +104,35 @@ def test_weights_are_raw_scalars_with_gradients() -> None:
     assert average.channel.grad.tolist() == [2.0, 3.0]
 
 
+@pytest.mark.parametrize("reach", [None, 1])
+def test_gradients_of_the_sum(reach: int | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = [torch.randn(2, 3, 4, generator=generator, dtype=torch.float64) for _ in range(4)]
+    for output in outputs:
+        output.requires_grad_()
+    first, *rest = outputs
+    average = WeightedAverage(3, 2, newest="token", reach=reach).double()
+    with torch.no_grad():
+        for weights in average.parameters():
+            weights.copy_(torch.randn(weights.shape, generator=generator))
+
+    def total(*tensors: Tensor) -> Tensor:
+        one, two, three, four = tensors[:4]
+        averaged: Tensor = average([one, two, three], [one, four])
+        return averaged
+
+    torch.autograd.gradcheck(total, (*outputs, *average.parameters()))
+    torch.autograd.gradgradcheck(total, (*outputs, *average.parameters()))
+    values = [weights.detach() for weights in average.parameters()]
+    shown = [first, *rest[:2]][average.skipped[0] :], [first, rest[2]][average.skipped[1] :]
+    pairs = (
+        (weight, output)
+        for weights, kind in zip(values, shown, strict=True)
+        for weight, output in zip(weights, kind, strict=True)
+    )
+    torch.testing.assert_close(total(*outputs), sum(weight * output for weight, output in pairs))
+
+
 def test_2d_norm_takes_tokens_and_features_together() -> None:
     x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
     normalised = PreNorm(4, "2d")(x)
