@@ -21,7 +21,6 @@ from typing import Any, cast
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tsm2.networks.blocks import MambaMixerBlock, WeightedAverage
 from tsm2.networks.ensemble import Ensemble, members_of
@@ -97,7 +96,7 @@ def step_sizes(
     seen: dict[int, Tensor] = {}
     scans = list(_scans(watched))
     for number, (_, scan) in enumerate(scans):
-        scan.select.register_forward_hook(partial(_keep_steps, scan, seen, number))
+        scan.register_forward_hook(partial(_keep_steps, seen, number))
     watched(**inputs)
     tables = [
         _step_table(network, seen[number], variates).assign(**labels)
@@ -124,16 +123,14 @@ def _scans(network: TSM2Network) -> Iterator[tuple[dict[str, Any], DirectedScan]
 
 
 def _keep_steps(
-    scan: DirectedScan,
     seen: dict[int, Tensor],
     number: int,
-    select: nn.Module,
-    arguments: tuple[Tensor, ...],
-    selected: Tensor,
+    scan: DirectedScan,
+    arguments: tuple[Tensor, Tensor, Tensor | None],
+    scanned: Tensor,
 ) -> None:
-    low_rank = selected[..., : scan.sizes[0]]
-    steps = functional.softplus(scan.step(low_rank))  # (B, M, P, E)
-    seen[number] = steps.mean((0, 3)).cpu()
+    value, source, _ = arguments
+    seen[number] = scan.steps(value, source).mean((0, 3)).cpu()  # of (B, M, P, E)
 
 
 def _step_table(network: TSM2Network, steps: Tensor, variates: Sequence[Hashable]) -> pd.DataFrame:

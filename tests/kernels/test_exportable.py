@@ -53,7 +53,9 @@ def test_an_exported_mixer_takes_larger_images_than_the_traced_one() -> None:
 
 
 def test_an_exported_forecaster_takes_larger_batches_than_the_traced_one() -> None:
-    config = NetworkConfig(lookback=64, horizon=8, n_variates=3, features=8, zero_start=False)
+    config = NetworkConfig(
+        lookback=64, horizon=8, n_variates=3, features=8, zero_start=False, zero_head=False
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = TSM2Network(config)

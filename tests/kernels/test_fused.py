@@ -128,7 +128,9 @@ def make_network(kind: str) -> tuple[nn.Module, Tensor]:
         if kind == "mixer":
             mixer = SelectiveMixer(8, orders=((1,), (2, 1)), directions="both")
             return mixer, torch.randn(2, 20, 3, 8)
-        config = NetworkConfig(lookback=64, horizon=8, n_variates=3, features=8, zero_start=False)
+        config = NetworkConfig(
+            lookback=64, horizon=8, n_variates=3, features=8, zero_start=False, zero_head=False
+        )
         return TSM2Network(config), torch.randn(2, 3, 64)
 
 

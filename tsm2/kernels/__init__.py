@@ -1,11 +1,11 @@
-"""The two operations that every tsm2 network shares, each with one definition and several backends.
+"""The operations that every tsm2 network shares, each with one definition and several backends.
 
 `reference` defines the results; every faster backend agrees with it, values and gradients.
 Importing this package compiles nothing and loads no compiler.
 """
 
 from tsm2.kernels.dispatch import KernelFallbackWarning, available_backends, explain_backends
-from tsm2.kernels.operations import causal_conv, selective_scan, warm_up
+from tsm2.kernels.operations import causal_conv, selective_scan, selective_ssm, warm_up
 
 __all__ = [
     "KernelFallbackWarning",
@@ -13,5 +13,6 @@ __all__ = [
     "causal_conv",
     "explain_backends",
     "selective_scan",
+    "selective_ssm",
     "warm_up",
 ]

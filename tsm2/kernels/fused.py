@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from tsm2.kernels.dispatch import load_fused, takes_step_rank
 
-__all__ = ["STATE_STEPS", "causal_conv", "selective_scan"]
+__all__ = ["STATE_STEPS", "causal_conv", "selective_scan", "selective_ssm", "trains_eagerly"]
 
 STATE_STEPS = 16
 """Tokens between two states that a scan keeps for its backward pass."""
@@ -73,6 +73,37 @@ def causal_conv(
         out = _CausalConv.apply(*tensors, *settings)  # type: ignore[no-untyped-call]
     else:
         out = _conv_forward(*tensors, *settings)
+    return out
+
+
+def trains_eagerly(signal: Tensor, *others: Tensor | None) -> bool:
+    """Whether `selective_ssm` takes these: float32 with gradients, no compiler, no autocast."""
+    tensors = (signal, *others)
+    return (
+        _needs_graph(tensors)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled(signal.device.type)
+        and all(each is None or each.dtype is torch.float32 for each in tensors)
+    )
+
+
+def selective_ssm(
+    x: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    select_weight: Tensor,
+    A: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_weight: Tensor | None,
+    axes: tuple[int, ...],
+    reverse: bool,
+    backend: str,
+) -> Tensor:
+    """Convolve, select and scan; see `tsm2.kernels.selective_ssm`."""
+    tensors = (x, conv_weight, conv_bias, select_weight, A, D, z, delta_bias, delta_weight)
+    out: Tensor = _SelectiveSSM.apply(*tensors, axes, reverse, backend)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -289,6 +320,65 @@ class _CausalConv(torch.autograd.Function):
         gradients: Sequence[Tensor], saved: Sequence[Tensor]
     ) -> tuple[Tensor | None, ...]:
         return (*_only_wanted(gradients, saved), None, None, None, None)
+
+
+class _SelectiveSSM(torch.autograd.Function):
+    """Convolution, selection and scan as one node.
+
+    What the selection gives back is added in place to the gradient that the scan gives u.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        conv_weight: Tensor,
+        conv_bias: Tensor | None,
+        select_weight: Tensor,
+        A: Tensor,
+        *rest: Any,
+    ) -> Tensor:
+        D, z, delta_bias, delta_weight, axes, reverse, backend = rest
+        u = _conv_forward(x, conv_weight, conv_bias, axes, reverse, True, backend)
+        selected = functional.linear(u, select_weight)
+        parameters = (D, z, delta_bias, delta_weight)
+        delta, B, C = _selection(selected, A)
+        out, states = _scan_forward(u, delta, A, B, C, *parameters, axes, reverse, True, backend)
+        ctx.save_for_backward(
+            x, conv_weight, conv_bias, select_weight, u, selected, states, A, *parameters
+        )
+        ctx.settings = (axes, reverse, backend)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        saved: Any = ctx.saved_tensors  # asked for once: checkpointing allows no more
+        x, conv_weight, conv_bias, select_weight, u, selected, states, A, *rest = saved
+        D, z, delta_bias, delta_weight = rest
+        axes, reverse, backend = ctx.settings
+        delta, B, C = _selection(selected, A)
+        scanned = (u, delta, A, B, C, D, z, delta_bias, delta_weight)
+        convolved = (x, conv_weight, conv_bias)
+        gradients: Any = _only_wanted(
+            _scan_backward(dout, states, *scanned, axes, reverse, backend), scanned
+        )
+        du, ddelta, dA, dB, dC, *dparameters = gradients
+        dselected = torch.cat((ddelta, dB, dC), dim=-1).flatten(0, -2)  # (tokens, R + 2 N)
+        dselect_weight = dselected.t() @ u.flatten(0, -2)
+        du.flatten(0, -2).addmm_(dselected, select_weight)
+        dconvolved = _only_wanted(
+            _conv_backward(du, *convolved, axes, reverse, True, backend), convolved
+        )
+        return (*dconvolved, dselect_weight, dA, *dparameters, None, None, None)
+
+
+def _selection(selected: Tensor, A: Tensor) -> tuple[Tensor, ...]:
+    """Take delta, B and C out of what was selected, (*lead, R + 2 N)."""
+    states = A.shape[1]
+    return torch.split(selected, [selected.shape[-1] - 2 * states, states, states], dim=-1)
 
 
 # --- operators --------------------------------------------------------------------------------

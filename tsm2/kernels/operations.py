@@ -6,7 +6,7 @@ Source: Gu & Dao (2023), arXiv:2312.00752, section 3.2, algorithm 2.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from tsm2.errors import ParameterError
 from tsm2.kernels import fused
 from tsm2.kernels.dispatch import is_fused, load_differentiable
 
-__all__ = ["causal_conv", "selective_scan", "warm_up"]
+__all__ = ["causal_conv", "selective_scan", "selective_ssm", "warm_up"]
 
 
 def selective_scan(
@@ -114,23 +114,13 @@ def selective_scan(
     """
     scan_axes = _checked_axes(axes, u, "u")
     lead, channels = u.shape[:-1], u.shape[-1]
-    if A.ndim != 2 or A.shape[0] != channels:
-        raise _mismatch("A", A, (channels, "N"), "u", u)
-    states = A.shape[1]
-    if delta_weight is not None:
-        if delta_weight.ndim != 2:
-            raise _mismatch("delta_weight", delta_weight, (channels, "R"), "u", u)
-        _check_like("u", u, "delta_weight", delta_weight, (channels, delta_weight.shape[1]))
+    states = _check_parameters("u", u, A, D, z, delta_bias, delta_weight)
     for name, tensor, wanted in (
         ("delta", delta, (*lead, channels if delta_weight is None else delta_weight.shape[1])),
         ("B", B, (*lead, states)),
         ("C", C, (*lead, states)),
-        ("D", D, (channels,)),
-        ("z", z, (*lead, channels)),
-        ("delta_bias", delta_bias, (channels,)),
     ):
         _check_like("u", u, name, tensor, wanted)
-    _check_like("u", u, "A", A, (channels, states))
 
     if is_fused(backend) and not torch.compiler.is_exporting():
         return fused.selective_scan(
@@ -222,11 +212,7 @@ def causal_conv(
     [1.0, 12.0, 24.0]
     """
     scan_axes = _checked_axes(axes, x, "x")
-    channels = x.shape[-1]
-    if weight.ndim != 2 or weight.shape[0] != channels or weight.shape[1] < 1:
-        raise _mismatch("weight", weight, (channels, "K"), "x", x)
-    _check_like("x", x, "weight", weight, tuple(weight.shape))
-    _check_like("x", x, "bias", bias, (channels,))
+    _check_taps(x, "weight", weight, "bias", bias)
     if activation not in ("silu", None):
         raise ParameterError(f"activation must be 'silu' or None, got {activation!r}")
 
@@ -238,6 +224,84 @@ def causal_conv(
     bias = None if bias is None else bias.to(state)
     y = kernels.causal_conv(x.to(state), weight.to(state), bias, scan_axes, reverse, silu)
     return y.to(x.dtype)
+
+
+def selective_ssm(
+    x: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    select_weight: Tensor,
+    A: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_weight: Tensor | None = None,
+    *,
+    axes: Sequence[int] = (1,),
+    reverse: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    r"""Convolve, select and scan: all that a mixer does between its projections.
+
+        u = causal_conv(x)        [delta | B | C] = S u        y = selective_scan(u, delta, A, B, C)
+
+    The same as these three calls; in training it is one node of the graph.
+
+    Parameters
+    ----------
+    x
+        Input signal, (\*lead, E).
+    conv_weight, conv_bias
+        `weight` and `bias` of `causal_conv`, (E, K) and (E,).
+    select_weight
+        S, which projects the convolved signal onto `delta`, `B` and `C`, (R + 2 N, E); without
+        `delta_weight` R is E.
+    A, D, z, delta_bias, delta_weight
+        As in `selective_scan`.
+    axes, reverse, backend
+        As in `selective_scan`, for the convolution too.
+
+    Returns
+    -------
+    y, (\*lead, E), contiguous, in the dtype of `x`.
+
+    Raises
+    ------
+    ParameterError
+        Two shapes, devices or dtypes disagree, or an axis does not fit; also a ValueError.
+    BackendError
+        The named backend is unknown or cannot run on this device and dtype.
+
+    Warns
+    -----
+    KernelFallbackWarning
+        "auto" could not take the kernels made for this device; said once.
+
+    References
+    ----------
+    Gu & Dao (2023), algorithm 2 and figure 3.
+
+    Examples
+    --------
+    >>> x, one = torch.ones(1, 3, 1), torch.ones(1, 1)
+    >>> y = selective_ssm(x, one, None, torch.zeros(3, 1), -one, torch.ones(1))
+    >>> torch.equal(y, causal_conv(x, one))  # nothing is selected, D passes it on
+    True
+    """
+    channels = x.shape[-1]
+    scan_axes = _checked_axes(axes, x, "x")
+    _check_taps(x, "conv_weight", conv_weight, "conv_bias", conv_bias)
+    states = _check_parameters("x", x, A, D, z, delta_bias, delta_weight)
+    rank = channels if delta_weight is None else delta_weight.shape[1]
+    _check_like("x", x, "select_weight", select_weight, (rank + 2 * states, channels))
+    tensors = x, conv_weight, conv_bias, select_weight, A, D, z, delta_bias, delta_weight
+    if is_fused(backend) and fused.trains_eagerly(*tensors):
+        return fused.selective_ssm(*tensors, scan_axes, reverse, backend)
+    order: Any = {"axes": axes, "reverse": reverse, "backend": backend}
+    u = causal_conv(x, conv_weight, conv_bias, **order)
+    selected = functional.linear(u, select_weight)
+    delta, B, C = torch.split(selected, [rank, states, states], dim=-1)
+    return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_weight, **order)
 
 
 def warm_up(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -277,6 +341,43 @@ def _checked_axes(axes: Sequence[int], signal: Tensor, name: str) -> tuple[int, 
             f"got axes={tuple(axes)} for {name} of shape {tuple(signal.shape)}"
         )
     return counted
+
+
+def _check_taps(
+    x: Tensor, weight_name: str, weight: Tensor, bias_name: str, bias: Tensor | None
+) -> None:
+    """Raise unless a convolution's weights fit the signal."""
+    channels = x.shape[-1]
+    if weight.ndim != 2 or weight.shape[0] != channels or weight.shape[1] < 1:
+        raise _mismatch(weight_name, weight, (channels, "K"), "x", x)
+    _check_like("x", x, weight_name, weight, tuple(weight.shape))
+    _check_like("x", x, bias_name, bias, (channels,))
+
+
+def _check_parameters(
+    signal_name: str,
+    signal: Tensor,
+    A: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_weight: Tensor | None,
+) -> int:
+    """Return a scan's number of states; raise unless what does not depend on it fits the signal."""
+    channels = signal.shape[-1]
+    if A.ndim != 2 or A.shape[0] != channels:
+        raise _mismatch("A", A, (channels, "N"), signal_name, signal)
+    if delta_weight is not None:
+        if delta_weight.ndim != 2:
+            raise _mismatch("delta_weight", delta_weight, (channels, "R"), signal_name, signal)
+        wanted = (channels, delta_weight.shape[1])
+        _check_like(signal_name, signal, "delta_weight", delta_weight, wanted)
+    _check_like(signal_name, signal, "A", A, tuple(A.shape))
+    _check_like(signal_name, signal, "D", D, (channels,))
+    _check_like(signal_name, signal, "z", z, tuple(signal.shape))
+    _check_like(signal_name, signal, "delta_bias", delta_bias, (channels,))
+    states: int = A.shape[1]
+    return states
 
 
 def _check_like(

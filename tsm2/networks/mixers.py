@@ -19,13 +19,13 @@ and initial values that they leave open are Mamba's: Gu & Dao (2023), arXiv:2312
 
 import math
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsm2.kernels import causal_conv, selective_scan
+from tsm2.kernels import causal_conv, selective_scan, selective_ssm
 
 __all__ = ["AxisLinear", "AxisMLP", "DirectedScan", "SelectiveMixer"]
 
@@ -107,32 +107,33 @@ class DirectedScan(nn.Module):
 
     def forward(self, value: Tensor, source: Tensor, gate: Tensor | None) -> Tensor:
         """Scan `value`, (*lead, E), selecting from itself or from `source`, (*lead, F)."""
-        convolved = value
-        if self.conv_weight is not None:
-            convolved = causal_conv(
-                value,
-                self.conv_weight,
-                self.conv_bias,
-                axes=self.axes,
-                reverse=self.reverse,
-                backend=self.backend,
-            )
-        selected = self.select(convolved if self.selection == "convolved" else source)
-        step, B, C = selected.split(self.sizes, dim=-1)
-        return selective_scan(
-            convolved,
-            step,
-            -torch.exp(self.log_rate),
-            B,
-            C,
-            self.skip,
-            gate,
-            self.step.bias,
-            self.step.weight,
-            axes=self.axes,
-            reverse=self.reverse,
-            backend=self.backend,
+        A = -torch.exp(self.log_rate)
+        parameters = (self.skip, gate, self.step.bias, self.step.weight)
+        order: Any = {"axes": self.axes, "reverse": self.reverse, "backend": self.backend}
+        if self.conv_weight is not None and self.selection == "convolved":
+            weight, bias, select = self.conv_weight, self.conv_bias, self.select.weight
+            return selective_ssm(value, weight, bias, select, A, *parameters, **order)
+        convolved = self._convolved(value)
+        step, B, C = self._selected(convolved, source)
+        return selective_scan(convolved, step, A, B, C, *parameters, **order)
+
+    def steps(self, value: Tensor, source: Tensor) -> Tensor:
+        """Return the lengths of the steps that `forward` takes, (*lead, E)."""
+        step, _, _ = self._selected(self._convolved(value), source)
+        return functional.softplus(self.step(step))
+
+    def _convolved(self, value: Tensor) -> Tensor:
+        if self.conv_weight is None:
+            return value
+        weight, bias = self.conv_weight, self.conv_bias
+        return causal_conv(
+            value, weight, bias, axes=self.axes, reverse=self.reverse, backend=self.backend
         )
+
+    def _selected(self, convolved: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+        """Return steps of low rank, (*lead, R), B and C, (*lead, N)."""
+        selected = self.select(convolved if self.selection == "convolved" else source)
+        return torch.split(selected, list(self.sizes), dim=-1)
 
 
 class SelectiveMixer(nn.Module):

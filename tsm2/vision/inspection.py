@@ -12,14 +12,13 @@ section 3.5.2, for the step as a gate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tsm2.errors import ParameterError
 from tsm2.networks.mixers import DirectedScan, SelectiveMixer
@@ -112,13 +111,9 @@ def _listen(step: MixerStep, stage: int, place: int, found: list[Selection]) -> 
     scans = [scan for scan in mixer.scans if isinstance(scan, DirectedScan)]
     lengths: list[Tensor] = []
 
-    def note(scan: DirectedScan) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_: nn.Module, __: Any, selected: Tensor) -> None:
-            rank = selected[..., : scan.sizes[0]]
-            delta = functional.linear(rank, scan.step.weight, scan.step.bias)
-            lengths.append(functional.softplus(delta).mean(-1))  # the lead axes of the scan
-
-        return hook
+    def note(scan: DirectedScan, arguments: tuple[Tensor, Tensor, Tensor | None], _: Any) -> None:
+        value, source, _ = arguments
+        lengths.append(scan.steps(value, source).mean(-1))  # the lead axes of the scan
 
     def collect(_: nn.Module, __: Any, mixed: Tensor) -> None:
         lead = mixed.shape[:3]  # (B, H, W)
@@ -134,7 +129,7 @@ def _listen(step: MixerStep, stage: int, place: int, found: list[Selection]) -> 
             )
         )
 
-    hooks: list[Any] = [scan.select.register_forward_hook(note(scan)) for scan in scans]
+    hooks: list[Any] = [scan.register_forward_hook(note) for scan in scans]
     return [*hooks, step.register_forward_hook(collect)]
 
 
