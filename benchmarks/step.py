@@ -8,9 +8,9 @@ A step is forward, mean squared error, backward and AdamW. A candidate is a name
 `step()`. The networks' own code runs, without their trainers: PatchTST (channel independent, so
 every variate of a window is a series), iTransformer and TSMixer come from neuralforecast; what
 cannot be imported is named as missing. Every network has the dropout that its library trains with;
-ours has none. Random numbers cost PyTorch much time: `--no-dropout` leaves them out. Memory is
-allocated as in any Python process; `--keep-memory` keeps freed memory, see
-`timing.keep_freed_memory`. Both options favour the peers.
+ours has none. Random numbers cost PyTorch much time: `--no-dropout` leaves them out, which favours
+the peers. All run as in a fit of ours, in a process that keeps freed memory (`tsm2.memory`); ours
+with the fused AdamW that a fit takes, theirs with the one that PyTorch takes by itself.
 
 The estimator's `fit` takes two forward and backward passes for each step while `sam_radius` is
 above 0, its default; the table is about one.
@@ -34,7 +34,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import Task, hardware, interleave, keep_freed_memory, versions
+from timing import Task, hardware, interleave, versions
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import profile
@@ -43,6 +43,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsm2.kernels import available_backends, warm_up
+from tsm2.memory import freed_memory_kept
 from tsm2.networks import NetworkConfig, TSM2Network
 
 LOOKBACK, HORIZON = 512, 96
@@ -62,7 +63,8 @@ ELEMENT = 4  # bytes of a float32
 
 def training_step(network: nn.Module, given: Any, target: Tensor) -> Task:
     """Make a step of a network on one batch."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    fused = True if isinstance(network, TSM2Network) else None
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, fused=fused)
     shape = network(given).shape
     if shape != target.shape:
         sys.exit(f"{type(network).__name__} forecasts {tuple(shape)}, not {tuple(target.shape)}")
@@ -168,8 +170,7 @@ def print_steps(batch: int, variates: int, options: argparse.Namespace) -> None:
 def kind_of(operation: str) -> str | None:
     """Sort an operation by its name; None leaves it to the operation that called it."""
     for mark, kind in (
-        ("SelectiveScan", "scan kernels"),
-        ("CausalConv", "convolution kernels"),
+        ("SelectiveSSM", "convolution, selection, scan"),
         ("Optimizer.step", "optimizer"),
     ):
         if mark in operation:
@@ -331,10 +332,7 @@ def main() -> None:
         "--profile", action="store_true", help="divide TSM2's step by kind of work instead"
     )
     parser.add_argument("--no-dropout", action="store_true", help="set the peers' dropout to 0")
-    parser.add_argument("--keep-memory", action="store_true", help="keep freed memory")
     options = parser.parse_args()
-    if options.keep_memory:
-        keep_freed_memory()
     torch.set_num_threads(options.threads)
     warm_up()
     print(f"{hardware(options.threads)}, medians of {options.rounds} rounds")
@@ -342,11 +340,12 @@ def main() -> None:
         f"Python {platform.python_version()}, {versions('torch', 'numba', 'neuralforecast')}, "
         f"float32, backend {available_backends('cpu')[0]}"
     )
-    for batch, variates in SIZES:
-        if options.profile:
-            print_profile(batch, variates, options)
-        else:
-            print_steps(batch, variates, options)
+    with freed_memory_kept():
+        for batch, variates in SIZES:
+            if options.profile:
+                print_profile(batch, variates, options)
+            else:
+                print_steps(batch, variates, options)
 
 
 if __name__ == "__main__":

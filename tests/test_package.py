@@ -49,6 +49,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "progress": 1,
     "checkpoints": 2,
     "optimization": 1,
+    "memory": 0,
     "fitting": 3,
     "calibration": 3,
     "training": 4,

@@ -28,6 +28,7 @@ from torch import nn
 from tsm2.checkpoints import Checkpoint, digest
 from tsm2.errors import BackendError, ParameterError
 from tsm2.fitting import Epoch, Fit, TrainingConfig
+from tsm2.memory import freed_memory_kept
 from tsm2.progress import StepBar, step_bar
 from tsm2.windows import Windows
 
@@ -149,7 +150,11 @@ def fit_network(
     fit = Fit(network, train, validation, config, seed, accelerator)
     ends = time.monotonic() + max_seconds
     show = bool(config.verbose) and accelerator.is_local_main_process
-    with seeded(seed, accelerator.device.type), step_bar(fit.n_steps, show) as bar:
+    with (
+        seeded(seed, accelerator.device.type),
+        freed_memory_kept(),
+        step_bar(fit.n_steps, show) as bar,
+    ):
         if kept is not None and (saved := kept.load()) is not None:
             fit.resume(*saved)
         bar.advance(fit.steps_done)
