@@ -56,7 +56,7 @@ def main() -> None:
             model = TSM2Forecaster(
                 settings.lookback,
                 HORIZON,
-                **settings.parameters | {"max_epochs": chosen.epochs},
+                **settings.at(HORIZON) | {"max_epochs": chosen.epochs},
                 validation_fraction=1 - split.train_end / split.validation_end,
                 missing=missing,
                 random_state=chosen.seed,

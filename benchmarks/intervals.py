@@ -42,7 +42,7 @@ def measure(dataset: str, seed: int) -> Iterator[dict[str, object]]:
         model = TSM2Forecaster(
             settings.lookback,
             HORIZONS[dataset],
-            **settings.parameters,
+            **settings.at(HORIZONS[dataset]),
             validation_fraction=1 - n_train / n_fit,
             quantiles=None if head == "point" else LEVELS,
             random_state=seed,

@@ -9,7 +9,7 @@ from tsm2 import TSM2Forecaster
 from tsm2.benchmark import ABLATIONS, DLinear, NLinear, RepeatLast
 from tsm2.benchmark.models import MODELS, ModelName, Setup, build, check, uses_seed
 from tsm2.benchmark.protocol import load_table, measure_errors
-from tsm2.benchmark.settings import load_settings
+from tsm2.benchmark.settings import Settings, load_settings
 from tsm2.datasets import names
 from tsm2.errors import ParameterError
 
@@ -143,7 +143,21 @@ def test_settings_name_parameters_of_the_estimator(dataset: str, config: str) ->
     settings = load_settings(dataset, config)  # type: ignore[arg-type]
     assert settings.how
     assert settings.lookback >= 96
-    build("TSM2", Setup(lookback=512, horizon=96, season=1, parameters=settings.parameters))
+    for horizon in (24, 96, 720):
+        parameters = settings.at(horizon)
+        build("TSM2", Setup(lookback=512, horizon=horizon, season=1, parameters=parameters))
+
+
+def test_settings_change_with_the_horizon() -> None:
+    settings = Settings(
+        how="by hand",
+        lookback=96,
+        parameters={"blocks": 2, "features": 8},
+        longer={336: {"features": 4}, 192: {"features": 6, "dropout": 0.5}},
+    )
+    assert settings.at(96) == {"blocks": 2, "features": 8}
+    assert settings.at(192) == {"blocks": 2, "features": 6, "dropout": 0.5}
+    assert settings.at(720) == {"blocks": 2, "features": 4, "dropout": 0.5}
 
 
 def test_unknown_settings_are_refused() -> None:

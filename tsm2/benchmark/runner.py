@@ -187,11 +187,7 @@ def _plan(dataset: str, request: _Request) -> tuple[list[Job], list[NotRun]]:
     """Return the jobs of one dataset, and what of it cannot be run."""
     settings = load_settings(dataset, request.config)
     lookback = request.lookback or settings.lookback
-    models = [
-        (label, name, {**(settings.parameters if name == "TSM2" else {}), **parameters})
-        for label, name, parameters in request.entries
-    ]
-    for _, name, parameters in models:  # a wrong name or parameter shows before any work
+    for _, name, parameters in request.entries:  # a mistake in one shows before any work
         check(name, Setup(lookback=lookback, horizon=1, season=1, parameters=parameters))
     try:
         load_table(dataset, data_home=request.process["data_home"], download=request.download)
@@ -206,6 +202,11 @@ def _plan(dataset: str, request: _Request) -> tuple[list[Job], list[NotRun]]:
             not_run.append(NotRun(what=f"{dataset}, horizon {horizon}", reason=str(error)))
             continue
         sizes: dict[str, Any] = {"dataset": dataset, "lookback": lookback, "horizon": horizon}
+        ours = settings.at(horizon)
+        models = [
+            (label, name, {**(ours if name == "TSM2" else {}), **parameters})
+            for label, name, parameters in request.entries
+        ]
         jobs += [
             Job(**sizes, label=label, model=name, parameters=given, seed=seed, **request.process)
             for label, name, given in models

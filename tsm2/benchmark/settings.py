@@ -2,8 +2,9 @@
 
 ``settings/NAME.toml`` holds a table ``[paper]``, with the paper's lookback, and a table ``[best]``,
 where the lookback is chosen too. `how` says how, `lookback` is what every model of a run reads, all
-else are parameters of `TSM2Forecaster`. What is not there keeps the estimator's default. Settings
-are chosen on validation rows; no test row is read for them.
+else are parameters of `TSM2Forecaster`; a table ``[best.from.192]`` holds those that change from a
+horizon of 192 rows on. What is not there keeps the estimator's default. Settings are chosen on
+validation rows; no test row is read for them.
 """
 
 import tomllib
@@ -29,6 +30,16 @@ class Settings:
     """Rows that every model of the run reads."""
     parameters: Mapping[str, Any]
     """Parameters of `TSM2Forecaster` that differ from its defaults."""
+    longer: Mapping[int, Mapping[str, Any]]
+    """What changes from a horizon of so many rows on."""
+
+    def at(self, horizon: int) -> dict[str, Any]:
+        """Return the parameters for a horizon."""
+        parameters = dict(self.parameters)
+        for start in sorted(self.longer):
+            if horizon >= start:
+                parameters |= self.longer[start]
+        return parameters
 
 
 def load_settings(dataset: str, config: Config) -> Settings:
@@ -56,4 +67,5 @@ def load_settings(dataset: str, config: Config) -> Settings:
     file = files("tsm2.benchmark") / "settings" / f"{dataset}.toml"
     table = tomllib.loads(file.read_text(encoding="utf-8"))[config]
     how, lookback = table.pop("how"), table.pop("lookback")
-    return Settings(how=how, lookback=lookback, parameters=table)
+    longer = {int(start): changes for start, changes in table.pop("from", {}).items()}
+    return Settings(how=how, lookback=lookback, parameters=table, longer=longer)
