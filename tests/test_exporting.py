@@ -20,6 +20,7 @@ SMALL: dict[str, Any] = {
     "device": "cpu",
     "random_state": 0,
     "zero_start": False,
+    "zero_head": False,
 }
 
 

@@ -23,6 +23,8 @@ SMALL: dict[str, Any] = {
     "d_state": 2,
     "max_epochs": 2,
     "batch_size": 16,
+    "learning_rate": 0.03,  # heads start at zero, and there are few steps
+    "mixer_learning_rate": 0.03,
     "sam_radius": 0.0,
     "device": "cpu",
     "random_state": 0,

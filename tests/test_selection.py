@@ -1,5 +1,7 @@
 """What a network selected: the numbers are those of its scans, and the sample's links show."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,12 +18,13 @@ from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 NAMES = {"context": ["a", "b", "c"]}
 
 
-def network(**changes: object) -> TSM2Network:
+def network(**changes: Any) -> TSM2Network:
     sizes = {"lookback": 20, "horizon": 4, "n_variates": 3, "patch_length": 8, "patch_stride": 4}
-    config = NetworkConfig(**(sizes | {"features": 8, "zero_start": False} | changes))  # type: ignore[arg-type]
+    starts = {"zero_start": False, "zero_head": False}
+    settings: dict[str, Any] = sizes | starts | {"features": 8} | changes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return TSM2Network(config).eval()
+        return TSM2Network(NetworkConfig(**settings)).eval()
 
 
 def context(rows: int = 5) -> torch.Tensor:
@@ -152,7 +155,7 @@ def test_what_the_sample_follows_from_moves_its_forecasts_and_noise_does_not(
     for target, source in known:
         assert table.loc[target, source] > 2.5 * table.loc[target, noise].max(), table
     others = table.drop(index=noise)
-    assert bool((others[noise] < 0.1).all(axis=None)), table
+    assert bool((others[noise] < 0.15).all(axis=None)), table
 
 
 def test_a_table_is_looked_at_in_windows_spread_over_it(fitted: TSM2Forecaster) -> None:

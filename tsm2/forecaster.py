@@ -123,6 +123,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         What the head reads: the "stream" that a next block would receive or the "last" output.
     zero_start
         Start the mixers at zero, so that the network starts as a linear model.
+    zero_head
+        Start the head at zero too: the first forecast is the window's level.
     instance_norm
         Remove each window's own level and deviation, and put both back at the end.
     level
@@ -290,6 +292,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         averaging_reach: int | None = None,
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
+        zero_head: bool = True,
         instance_norm: bool = True,
         level: Literal["mean", "last"] = "mean",
         separate_heads: bool = False,
@@ -345,6 +348,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.averaging_reach = averaging_reach
         self.readout = readout
         self.zero_start = zero_start
+        self.zero_head = zero_head
         self.instance_norm = instance_norm
         self.level = level
         self.separate_heads = separate_heads

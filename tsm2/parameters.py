@@ -46,6 +46,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "averaging_reach": [_COUNT, None],
     "readout": [StrOptions({"stream", "last"})],
     "zero_start": ["boolean"],
+    "zero_head": ["boolean"],
     "instance_norm": ["boolean"],
     "level": [StrOptions({"mean", "last"})],
     "separate_heads": ["boolean"],

@@ -142,8 +142,8 @@ def test_settings_reach_the_network() -> None:
         "expand": 1, "dropout": 0.25, "pre_norm": "rms", "selection": "input",
         "time_mixer": "linear", "variate_mixer": "mlp", "variate_directions": "forward",
         "averaging": "mean", "averaging_learned": False, "averaging_reach": 1, "readout": "last",
-        "zero_start": False, "instance_norm": False, "level": "last", "separate_heads": True,
-        "backend": "torch",
+        "zero_start": False, "zero_head": False, "instance_norm": False, "level": "last",
+        "separate_heads": True, "backend": "torch",
     }  # fmt: skip
     sizes = {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static"}
     decided = {"gaps", "quantiles", "outputs"}  # by the data and the likelihood or loss

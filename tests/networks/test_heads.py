@@ -1,6 +1,7 @@
 """Heads and losses: quantiles never cross, losses are the formulas, masks are obeyed."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,18 @@ def test_the_median_starts_as_the_point_forecast_and_every_gap_learns() -> None:
     assert isinstance(head, QuantileHead)
     assert head.gaps.weight.grad is not None
     assert bool((head.gaps.weight.grad.abs().amax(1) > 0).all())
+
+
+@pytest.mark.parametrize("changes", [{}, {"separate_heads": True}, {"level": "last"}], ids=str)
+def test_a_head_of_zeros_forecasts_the_level_and_learns(changes: dict[str, Any]) -> None:
+    network = seeded_network(dataclasses.replace(CONFIG, **changes))
+    context = drawn(2, 3, 40) * 3 + 100
+    level = context[..., -1:] if changes.get("level") == "last" else context.mean(-1, keepdim=True)
+    torch.testing.assert_close(network(context), level.expand(2, 3, 6))
+    network(context).square().sum().backward()
+    assert all(bool(parameter.grad.any()) for parameter in network.head.parameters())  # type: ignore[union-attr]
+    other = seeded_network(dataclasses.replace(CONFIG, zero_head=False, **changes))
+    assert not torch.allclose(other(context), level.expand(2, 3, 6))
 
 
 @pytest.mark.parametrize("quantiles", [(0.5,), (0.1, 0.9), (0.0, 0.5), (0.5, 0.4), (0.5, 0.5)])

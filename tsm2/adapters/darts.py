@@ -154,7 +154,7 @@ class TSM2Model(MixedCovariatesTorchModel):
         Rows between the two.
     features, blocks, patch_length, patch_stride, d_state, d_conv, expand, dropout, pre_norm, \
 selection, time_mixer, variate_mixer, variate_directions, averaging, averaging_learned, \
-averaging_reach, readout, zero_start, instance_norm, level, separate_heads, backend
+averaging_reach, readout, zero_start, zero_head, instance_norm, level, separate_heads, backend
         The network's settings, as in `TSM2Forecaster`. `dropout` is Monte Carlo dropout.
     use_static_covariates
         Read the series' static covariates, which must be numbers.
@@ -196,6 +196,7 @@ averaging_reach, readout, zero_start, instance_norm, level, separate_heads, back
         averaging_reach: int | None = None,
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
+        zero_head: bool = True,
         instance_norm: bool = True,
         level: Literal["mean", "last"] = "mean",
         separate_heads: bool = False,
@@ -229,6 +230,7 @@ averaging_reach, readout, zero_start, instance_norm, level, separate_heads, back
             "averaging_reach": averaging_reach,
             "readout": readout,
             "zero_start": zero_start,
+            "zero_head": zero_head,
             "instance_norm": instance_norm,
             "level": level,
             "separate_heads": separate_heads,

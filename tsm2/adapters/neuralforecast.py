@@ -56,7 +56,7 @@ class TSM2(BaseModel):
         Columns with exogenous variables that are known ahead, up to now, and for always.
     features, blocks, patch_length, patch_stride, d_state, d_conv, expand, dropout, pre_norm, \
 selection, time_mixer, variate_mixer, variate_directions, averaging, averaging_learned, \
-averaging_reach, readout, zero_start, instance_norm, level, separate_heads, backend
+averaging_reach, readout, zero_start, zero_head, instance_norm, level, separate_heads, backend
         The network's settings, as in `TSM2Forecaster`.
     others
         As in every model of neuralforecast.
@@ -102,6 +102,7 @@ averaging_reach, readout, zero_start, instance_norm, level, separate_heads, back
         averaging_reach: int | None = None,
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
+        zero_head: bool = True,
         instance_norm: bool = True,
         level: Literal["mean", "last"] = "mean",
         separate_heads: bool = False,
@@ -194,6 +195,7 @@ averaging_reach, readout, zero_start, instance_norm, level, separate_heads, back
                 averaging_reach=averaging_reach,
                 readout=readout,
                 zero_start=zero_start,
+                zero_head=zero_head,
                 instance_norm=instance_norm,
                 level=level,
                 separate_heads=separate_heads,

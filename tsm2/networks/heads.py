@@ -121,11 +121,23 @@ class PointHead(nn.Module):
         Steps H that are forecast.
     n_variates
         Give every variate a projection of its own; None shares one.
+    start_at_zero
+        Forecast the window's level at first, whatever the window.
     """
 
-    def __init__(self, width: int, horizon: int, *, n_variates: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        horizon: int,
+        *,
+        n_variates: int | None = None,
+        start_at_zero: bool = False,
+    ) -> None:
         super().__init__()
         shared = nn.Linear(width, horizon)
+        if start_at_zero:
+            nn.init.zeros_(shared.weight)
+            nn.init.zeros_(shared.bias)
         if n_variates is None:
             self.weight, self.bias = shared.weight, shared.bias
         else:
@@ -154,8 +166,8 @@ class QuantileHead(nn.Module):
         Steps H that are forecast.
     quantiles
         Levels, (Q,), rising, 0.5 among them.
-    n_variates
-        Give every variate a projection of its own; None shares one.
+    n_variates, start_at_zero
+        As of a `PointHead`, the median's.
     """
 
     def __init__(
@@ -165,10 +177,11 @@ class QuantileHead(nn.Module):
         quantiles: Sequence[float],
         *,
         n_variates: int | None = None,
+        start_at_zero: bool = False,
     ) -> None:
         super().__init__()
         self.n_below = list(quantiles).index(0.5)
-        self.median = PointHead(width, horizon, n_variates=n_variates)
+        self.median = PointHead(width, horizon, n_variates=n_variates, start_at_zero=start_at_zero)
         self.gaps = PointHead(width, horizon * (len(quantiles) - 1), n_variates=n_variates)
         distances = torch.special.ndtri(torch.tensor(quantiles, dtype=torch.float64)).diff()
         nn.init.zeros_(self.gaps.weight)
@@ -197,16 +210,24 @@ class ParameterHead(nn.Module):
         Steps H that are forecast.
     n_parameters
         Parameters K.
-    n_variates
-        Give every variate a projection of its own; None shares one.
+    n_variates, start_at_zero
+        As of a `PointHead`, the first parameter's.
     """
 
     def __init__(
-        self, width: int, horizon: int, n_parameters: int, *, n_variates: int | None = None
+        self,
+        width: int,
+        horizon: int,
+        n_parameters: int,
+        *,
+        n_variates: int | None = None,
+        start_at_zero: bool = False,
     ) -> None:
         super().__init__()
         self.n_parameters = n_parameters
-        self.projection = PointHead(width, horizon * n_parameters, n_variates=n_variates)
+        self.projection = PointHead(
+            width, horizon * n_parameters, n_variates=n_variates, start_at_zero=start_at_zero
+        )
         later = torch.arange(horizon * n_parameters) % n_parameters > 0
         with torch.no_grad():
             self.projection.weight[..., later, :] = 0.0

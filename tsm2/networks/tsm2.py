@@ -5,7 +5,8 @@
 
 The time mixer scans the patches of each variate, forward; the variate mixer scans the variates of
 each patch, in both directions. The mixers start at zero, so that the network starts as a linear
-map on instance-normalised input, and nothing but weighted averaging touches that linear path.
+map on instance-normalised input, and nothing but weighted averaging touches that linear path. The
+head starts at zero too, so that the first forecast is the window's level.
 
 Covariates become courses of T steps, see `tsm2.networks.covariates`, whose patches follow those of
 the values. They are divided by the window's deviation, as the values are, so that a covariate's
@@ -21,7 +22,7 @@ Source: Behrouz et al. (2024), arXiv:2403.19888, section 5; what it leaves open 
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +105,8 @@ class NetworkConfig:
     """What the head reads: the sum that a next block would receive, or the last output."""
     zero_start: bool = True
     """Start the mixers' output projections at zero."""
+    zero_head: bool = True
+    """Start the head at zero, so that the first forecast is the window's level."""
     instance_norm: bool = True
     """Subtract each window's level and divide by its deviation, and undo both at the end."""
     level: Literal["mean", "last"] = "mean"
@@ -342,11 +345,12 @@ def _branch(mixer: nn.Module | None, config: NetworkConfig) -> MixerBranch | Non
 
 
 def _head(config: NetworkConfig, width: int, n_heads: int | None) -> nn.Module:
+    starts: Any = {"n_variates": n_heads, "start_at_zero": config.zero_head}
     if config.outputs is not None:
-        return ParameterHead(width, config.horizon, len(config.outputs), n_variates=n_heads)
+        return ParameterHead(width, config.horizon, len(config.outputs), **starts)
     if config.quantiles is not None:
-        return QuantileHead(width, config.horizon, config.quantiles, n_variates=n_heads)
-    return PointHead(width, config.horizon, n_variates=n_heads)
+        return QuantileHead(width, config.horizon, config.quantiles, **starts)
+    return PointHead(width, config.horizon, **starts)
 
 
 def _gaps(config: NetworkConfig) -> nn.Linear | None:
