@@ -133,6 +133,20 @@ def test_gradients_of_the_sum(reach: int | None) -> None:
     torch.testing.assert_close(total(*outputs), sum(weight * output for weight, output in pairs))
 
 
+def test_the_sum_takes_transforms_of_torch_func() -> None:
+    average = WeightedAverage(2, 1, newest="token")
+
+    def loss(output: Tensor) -> Tensor:
+        total: Tensor = average([output, 2 * output], [output]).square().sum()
+        return total
+
+    batch = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        torch.func.vmap(torch.func.grad(loss))(batch),
+        2 * 9 * batch,  # weights of 0.5, 1 and 0.5
+    )
+
+
 def test_2d_norm_takes_tokens_and_features_together() -> None:
     x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
     normalised = PreNorm(4, "2d")(x)

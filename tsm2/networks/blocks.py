@@ -98,10 +98,15 @@ def _weighted_sum(weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
 class _WeightedSum(torch.autograd.Function):
     """The sum with gradients that read every output once; addcmul's take three times as long."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *outputs: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *outputs)
+    def forward(weights: Tensor, *outputs: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _weighted_sum(weights, outputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
