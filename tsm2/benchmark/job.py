@@ -22,13 +22,22 @@ from typing import Any
 import torch
 
 import tsm2
-from tsm2.benchmark.models import Setup, build
-from tsm2.benchmark.protocol import load_table, measure_errors
+from tsm2.benchmark.models import Forecaster, Setup, build
+from tsm2.benchmark.protocol import Table, load_table, measure_errors
 from tsm2.benchmark.results import KEY, Key, run_stem
 from tsm2.errors import TSM2Error
 from tsm2.training import choose_device
 
-__all__ = ["Job", "JobFailedError", "Measurement", "answer", "measure", "run_apart"]
+__all__ = [
+    "Job",
+    "JobFailedError",
+    "Measurement",
+    "answer",
+    "fit_model",
+    "measure",
+    "measure_model",
+    "run_apart",
+]
 
 _PROGRAM = "from tsm2.benchmark.job import answer; answer()"
 _PACKAGES = ("torch", "numba", "numpy", "pandas", "scikit-learn", "accelerate")
@@ -106,6 +115,11 @@ def measure(job: Job) -> Measurement:
         The dataset is not here, or the model cannot be made or trained.
     """
     table = load_table(job.dataset, data_home=job.data_home)
+    return measure_model(job, table, *fit_model(job, table))
+
+
+def fit_model(job: Job, table: Table) -> tuple[Forecaster, float]:
+    """Return a job's model, fitted on all but the test rows, and the seconds that it took."""
     setup = Setup(
         lookback=job.lookback,
         horizon=job.horizon,
@@ -117,15 +131,20 @@ def measure(job: Job) -> Measurement:
     start = time.perf_counter()
     model = build(job.model, setup)
     model.fit(table.values[: table.split.validation_end], table.split.train_end)
-    fitted = time.perf_counter()
+    return model, time.perf_counter() - start
+
+
+def measure_model(job: Job, table: Table, model: Forecaster, fit_seconds: float) -> Measurement:
+    """Measure a job's fitted model on the test windows of its dataset."""
+    start = time.perf_counter()
     errors = measure_errors(model, table, lookback=job.lookback, horizon=job.horizon)
-    done = time.perf_counter()
+    predict_seconds = time.perf_counter() - start
     found = {
         "n_windows": str(errors.n_windows),
         "mse": f"{errors.mse:.6f}",
         "mae": f"{errors.mae:.6f}",
-        "fit_seconds": f"{fitted - start:.1f}",
-        "predict_seconds": f"{done - fitted:.1f}",
+        "fit_seconds": f"{fit_seconds:.1f}",
+        "predict_seconds": f"{predict_seconds:.1f}",
         "peak_memory_mb": _peak_memory(),
         "device": _device(choose_device(job.device)),
         "threads": str(torch.get_num_threads()),
