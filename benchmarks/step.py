@@ -10,7 +10,8 @@ every variate of a window is a series), iTransformer and TSMixer come from neura
 cannot be imported is named as missing. Every network has the dropout that its library trains with;
 ours has none. Random numbers cost PyTorch much time: `--no-dropout` leaves them out, which favours
 the peers. All run as in a fit of ours, in a process that keeps freed memory (`tsm2.memory`); ours
-with the fused AdamW that a fit takes, theirs with the one that PyTorch takes by itself.
+with the fused AdamW that a fit takes, theirs with the one that PyTorch takes by itself. Each step
+is timed after two of the same network, as in training.
 
 The estimator's `fit` takes two forward and backward passes for each step while `sam_radius` is
 above 0, its default; the table is about one.
@@ -151,7 +152,7 @@ def candidates(
 
 def print_steps(batch: int, variates: int, options: argparse.Namespace) -> None:
     steps, parameters, missing = candidates(batch, variates, dropout=not options.no_dropout)
-    timings = interleave(steps, rounds=options.rounds, threads=options.threads)
+    timings = interleave(steps, rounds=options.rounds, threads=options.threads, warm=2)
     print(f"\nbatch {batch}, {variates} variates, lookback {LOOKBACK}, horizon {HORIZON}")
     for name, timing in timings.items():
         ratio = timing.seconds / timings["TSM2"].seconds

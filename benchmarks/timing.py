@@ -37,9 +37,13 @@ class Timing:
 
 
 def interleave(
-    tasks: dict[str, Task], *, rounds: int, threads: int, limit: float = math.inf
+    tasks: dict[str, Task], *, rounds: int, threads: int, limit: float = math.inf, warm: int = 0
 ) -> dict[str, Timing]:
-    """Time all tasks; one that would need more than `limit` seconds for all rounds runs fewer."""
+    """Time all tasks; one that would need more than `limit` seconds for all rounds runs fewer.
+
+    Before it is timed, a task runs `warm` times: what runs in a loop finds its own data in cache,
+    not that of the other tasks.
+    """
     clock = time.thread_time if threads == 1 else time.perf_counter
     repeats, turns, seconds = {}, {}, {name: list[float]() for name in tasks}
     for name, task in tasks.items():
@@ -55,6 +59,8 @@ def interleave(
             if turn >= turns[name]:
                 continue
             task = tasks[name]
+            for _ in range(warm):
+                task()
             start = clock()
             for _ in range(repeats[name]):
                 task()
