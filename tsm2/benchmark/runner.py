@@ -187,32 +187,41 @@ def _plan(dataset: str, request: _Request) -> tuple[list[Job], list[NotRun]]:
     """Return the jobs of one dataset, and what of it cannot be run."""
     settings = load_settings(dataset, request.config)
     lookback = request.lookback or settings.lookback
-    for _, name, parameters in request.entries:  # a mistake in one shows before any work
-        check(name, Setup(lookback=lookback, horizon=1, season=1, parameters=parameters))
+    horizons = request.horizons or horizons_of(dataset)
+    models = {horizon: _with_settings(request, settings.at(horizon)) for horizon in horizons}
+    for horizon, given in models.items():  # a wrong name or parameter shows before any work
+        for _, name, parameters in given:
+            setup = Setup(lookback=lookback, horizon=horizon, season=1, parameters=parameters)
+            check(name, setup)
     try:
         load_table(dataset, data_home=request.process["data_home"], download=request.download)
     except DatasetError as error:
         return [], [NotRun(what=dataset, reason=str(error).removeprefix(f"{dataset}: "))]
     jobs: list[Job] = []
     not_run: list[NotRun] = []
-    for horizon in request.horizons or horizons_of(dataset):
+    for horizon in horizons:
         try:
             count_windows(dataset, lookback=lookback, horizon=horizon)
         except WindowError as error:
             not_run.append(NotRun(what=f"{dataset}, horizon {horizon}", reason=str(error)))
             continue
         sizes: dict[str, Any] = {"dataset": dataset, "lookback": lookback, "horizon": horizon}
-        ours = settings.at(horizon)
-        models = [
-            (label, name, {**(ours if name == "TSM2" else {}), **parameters})
-            for label, name, parameters in request.entries
-        ]
         jobs += [
             Job(**sizes, label=label, model=name, parameters=given, seed=seed, **request.process)
-            for label, name, given in models
+            for label, name, given in models[horizon]
             for seed in (request.seeds if uses_seed(name, given) else (0,))
         ]
     return jobs, not_run
+
+
+def _with_settings(
+    request: _Request, settings: Mapping[str, Any]
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return what was asked for; TSM2 with a dataset's settings, which its own parameters beat."""
+    return [
+        (label, name, {**(settings if name == "TSM2" else {}), **parameters})
+        for label, name, parameters in request.entries
+    ]
 
 
 def _entries(models: Sequence[str], *, ablation: bool) -> list[tuple[str, str, Mapping[str, Any]]]:

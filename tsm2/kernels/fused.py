@@ -88,21 +88,9 @@ def trains_eagerly(signal: Tensor, *others: Tensor | None) -> bool:
 
 
 def selective_ssm(
-    x: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor | None,
-    select_weight: Tensor,
-    A: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_weight: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-    backend: str,
+    tensors: Sequence[Tensor | None], axes: tuple[int, ...], reverse: bool, backend: str
 ) -> Tensor:
-    """Convolve, select and scan; see `tsm2.kernels.selective_ssm`."""
-    tensors = (x, conv_weight, conv_bias, select_weight, A, D, z, delta_bias, delta_weight)
+    """Convolve, select and scan the tensors of `tsm2.kernels.selective_ssm`, in its order."""
     out: Tensor = _SelectiveSSM.apply(*tensors, axes, reverse, backend)  # type: ignore[no-untyped-call]
     return out
 

@@ -296,7 +296,7 @@ def selective_ssm(
     _check_like("x", x, "select_weight", select_weight, (rank + 2 * states, channels))
     tensors = x, conv_weight, conv_bias, select_weight, A, D, z, delta_bias, delta_weight
     if is_fused(backend) and fused.trains_eagerly(*tensors):
-        return fused.selective_ssm(*tensors, scan_axes, reverse, backend)
+        return fused.selective_ssm(tensors, scan_axes, reverse, backend)
     order: Any = {"axes": axes, "reverse": reverse, "backend": backend}
     u = causal_conv(x, conv_weight, conv_bias, **order)
     selected = functional.linear(u, select_weight)
