@@ -5,11 +5,10 @@ r"""Single networks, and the mean of their forecasts from the same fits.
 TSM2 is fitted with the settings of `--config best` and with each of the seeds, as `tsm2 benchmark`
 does it: those rows go to its result file (--out), and rows that are there stay as they are. The
 mean of the networks' forecasts, which is what `n_estimators` makes, is measured on the same windows
-and goes to a file of its own (--ensembles), one row for all seeds.
+and goes to a file of its own (--ensembles), one row for all seeds; what is there is not run again.
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -20,6 +19,7 @@ import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rows import add_row, keys_in
 from timing import commit
 
 from tsm2.benchmark.job import Job, fit_model, measure_model
@@ -29,7 +29,8 @@ from tsm2.benchmark.results import append_row, finished
 from tsm2.benchmark.settings import load_settings
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ("dataset", "lookback", "horizon", "config", "seeds", "mse", "mae", "commit", "date")
+KEY = ("dataset", "lookback", "horizon", "config", "seeds")
+COLUMNS = (*KEY, "mse", "mae", "commit", "date")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,9 @@ class Mean:
         return mean
 
 
-def measure(dataset: str, horizon: int, options: argparse.Namespace) -> dict[str, str]:
-    torch.set_num_threads(1)
+def jobs_of(dataset: str, horizon: int, options: argparse.Namespace) -> list[Job]:
     settings = load_settings(dataset, "best")
-    table = load_table(dataset, data_home=options.data_dir)
-    jobs = [
+    return [
         Job(
             dataset=dataset,
             lookback=settings.lookback,
@@ -62,6 +61,16 @@ def measure(dataset: str, horizon: int, options: argparse.Namespace) -> dict[str
         )
         for seed in range(options.seeds)
     ]
+
+
+def key_of(jobs: Sequence[Job]) -> tuple[str, ...]:
+    job = jobs[0]
+    return job.dataset, str(job.lookback), str(job.horizon), job.config, str(len(jobs))
+
+
+def measure(jobs: Sequence[Job], options: argparse.Namespace) -> dict[str, str]:
+    torch.set_num_threads(1)
+    table = load_table(jobs[0].dataset, data_home=options.data_dir)
     models = []
     for job in jobs:
         model, seconds = fit_model(job, table)
@@ -69,12 +78,10 @@ def measure(dataset: str, horizon: int, options: argparse.Namespace) -> dict[str
         if job.key not in finished(options.out):
             append_row(options.out, measured.row)
         models.append(model)
-    sizes = {"lookback": settings.lookback, "horizon": horizon}
+    sizes = {"lookback": jobs[0].lookback, "horizon": jobs[0].horizon}
     errors = measure_errors(Mean(models), table, **sizes)
     found = f"{errors.mse:.6f}", f"{errors.mae:.6f}", commit(), date.today().isoformat()
-    job = jobs[0]
-    row = (dataset, str(job.lookback), str(horizon), job.config, str(options.seeds), *found)
-    return dict(zip(COLUMNS, row, strict=True))
+    return dict(zip(COLUMNS, (*key_of(jobs), *found), strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,19 +94,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "long_horizon.csv")
     parser.add_argument("--ensembles", type=Path, default=RESULTS / "ensembles.csv")
     options = parser.parse_args(argv)
-    tasks = (
-        joblib.delayed(measure)(name, horizon, options)
+    done = keys_in(options.ensembles, KEY)
+    cells = [
+        jobs_of(name, horizon, options)
         for name in map(dataset_name, options.datasets)
         for horizon in options.horizons or horizons_of(name)
-    )
+    ]
+    tasks = (joblib.delayed(measure)(jobs, options) for jobs in cells if key_of(jobs) not in done)
     rows: Any = joblib.Parallel(options.jobs, return_as="generator_unordered")(tasks)
     for row in rows:
-        fresh = not options.ensembles.exists()
-        with options.ensembles.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        add_row(options.ensembles, row)
         print(*row.values(), flush=True)
 
 

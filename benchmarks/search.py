@@ -10,7 +10,6 @@ of the file (--out), runs that are in it are not run again, and the means are pr
 """
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import joblib
 import pandas as pd
 import torch
+from rows import add_row, keys_in
 from timing import commit
 
 from tsm2.benchmark.models import ModelName, Setup, build, uses_seed
@@ -101,20 +101,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
 
-    done = set()
-    if arguments.out.exists():
-        with arguments.out.open(newline="") as file:
-            done = {tuple(row[name] for name in KEY) for row in csv.DictReader(file)}
+    done = keys_in(arguments.out, KEY)
     todo = [each for each in candidates_of(arguments) if each.key not in done]
     tasks = (joblib.delayed(run)(each, arguments.data_dir) for each in todo)
     rows: Any = joblib.Parallel(arguments.jobs, return_as="generator_unordered")(tasks)
     for row in rows:
-        fresh = not arguments.out.exists()
-        with arguments.out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        add_row(arguments.out, row)
         print(*row.values(), flush=True)
 
     table = pd.read_csv(arguments.out, keep_default_na=False)
