@@ -184,6 +184,7 @@ def _describe_scan(
         kept=kept.data_ptr(),
         gated=z is not None,
         rank=len(parameters) - D_at - 2,
+        sequences=walk.sequences,
         length=walk.length,
         states=states,
         paired=D_at,

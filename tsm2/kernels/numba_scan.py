@@ -42,6 +42,7 @@ from tsm2.kernels.numba_vectors import (
     load,
     load_lanes,
     prefetch,
+    prefetch_to_write,
     sigmoid,
     softplus,
     store,
@@ -87,6 +88,7 @@ class Scan(NamedTuple):
     kept: int  # h before every chunk but the first, (sequences, chunks - 1, N, E); or 0
     gated: int
     rank: int
+    sequences: int
     length: int
     states: int
     paired: int  # states, up to an even number; what is added to them is zero
@@ -246,24 +248,39 @@ def step_input(scan: Scan, delta_at: int, i: int, lanes: int) -> Any:
 
 
 @inlined
-def read(scan: Scan, chunk: Chunk, w: Workspace, ahead: int) -> None:
-    """Fill B, C, dt, v, and y with its direct part D u; ask for the rows some steps ahead."""
+def row_ahead(scan: Scan, rows: Rows, sequence: int, t: int, ahead: int) -> Any:
+    """Return the address of a row to ask for at step t, before it is read.
+
+    It lies some steps ahead; short sequences are over by then, so there it is the next one's row.
+    Processors foresee neither where rows are far from each other, as along variates.
+    """
+    if scan.length > STEPS:
+        return row(path(rows, sequence), min(max(t + ahead, 0), scan.length - 1))
+    return row(path(rows, min(sequence + 1, scan.sequences - 1)), t)
+
+
+@inlined
+def read(scan: Scan, chunk: Chunk, w: Workspace, ahead: int, written: Rows) -> None:
+    """Fill B, C, dt, v, and y with its direct part D u; ask for rows read and written later."""
     u, delta = path(scan.u, chunk.sequence), path(scan.delta, chunk.sequence)
     B, C = path(scan.B, chunk.sequence), path(scan.C, chunk.sequence)
+    out = path(written, chunk.sequence)
     for t in range(chunk.steps):
         now = chunk.start + t
-        later = min(max(now + ahead, 0), scan.length - 1)
         B_at, C_at = row(B, now), row(C, now)
         for n in range(0, scan.states, LANES):
             nt = t * state_row(scan.states) + 4 * n
             store(w.B + nt, load_lanes(B_at + 4 * n, scan.states - n))
             store(w.C + nt, load_lanes(C_at + 4 * n, scan.states - n))
         u_at, delta_at = row(u, now), row(delta, now)
-        u_later, delta_later = row(u, later), row(delta, later)
+        u_later = row_ahead(scan, scan.u, chunk.sequence, now, ahead)
+        delta_later = row_ahead(scan, scan.delta, chunk.sequence, now, ahead)
+        out_at = row(out, now)
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
             prefetch(u_later + i)
+            prefetch_to_write(out_at + i)
             if scan.rank == 0:
                 prefetch(delta_later + i)
             u_t = load_lanes(u_at + i, lanes)
@@ -279,12 +296,15 @@ def write_out(call: Forward, chunk: Chunk, w: Workspace) -> None:
     scan, out = call.scan, path(call.out, chunk.sequence)
     z = path(scan.z, chunk.sequence) if scan.gated else out
     for t in range(chunk.steps):
-        z_at, out_at = row(z, chunk.start + t), row(out, chunk.start + t)
+        now = chunk.start + t
+        z_at, out_at = row(z, now), row(out, now)
+        z_later = row_ahead(scan, scan.z, chunk.sequence, now, STEPS) if scan.gated else z_at
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
             y = load(w.y + at)
             if scan.gated:
+                prefetch(z_later + i)
                 z_t = load_lanes(z_at + i, lanes)
                 y = y * (z_t * sigmoid(z_t))
             store_lanes(out_at + i, y, lanes)
@@ -295,13 +315,20 @@ def read_gradient(call: Backward, chunk: Chunk, w: Workspace) -> None:
     """Fill dy and the gate's sigmoid, and clear the sums dv and ddt."""
     scan, dout = call.scan, path(call.dout, chunk.sequence)
     z = path(scan.z, chunk.sequence) if scan.gated else dout
+    dz = path(call.dz, chunk.sequence) if scan.gated else dout
     for t in range(chunk.steps):
-        z_at, dout_at = row(z, chunk.start + t), row(dout, chunk.start + t)
+        now = chunk.start + t
+        z_at, dz_at, dout_at = row(z, now), row(dz, now), row(dout, now)
+        dout_later = row_ahead(scan, call.dout, chunk.sequence, now, -STEPS)
+        z_later = row_ahead(scan, scan.z, chunk.sequence, now, -STEPS) if scan.gated else z_at
         for tile in range(chunk.tiles):
             at, i = tile * TILE + t * VECTOR_BYTES, chunk.left + tile * VECTOR_BYTES
             lanes = chunk.lanes - tile * LANES
+            prefetch(dout_later + i)
             dy = load_lanes(dout_at + i, lanes)
             if scan.gated:
+                prefetch(z_later + i)
+                prefetch_to_write(dz_at + i)
                 z_t = load_lanes(z_at + i, lanes)
                 gate = sigmoid(z_t)
                 store(w.gate + at, gate)
@@ -373,7 +400,7 @@ def forward(call: Forward, workspace: int, slot: int, task: int) -> None:
     clear(w.h, scan.paired * TILES)
     for start in range(0, scan.length, STEPS):
         chunk = chunk_of(scan, task // scan.blocks, task % scan.blocks, start)
-        read(scan, chunk, w, STEPS)
+        read(scan, chunk, w, STEPS, call.out)
         keep = scan.kept != 0 and start > 0
         for n in range(0, scan.states, 2):
             for tile in range(chunk.tiles):
@@ -392,7 +419,7 @@ def backward(call: Backward, workspace: int, slot: int, task: int) -> None:
         clear(w.h, scan.paired * TILES)
         for start in range((scan.length - 1) // STEPS * STEPS, -1, -STEPS):
             chunk = chunk_of(scan, sequence, block, start)
-            read(scan, chunk, w, -STEPS)
+            read(scan, chunk, w, -STEPS, call.du)
             read_gradient(call, chunk, w)
             for n in range(0, scan.states, 2):
                 clear(w.dB_lanes, 2 * chunk.steps)

@@ -37,6 +37,7 @@ __all__ = [
     "load_lanes",
     "load_offset",
     "prefetch",
+    "prefetch_to_write",
     "sigmoid",
     "softplus",
     "store",
@@ -228,12 +229,22 @@ def load_offset(build: Any, table: Any, index: Any) -> Any:
     return build.load(_pointer(build, entry, _LONG), align=8)
 
 
+def _prefetch(build: Any, address: Any, write: int) -> None:
+    flags = (ir.Constant(_INT, flag) for flag in (write, 3, 1))  # kept in all caches, data
+    pointer = _pointer(build, address, ir.IntType(8))
+    _call(build, "llvm.prefetch.p0", ir.VoidType(), pointer, *flags)
+
+
 @_word(_NOTHING, _ADDRESS)
 def prefetch(build: Any, address: Any) -> None:
     """Ask for a cache line that will be read soon."""
-    read, keep, data = (ir.Constant(_INT, flag) for flag in (0, 3, 1))
-    pointer = _pointer(build, address, ir.IntType(8))
-    _call(build, "llvm.prefetch.p0", ir.VoidType(), pointer, read, keep, data)
+    _prefetch(build, address, 0)
+
+
+@_word(_NOTHING, _ADDRESS)
+def prefetch_to_write(build: Any, address: Any) -> None:
+    """Ask for a cache line that will be written soon."""
+    _prefetch(build, address, 1)
 
 
 @_word(types.int64, _ADDRESS, types.int64)

@@ -147,7 +147,8 @@ class PreNorm(nn.Module):
             return functional.rms_norm(x, x.shape[-1:], self.weight)
         if self.kind == "layer":
             return functional.layer_norm(x, x.shape[-1:], self.weight, self.bias)
-        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-2:]), self.weight)
+        scale, shift = (each.expand(x.shape[-2:]) for each in (self.weight, self.bias))
+        return functional.layer_norm(x, x.shape[-2:], scale, shift)
 
 
 class MixerBranch(nn.Module):

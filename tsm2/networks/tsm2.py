@@ -275,7 +275,7 @@ class TSM2Network(nn.Module):
         """Return each window's level and deviation per variate, (B, M, 1), of what is known."""
         if mask is None:
             mean, last = values.mean(-1, keepdim=True), values[..., -1:]
-            variance = values.var(-1, keepdim=True, unbiased=False)
+            variance = (values - mean).square().mean(-1, keepdim=True)
         else:
             count = mask.sum(-1, keepdim=True).clamp(min=1)
             mean = (values * mask).sum(-1, keepdim=True) / count
