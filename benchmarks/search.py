@@ -136,10 +136,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         add_row(arguments.out, row)
         print(*row.values(), flush=True)
 
-    table = pd.read_csv(arguments.out, keep_default_na=False)
+    table = pd.read_csv(arguments.out)
     table["folds"] = table["stops"] != table["judges"]
     settings = table.groupby(["dataset", "folds", "lookback", "horizon", "model", "config"])
-    print(settings[["validation_mse", "validation_mae", "seconds"]].agg("mean").round(4))
+    print(settings[["validation_mse", "validation_mae", "seconds"]].mean().round(4).to_string())
 
 
 if __name__ == "__main__":
