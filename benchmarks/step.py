@@ -51,7 +51,8 @@ LOOKBACK, HORIZON = 512, 96
 SIZES = [(64, 7), (32, 7), (32, 21)]  # windows, variates
 OURS: dict[str, dict[str, Any]] = {
     "TSM2": {"features": 32, "blocks": 2},
-    "TSM2, N = 16": {"features": 32, "blocks": 2, "d_state": 16},
+    "TSM2, E = 2 F": {"features": 32, "blocks": 2, "expand": 2},
+    "TSM2, E = 2 F, N = 16": {"features": 32, "blocks": 2, "expand": 2, "d_state": 16},
     "TSM2 default": {},  # the network that TSM2Forecaster(512, 96) makes
 }
 PEERS = ("PatchTST", "iTransformer", "TSMixer")

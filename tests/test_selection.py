@@ -140,7 +140,7 @@ def fitted() -> TSM2Forecaster:
         horizon=24,
         max_epochs=5,
         mixer_learning_rate=1e-2,
-        sam_radius=0.2,
+        sam_radius=0.14,
         random_state=0,
     ).fit(load_sample(5000))
 

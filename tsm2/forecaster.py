@@ -149,7 +149,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     weight_decay
         Decay of the mixers' matrices (AdamW).
     sam_radius
-        Radius of the mixers' sharpness-aware minimisation; 0 halves the training time.
+        Radius of the mixers' sharpness-aware minimisation, a distance in the space of all their
+        parameters: wider mixers bear a larger one. 0 halves the training time.
     ema_decay
         Share of the old average in a moving average of the weights, in [0, 1), such as 0.99: the
         average is then what is validated and kept. 0 keeps the weights themselves.
@@ -280,7 +281,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         patch_stride: int | None = None,
         d_state: int = 4,
         d_conv: int = 4,
-        expand: int = 2,
+        expand: int = 1,
         dropout: float = 0.0,
         pre_norm: Literal["2d", "layer", "rms", "none"] = "2d",
         selection: Literal["convolved", "input"] = "convolved",
@@ -303,7 +304,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         learning_rate: float = 1e-3,
         mixer_learning_rate: float = 3e-3,
         weight_decay: float = 0.0,
-        sam_radius: float = 0.5,
+        sam_radius: float = 0.35,
         ema_decay: float = 0.0,
         gradient_clip: float = 1.0,
         schedule: Literal["onecycle", "cosine", "constant"] = "onecycle",

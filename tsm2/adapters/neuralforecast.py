@@ -90,7 +90,7 @@ averaging_reach, readout, zero_start, zero_head, instance_norm, level, separate_
         patch_stride: int | None = None,
         d_state: int = 4,
         d_conv: int = 4,
-        expand: int = 2,
+        expand: int = 1,
         dropout: float = 0.0,
         pre_norm: Literal["2d", "layer", "rms", "none"] = "2d",
         selection: Literal["convolved", "input"] = "convolved",

@@ -67,7 +67,7 @@ class Model(nn.Module):
             blocks=_given(configs, "e_layers", 1),
             d_state=_given(configs, "d_state", 4),
             d_conv=_given(configs, "d_conv", 4),
-            expand=_given(configs, "expand", 2),
+            expand=_given(configs, "expand", 1),
             dropout=_given(configs, "dropout", 0.0),
             instance_norm=bool(_given(configs, "use_norm", 1)) and not classifies,
             outputs=("free",) * features if classifies else None,

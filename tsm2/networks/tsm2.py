@@ -81,7 +81,7 @@ class NetworkConfig:
     """States N per inner feature of a scan."""
     d_conv: int = 4
     """Taps of the causal convolution before a scan."""
-    expand: int = 2
+    expand: int = 1
     """Inner width of a mixer as a multiple of F."""
     dropout: float = 0.0
     """Share of a mixer's output that is zeroed in training, in [0, 1)."""
