@@ -263,7 +263,7 @@ def print_speed(name: str, options: argparse.Namespace) -> None:
     print(f"\n{name}: ms, and times the {fastest} backend; forward, then forward and backward")
     for peer, why in missing.items():
         print(f"  {peer} is missing: {why}")
-    for size in SIZES:
+    for size in options.sizes:
         print(f"  {size}, {math.prod(size) / 1e6:.1f} million states")
         arguments, reasons = arguments_of(name, size), dict[str, str]()
         tasks = dict[str, Task]()
@@ -317,6 +317,11 @@ def peak_of(who: str, size: Size, threads: int, prototypes: Path | None) -> floa
     return peak_growth(both)
 
 
+def size_of(text: str) -> Size:
+    batch, channels, length, states = map(int, text.split(","))
+    return batch, channels, length, states
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -324,6 +329,14 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=20, help="seconds for a candidate's rounds")
     parser.add_argument("--prototypes", type=Path, help="folder with prototypes to compare with")
     parser.add_argument("--keep-memory", action="store_true", help="keep freed memory")
+    parser.add_argument(
+        "--sizes",
+        type=size_of,
+        nargs="+",
+        default=SIZES,
+        metavar="BATCH,CHANNELS,LENGTH,STATES",
+        help="speed at these sizes alone, and no memory",
+    )
     options = parser.parse_args()
     if options.keep_memory:
         keep_freed_memory()
@@ -333,7 +346,8 @@ def main() -> None:
     print(f"Python {platform.python_version()}, {versions('torch', 'numba', 'mambapy')}, float32")
     for name in ("scan", "conv"):
         print_speed(name, options)
-    print_memory(options)
+    if options.sizes is SIZES:
+        print_memory(options)
 
 
 if __name__ == "__main__":
