@@ -14,7 +14,8 @@ will: by --rows of them, after as many to stop by. The first fold ends where the
 end, each further one --stride rows earlier.
 
 Each run is a row of the file (--out), runs that are in it are not run again, and the means are
-printed at the end.
+printed at the end. `ratio` is to the error of the model that is named first, on the same rows: a
+mean over folds of the errors themselves would be that of the liveliest fold.
 """
 
 import argparse
@@ -70,6 +71,11 @@ def folds_of(name: str, arguments: argparse.Namespace) -> list[tuple[str, str]]:
     rows = arguments.rows or known.validation_end - known.train_end
     stride = arguments.stride or rows
     ends = [known.validation_end - fold * stride for fold in range(arguments.folds)]
+    if min(ends) <= 2 * rows:
+        raise SystemExit(
+            f"{arguments.folds} folds of {rows} rows, {stride} apart, leave {name} no row to train "
+            f"on: it has {known.validation_end} before its test rows. Lower --folds or --rows."
+        )
     return [(f"{end - 2 * rows}:{end - rows}", f"{end - rows}:{end}") for end in ends]
 
 
@@ -136,10 +142,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         add_row(arguments.out, row)
         print(*row.values(), flush=True)
 
-    table = pd.read_csv(arguments.out)
+    print(means_of(pd.read_csv(arguments.out), ModelName.read(arguments.models[0])).to_string())
+
+
+def means_of(table: pd.DataFrame, reference: ModelName) -> pd.DataFrame:
+    """Average over folds and seeds, beside the ratio to a reference's error on the same rows."""
+    same_rows = ["dataset", "stops", "judges", "lookback", "horizon"]
+    config = json.dumps(reference.parameters, sort_keys=True)
+    of_reference = table[(table["model"] == reference.name) & (table["config"] == config)]
+    errors = of_reference.groupby(same_rows)["validation_mse"].mean().rename("reference")
+    table = table.join(errors, on=same_rows)
+    table["ratio"] = table["validation_mse"] / table["reference"]
     table["folds"] = table["stops"] != table["judges"]
     settings = table.groupby(["dataset", "folds", "lookback", "horizon", "model", "config"])
-    print(settings[["validation_mse", "validation_mae", "seconds"]].mean().round(4).to_string())
+    return settings[["validation_mse", "validation_mae", "ratio", "seconds"]].mean().round(4)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from tsm2.benchmark.models import ModelName
 from tsm2.benchmark.protocol import Table, load_table
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -75,3 +77,22 @@ def test_a_fold_in_the_test_rows_is_refused(search: dict[str, Any]) -> None:
     )
     with pytest.raises(ValueError, match="reads test rows"):
         search["run"](candidate, None)
+
+
+def test_ratios_are_to_the_first_model_on_the_same_rows(search: dict[str, Any]) -> None:
+    def run(model: str, judges: str, error: float) -> dict[str, Any]:
+        sizes = {"lookback": 48, "horizon": 24, "seed": 0, "seconds": 1, "validation_mae": 1.0}
+        rows = {"dataset": "sample", "stops": "1:2", "judges": judges}
+        return {**rows, **sizes, "model": model, "config": "{}", "validation_mse": error}
+
+    quiet, lively = "2:3", "3:4"
+    runs = [run("A", quiet, 1), run("A", lively, 100), run("B", quiet, 2), run("B", lively, 100)]
+    means = search["means_of"](pd.DataFrame(runs), ModelName.read("A"))
+    assert means["ratio"].tolist() == [1.0, 1.5]
+
+
+def test_folds_that_leave_nothing_to_train_on_are_refused(
+    search: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="Lower --folds or --rows"):
+        found(search, tmp_path / "none.csv", "--folds", "9", "--rows", "240")
