@@ -1,12 +1,12 @@
-"""Forecasts of fixed fits, to the last bit: did a change of the code change a number?
+"""Compare forecasts of fixed fits to the last bit: did a change of the code change a number.
 
     python benchmarks/fixed_fits.py --write before.json --models before/   # on the commit before
     python benchmarks/fixed_fits.py --compare before.json --models before/ # on the commit after
 
 A dozen fits over generated tables, each with other features, give the sha256 of every table that
-they return. Digests hold for one machine and its libraries, so that they are written and compared
-on the same one. With `--models`, `--write` also saves the fitted models there, and `--compare`
-loads them and compares what they forecast.
+they return. Digests hold for one machine, its libraries and one thread, so that they are written
+and compared on the same one. With `--models`, `--write` also saves the fitted models there, and
+`--compare` loads them and compares what they forecast.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from tsm2 import TSM2Forecaster
 
@@ -77,7 +78,7 @@ def known_ahead(table: pd.DataFrame, rows: int = 24) -> pd.DataFrame:
 
 
 def plain() -> dict[str, Any]:
-    """One table: all verbs."""
+    """Fit one table: all verbs."""
     table = wide()
     model = TSM2Forecaster(**SMALL).fit(table[:130])
     found = {
@@ -102,14 +103,14 @@ def plain() -> dict[str, Any]:
 
 
 def array() -> dict[str, Any]:
-    """One array."""
+    """Fit one array."""
     table = wide().to_numpy()
     model = TSM2Forecaster(**SMALL, level="last").fit(table)
     return {"model": model, "predict": model.predict(), "backtest": model.backtest(table[:60])}
 
 
 def quantiles_and_ensemble() -> dict[str, Any]:
-    """A quantile head, two networks, and a moving average of the weights."""
+    """Fit a quantile head, two networks, and a moving average of the weights."""
     table = wide()
     model = TSM2Forecaster(**SMALL, quantiles=(0.1, 0.9), n_estimators=2, ema_decay=0.9)
     model.fit(table[:140])
@@ -124,7 +125,7 @@ def quantiles_and_ensemble() -> dict[str, Any]:
 
 
 def covariates() -> dict[str, Any]:
-    """All kinds of covariates, a calendar, and a target."""
+    """Fit with all kinds of covariates, a calendar, and a target."""
     table, ahead = wide(), known_ahead(wide())
     static = pd.DataFrame({"size": [1.0, 2.0]}, index=["a", "c"])
     past = pd.DataFrame({"wind": np.cumsum(np.ones(160)) % 7}, index=table.index)
@@ -143,7 +144,7 @@ def covariates() -> dict[str, Any]:
 
 
 def masked() -> dict[str, Any]:
-    """Gaps that stay unknown."""
+    """Fit with gaps that stay unknown."""
     table = gappy(wide())
     model = TSM2Forecaster(**SMALL, missing="mask").fit(table[:120])
     return {
@@ -157,7 +158,7 @@ def masked() -> dict[str, Any]:
 
 
 def filled() -> dict[str, Any]:
-    """Gaps that repeat the value before."""
+    """Fit with gaps that repeat the value before."""
     table = gappy(wide())
     model = TSM2Forecaster(**SMALL, missing="ffill").fit(table[:120])
     return {
@@ -170,10 +171,10 @@ def filled() -> dict[str, Any]:
 
 
 def many(container: Callable[[], Any], **settings: Any) -> Callable[[], dict[str, Any]]:
-    """Several series in some container."""
+    """Return a fit of several series in some container."""
 
     def fit() -> dict[str, Any]:
-        """Several series: forecasts, a backtest and a score."""
+        """Fit several series: forecasts, a backtest and a score."""
         series = container()
         model = TSM2Forecaster(**SMALL | settings).fit(series)
         return {
@@ -190,13 +191,11 @@ def many(container: Callable[[], Any], **settings: Any) -> Callable[[], dict[str
 
 
 def with_covariates_of_many() -> dict[str, Any]:
-    """Several series with future and static covariates."""
+    """Fit several series with future and static covariates."""
     series = several()
     ahead = {name: known_ahead(table) for name, table in series.items()}
     static = pd.DataFrame({"kind": ["u", "v", "u"]}, index=list("xyz"))
-    model = TSM2Forecaster(**SMALL).fit(
-        series, future_covariates=ahead, static_covariates=static
-    )
+    model = TSM2Forecaster(**SMALL).fit(series, future_covariates=ahead, static_covariates=static)
     return {
         "model": model,
         "predict": model.predict(),
@@ -246,6 +245,7 @@ def digest(value: Any) -> str:
 
 def run(models: Path | None, *, load: bool) -> dict[str, str]:
     """Return the digest of everything that the fits return, and of what saved models forecast."""
+    torch.set_num_threads(1)  # sums of several threads come in another order
     found: dict[str, str] = {}
     for name, fit in FITS.items():
         tables = fit()

@@ -9,9 +9,9 @@ A step is forward, mean squared error, backward and AdamW. A candidate is a name
 every variate of a window is a series), iTransformer and TSMixer come from neuralforecast; what
 cannot be imported is named as missing. Every network has the dropout that its library trains with;
 ours has none. Random numbers cost PyTorch much time: `--no-dropout` leaves them out, which favours
-the peers. All run as in a fit of ours, in a process that keeps freed memory (`tsm2.memory`); ours
-with the fused AdamW that a fit takes, theirs with the one that PyTorch takes by itself. Each step
-is timed after two of the same network, as in training.
+the peers. All run as in a fit of ours, in a process that keeps freed memory
+(`tsm2.training.memory`); ours with the fused AdamW that a fit takes, theirs with the one that
+PyTorch takes by itself. Each step is timed after two of the same network, as in training.
 
 The estimator's `fit` takes two forward and backward passes for each step while `sam_radius` is
 above 0, its default; the table is about one.
@@ -44,8 +44,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsm2.kernels import available_backends, warm_up
-from tsm2.memory import freed_memory_kept
 from tsm2.networks import NetworkConfig, TSM2Network
+from tsm2.training.memory import freed_memory_kept
 
 LOOKBACK, HORIZON = 512, 96
 SIZES = [(64, 7), (32, 7), (32, 21)]  # windows, variates

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from tsm2.backtesting import Walk, backtest_table, error_table, mean_errors, refit_table
 from tsm2.benchmark import RepeatLast, RLinear, SeasonalNaive
 from tsm2.errors import WindowError
-from tsm2.frames import Panel, read_table
+from tsm2.tables.frames import Panel, read_table
 
 
 def table(rows: int = 30) -> pd.DataFrame:

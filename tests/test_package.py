@@ -23,43 +23,19 @@ MODULES = sorted(
 LAYERS = {  # a module may import its own layer and those of smaller number
     "errors": 0,
     "metrics": 1,
-    "ragged": 0,
-    "ema": 0,
-    "quantiles": 1,
-    "parameters": 2,
-    "stamps": 1,
-    "gaps": 1,
-    "calendars": 1,
-    "frames": 2,
-    "roles": 3,
-    "covariates": 3,
-    "knowledge": 4,
-    "forecaster": 6,
-    "backtesting": 5,
-    "inputs": 4,
-    "rolling": 2,
-    "panels": 3,
-    "quantile_tables": 4,
-    "splits": 3,
-    "windows": 1,
+    "saving": 1,
+    "tables": 1,
     "kernels": 1,
     "networks": 2,
+    "parameters": 2,
+    "prepared": 2,
+    "datasets": 2,
     "vision": 3,
-    "saving": 1,
-    "progress": 1,
-    "checkpoints": 2,
-    "optimization": 1,
-    "memory": 0,
-    "fitting": 3,
-    "calibration": 3,
-    "training": 4,
-    "inspection": 3,
-    "exporting": 3,
-    "callbacks": 4,
-    "scaling": 1,
-    "datasets": 3,
-    "plotting": 4,
-    "ensembles": 5,
+    "training": 3,
+    "fitted": 4,
+    "backtesting": 4,
+    "plotting": 5,
+    "forecaster": 6,
     "adapters": 7,
     "benchmark": 7,
     "demo": 8,
@@ -133,7 +109,8 @@ def test_importing_vision_loads_no_vision_library_and_nothing_of_forecasting() -
     output = run_python(
         "import sys\nfrom tsm2.vision import vim2_nano\nvim2_nano()\n"
         "print([name for name in ('timm', 'torchvision', 'huggingface_hub', 'onnx', "
-        "'matplotlib', 'tsm2.forecaster', 'tsm2.frames', 'tsm2.training') if name in sys.modules])"
+        "'matplotlib', 'tsm2.forecaster', 'tsm2.tables', 'tsm2.training') "
+        "if name in sys.modules])"
     )
     assert output.strip() == "[]"
 

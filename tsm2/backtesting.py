@@ -22,12 +22,12 @@ from sklearn.base import clone
 
 from tsm2 import metrics
 from tsm2.errors import FrameError, ParameterError, WindowError
-from tsm2.frames import Layout, Panel, rows_of, write_forecast
-from tsm2.inputs import Beside
-from tsm2.knowledge import Tables
-from tsm2.quantiles import bound_level, bound_name
-from tsm2.ragged import owners, ranges
-from tsm2.splits import check_long_enough
+from tsm2.prepared.inputs import Beside
+from tsm2.prepared.knowledge import Tables
+from tsm2.prepared.splits import check_long_enough
+from tsm2.tables.frames import Layout, Panel, rows_of, write_forecast
+from tsm2.tables.quantiles import bound_level, bound_name
+from tsm2.tables.ragged import owners, ranges
 
 __all__ = [
     "ForecastsContexts",

@@ -518,7 +518,7 @@ def info(
     import torch
 
     from tsm2 import kernels
-    from tsm2.training import choose_device
+    from tsm2.training.loop import choose_device
 
     if warm_up:
         kernels.warm_up()
@@ -789,7 +789,7 @@ def _parse_setting(model: object, text: str) -> tuple[str, object]:
 
 def _chosen_levels(coverage: float | None, quantiles: str | None) -> tuple[float, ...] | None:
     """Return the levels that two options ask for; None if neither is given."""
-    from tsm2.quantiles import interval_levels
+    from tsm2.tables.quantiles import interval_levels
 
     if coverage is not None and quantiles is not None:
         raise ParameterError("give --coverage or --quantiles, not both.")
@@ -800,7 +800,7 @@ def _chosen_levels(coverage: float | None, quantiles: str | None) -> tuple[float
 
 def _parse_levels(text: str) -> tuple[float, ...]:
     """Read levels between commas."""
-    from tsm2.quantiles import check_levels
+    from tsm2.tables.quantiles import check_levels
 
     try:
         levels = [float(word) for word in text.split(",")]
@@ -813,7 +813,7 @@ def _parse_levels(text: str) -> tuple[float, ...]:
 
 def _beside(forecast: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
     """Put the quantiles of each variate beside its forecast, as "load-lo-80" beside "load"."""
-    from tsm2.quantiles import bound_name
+    from tsm2.tables.quantiles import bound_name
 
     variates, levels = (bounds.columns.get_level_values(place) for place in (0, 1))
     names = [f"{v}-{bound_name(level)}" for v, level in zip(variates, levels, strict=True)]

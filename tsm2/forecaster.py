@@ -2,7 +2,7 @@
 
     fit:      table -> panel -> split -> standardise -> windows -> network -> training
     predict:  history -> panel -> standardise -> network, rolled forward -> original units -> table
-    predict_quantiles: the same, read against the scores of held-out windows, see `tsm2.calibration`
+    predict_quantiles: the same, read against the scores of held-out windows, see `calibration`
 
 The parameters stand here because scikit-learn shows them; what each may be is in `tsm2.parameters`.
 
@@ -28,22 +28,28 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import validate_data
 
-from tsm2 import frames, saving
+from tsm2 import saving
 from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table, start_position
-from tsm2.calendars import check_calendar
-from tsm2.calibration import Calibration, ForecastLine, calibrate, draw_paths, read_quantiles
-from tsm2.callbacks import FitTasks, closes_callbacks
-from tsm2.ensembles import fit_members
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
-from tsm2.exporting import export_onnx
-from tsm2.gaps import Missing, fill_forward
-from tsm2.inputs import Beside, last_rows, network_inputs
-from tsm2.inspection import Selection, inspect_network
-from tsm2.knowledge import Knowledge, Tables
+from tsm2.fitted.calibration import Calibration, ForecastLine, calibrate, draw_paths, read_quantiles
+from tsm2.fitted.exporting import export_onnx
+from tsm2.fitted.inspection import Selection, inspect_network
+from tsm2.fitted.rolling import roll_forward, whole_horizons
 from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.networks.weights import start_from
-from tsm2.panels import (
+from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
+from tsm2.plotting import plot_forecast
+from tsm2.prepared.inputs import Beside, last_rows, network_inputs
+from tsm2.prepared.knowledge import Knowledge, Tables
+from tsm2.prepared.roles import Roles
+from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.splits import check_long_enough, cut_windows, room_in_front, training_rows
+from tsm2.prepared.windows import Covariates, Windows
+from tsm2.tables import frames
+from tsm2.tables.calendars import check_calendar
+from tsm2.tables.gaps import Missing, fill_forward
+from tsm2.tables.panels import (
     Container,
     Data,
     LongColumns,
@@ -56,17 +62,12 @@ from tsm2.panels import (
     read_panel,
     write_panel,
 )
-from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
-from tsm2.plotting import plot_forecast
-from tsm2.quantile_tables import write_many
-from tsm2.quantiles import check_levels, interval_levels, with_median
-from tsm2.ragged import owners, places
-from tsm2.roles import Roles
-from tsm2.rolling import roll_forward, whole_horizons
-from tsm2.scaling import Scaling
-from tsm2.splits import check_long_enough, cut_windows, room_in_front, training_rows
-from tsm2.training import TrainingConfig, choose_device, seeded
-from tsm2.windows import Covariates, Windows
+from tsm2.tables.quantile_tables import write_many
+from tsm2.tables.quantiles import check_levels, interval_levels, with_median
+from tsm2.tables.ragged import owners, places
+from tsm2.training.callbacks import FitTasks, closes_callbacks
+from tsm2.training.ensembles import fit_members
+from tsm2.training.loop import TrainingConfig, choose_device, seeded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -911,7 +912,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         units
             Units of the contexts, (M,) or (B, M); None for those of the training table.
         covariates
-            Coded covariates by kind, see `tsm2.windows.Covariates.gather`.
+            Coded covariates by kind, see `tsm2.prepared.windows.Covariates.gather`.
 
         Returns
         -------

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import (
 )
 
 from tsm2.errors import ParameterError
-from tsm2.quantiles import check_levels, with_median
+from tsm2.tables.quantiles import check_levels, with_median
 
 __all__ = ["CONSTRAINTS", "check_count", "check_parameters", "check_seconds"]
 

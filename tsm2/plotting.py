@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from tsm2.inspection import Selection
+    from tsm2.fitted.inspection import Selection
 
 __all__ = ["plot_errors", "plot_forecast", "plot_selection", "save_figure"]
 

@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from tsm2 import TSM2Error
 from tsm2.errors import DatasetError, OutputError, ParameterError, TrainingError
-from tsm2.training import choose_device
+from tsm2.training.loop import choose_device
 
 CONFIGS = Path(__file__).parent / "configs"
 S = TypeVar("S", bound="Settings")

@@ -26,18 +26,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from tsm2 import frames
 from tsm2.adapters import distributions
 from tsm2.adapters.distributions import Family
 from tsm2.adapters.peers import missing_peer
-from tsm2.callbacks import history_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError
 from tsm2.forecaster import TSM2Forecaster
-from tsm2.knowledge import Knowledge
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
-from tsm2.roles import Roles
-from tsm2.scaling import Scaling
-from tsm2.training import Epoch
+from tsm2.prepared.knowledge import Knowledge
+from tsm2.prepared.roles import Roles
+from tsm2.prepared.scaling import Scaling
+from tsm2.tables import frames
+from tsm2.training.callbacks import history_table
+from tsm2.training.loop import Epoch
 
 try:
     from darts.models.forecasting.pl_forecasting_module import PLForecastingModule, io_processor

@@ -19,7 +19,7 @@ import pandas as pd
 from tsm2.adapters.peers import missing_peer
 from tsm2.errors import FrameError
 from tsm2.forecaster import TSM2Forecaster
-from tsm2.frames import future_index
+from tsm2.tables.frames import future_index
 
 try:
     from sktime.forecasting.base import (  # pyright: ignore[reportMissingImports]

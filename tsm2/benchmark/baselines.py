@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsm2.fitting import Device
 from tsm2.networks.tsm2 import TSM2Network
-from tsm2.scaling import Scaling
-from tsm2.training import TrainingConfig, fit_network, seeded
-from tsm2.windows import Windows
+from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.windows import Windows
+from tsm2.training.fit import Device
+from tsm2.training.loop import TrainingConfig, fit_network, seeded
 
 __all__ = ["DLinear", "NLinear", "RLinear", "RepeatLast", "SeasonalNaive"]
 

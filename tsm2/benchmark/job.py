@@ -26,7 +26,7 @@ from tsm2.benchmark.models import Forecaster, Setup, build
 from tsm2.benchmark.protocol import Table, load_table, measure_errors
 from tsm2.benchmark.results import KEY, Key, run_stem
 from tsm2.errors import TSM2Error
-from tsm2.training import choose_device
+from tsm2.training.loop import choose_device
 
 __all__ = [
     "Job",

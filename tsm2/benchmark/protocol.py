@@ -20,7 +20,7 @@ from tsm2 import datasets
 from tsm2.backtesting import ForecastsContexts, Walk
 from tsm2.datasets import Split
 from tsm2.errors import ParameterError, TrainingError
-from tsm2.scaling import Scaling
+from tsm2.prepared.scaling import Scaling
 
 __all__ = [
     "RULES",

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tsm2.benchmark.models import Forecaster, Setup
 from tsm2.errors import ParameterError
-from tsm2.scaling import Scaling
-from tsm2.training import choose_device
+from tsm2.prepared.scaling import Scaling
+from tsm2.training.loop import choose_device
 
 __all__ = ["NeuralForecastModel", "adapt"]
 

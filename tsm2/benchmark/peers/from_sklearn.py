@@ -19,7 +19,7 @@ from sklearn.utils import all_estimators, get_tags
 
 from tsm2.benchmark.models import Forecaster, Setup
 from tsm2.errors import ParameterError
-from tsm2.scaling import Scaling
+from tsm2.prepared.scaling import Scaling
 
 __all__ = ["LaggedRegressors", "adapt", "uses_seed"]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tsm2.benchmark.models import Forecaster, Setup
 from tsm2.errors import ParameterError
-from tsm2.scaling import Scaling
+from tsm2.prepared.scaling import Scaling
 
 __all__ = ["SktimeForecaster", "SktimeRegressors", "adapt"]
 

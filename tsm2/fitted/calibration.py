@@ -1,0 +1,283 @@
+"""Calibration: from how far off forecasts were on held-out windows to quantiles that hold.
+
+A forecast is read as a line from normal scores z to values, which goes on straight at both ends:
+
+    point forecast f       z = 0, 1                  values f, f + deviation of its context
+    quantile forecast q    z = normal scores of its levels    values q
+
+The score of an outcome is its z. Over held-out windows, every variate and step has scores of its
+own; the calibrated quantile of a level is the value at that level's quantile of the scores. It is
+the n + 1 in the quantile's position that makes a share `level` of later outcomes fall below it, if
+they come like those held out (split conformal prediction). Because scores are measured in a
+window's own deviation, or in the width that the network gave it, calm and wild times may differ.
+
+The scores of a window belong together: drawing whole windows of them gives paths whose steps and
+variates move together as errors did.
+
+Sizes: W held-out windows, B windows, M variates, H horizon, Q levels, K points of a line.
+Sources: Vovk, Gammerman & Shafer (2005), "Algorithmic Learning in a Random World"; Lei et al.
+(2018), JASA 113(523), section 5.2, for errors in units of a deviation; Romano, Patterson & Candès
+(2019), arXiv:1905.03222, for quantile forecasts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsm2.errors import ParameterError
+from tsm2.fitted.rolling import roll_forward
+from tsm2.networks.tsm2 import TSM2Network
+from tsm2.prepared.windows import Windows
+
+__all__ = ["Calibration", "ForecastLine", "calibrate", "draw_paths", "read_quantiles"]
+
+_MOST_WINDOWS, _FEWEST_WINDOWS = 512, 64
+_MOST_SCORES = 2**22  # 16 MB in memory and in the model's folder
+_BATCH = 64
+_NARROWEST = 1e-6  # standard units per normal score
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastLine:
+    """Forecasts read as lines from normal scores to values, in standard units."""
+
+    scores: Tensor
+    """Normal scores of the line's points, (K,), rising."""
+    values: Tensor
+    """Values at these scores, (B, M, H, K), not falling."""
+
+    @classmethod
+    def of(
+        cls,
+        forecast: Tensor,
+        context: Tensor,
+        *,
+        quantiles: Sequence[float] = (),
+        mask: Tensor | None = None,
+    ) -> Self:
+        """Read what a network returned.
+
+        Parameters
+        ----------
+        forecast
+            Forecasts, (B, M, H), or quantiles, (B, M, H, Q).
+        context
+            What they were made from, (B, M, L).
+        quantiles
+            Levels of a quantile forecast, (Q,); empty for a point forecast.
+        mask
+            True where the context is known, (B, M, L); None if all of it is.
+        """
+        values = forecast.double()
+        if quantiles:
+            levels = torch.tensor(quantiles, dtype=torch.float64, device=values.device)
+            return cls(scores=torch.special.ndtri(levels), values=values)
+        deviation = _deviation(context.double(), mask).unsqueeze(-1)  # (B, M, 1)
+        scores = torch.tensor([0.0, 1.0], dtype=torch.float64, device=values.device)
+        return cls(scores=scores, values=torch.stack((values, values + deviation), dim=-1))
+
+    def score(self, outcomes: Tensor) -> Tensor:
+        """Return the scores, (B, M, H), at which the lines have these values, (B, M, H)."""
+        value = outcomes.double().unsqueeze(-1)
+        start, score, slope = self._pieces((value >= self.values[..., 1:-1]).sum(-1, keepdim=True))
+        return (score + (value - start) / slope).squeeze(-1)
+
+    def value(self, scores: Tensor) -> Tensor:
+        """Return the values, (B, M, H, Q), that the lines have at scores, (B, M, H, Q)."""
+        given = scores.double()
+        inner = self.scores[1:-1]
+        start, score, slope = self._pieces((given.unsqueeze(-1) >= inner).sum(-1))
+        return start + (given - score) * slope
+
+    def _pieces(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return where the pieces numbered `which`, (B, M, H, *), start, and their slopes."""
+        widths = self.values.diff(dim=-1) / self.scores.diff()
+        slopes = widths.clamp(min=_NARROWEST)
+        return self.values.gather(-1, which), self.scores[which], slopes.gather(-1, which)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """Scores of what happened on held-out windows."""
+
+    scores: Tensor
+    """Scores, (W, M, H), float32, on the CPU."""
+
+    def at(self, levels: Sequence[float]) -> Tensor:
+        """Return the scores below which a share `levels`, (Q,), of outcomes falls, (M, H, Q).
+
+        Raises
+        ------
+        ParameterError
+            There are too few windows to tell anything about a level.
+        """
+        n = len(self.scores)
+        edge = min(min(level, 1 - level) for level in levels)
+        if edge * (n + 1) < 1 - 1e-9:
+            needed = int(np.ceil(1 / edge - 1e-9)) - 1
+            raise ParameterError(
+                f"quantile {edge:g} or {1 - edge:g} was asked for, but the calibration has {n} "
+                f"windows, and {needed} are needed to know it. Ask for a smaller coverage, raise "
+                f"validation_fraction, or call calibrate with more rows."
+            )
+        scores = np.quantile(self.scores.numpy(), levels, axis=0, method="weibull")  # (Q, M, H)
+        return torch.from_numpy(np.moveaxis(scores, 0, -1))
+
+    def draw(self, n: int, generator: np.random.RandomState) -> Tensor:
+        """Return the scores of windows drawn at random with replacement, (n, M, H)."""
+        return self.scores[torch.from_numpy(generator.randint(len(self.scores), size=n))]
+
+
+@torch.inference_mode()
+def calibrate(
+    network: nn.Module, windows: Windows, *, quantiles: Sequence[float] = ()
+) -> Calibration:
+    """Measure a network's scores on windows that it was not trained on.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; as `tsm2.training.fit_network` takes it.
+    windows
+        Standardised; at most 512 of them, evenly spread, are forecast, and fewer (but 64) where
+        that would make more than four million scores.
+    quantiles
+        Levels of a quantile forecast; empty for a point forecast.
+
+    Raises
+    ------
+    ParameterError
+        A variate and step is not known in any of the windows.
+    """
+    windows = windows.to(next(network.parameters()).device)
+    affordable = _MOST_SCORES // (windows.horizon * windows.values.shape[-1])
+    n = min(len(windows), _MOST_WINDOWS, max(affordable, _FEWEST_WINDOWS))
+    parts = []
+    for which in torch.split(torch.linspace(0, len(windows) - 1, n).round().long(), _BATCH):
+        batch = windows.gather(which)
+        forecast = network(batch.context, **batch.auxiliary())
+        line = ForecastLine.of(forecast, batch.context, quantiles=quantiles, mask=batch.mask)
+        scores = line.score(batch.target)
+        if batch.target_mask is not None:
+            scores = scores.where(batch.target_mask, torch.nan)
+        parts.append(scores.float().cpu())
+    return Calibration(scores=_filled(torch.cat(parts)))
+
+
+def read_quantiles(
+    line: ForecastLine,
+    levels: Sequence[float],
+    *,
+    calibration: Calibration | None,
+    quantiles: Sequence[float] = (),
+) -> Tensor:
+    """Return the quantiles of forecasts, (B, M, H, Q), which never cross, in standard units.
+
+    Parameters
+    ----------
+    line
+        The forecasts.
+    levels
+        Levels that are asked for, (Q,), rising.
+    calibration
+        What makes them hold; None takes the network at its word.
+    quantiles
+        Levels that the network forecasts; empty for a point forecast.
+
+    Raises
+    ------
+    ParameterError
+        The calibration has too few windows; or there is none and the network was not trained for
+        such levels.
+    """
+    shape = (*line.values.shape[:-1], len(levels))
+    if calibration is not None:
+        scores = calibration.at(levels).to(line.values.device)[:, : shape[2]]
+    elif quantiles and quantiles[0] <= min(levels) and max(levels) <= quantiles[-1]:
+        scores = torch.special.ndtri(line.scores.new_tensor(levels))
+    else:
+        learnt = f"quantiles from {quantiles[0]:g} to {quantiles[-1]:g}" if quantiles else "a point"
+        raise ParameterError(
+            f"quantiles {', '.join(f'{level:g}' for level in levels)} were asked for, but this "
+            f"network forecasts {learnt} and was not calibrated. Fit with a validation_fraction "
+            f"above 0, call calibrate with rows that it was not trained on, or fit with quantiles "
+            f"that reach so far."
+        )
+    return line.value(scores.expand(shape)).cummax(-1).values  # rounding alone could cross them
+
+
+@torch.inference_mode()
+def draw_paths(
+    network: nn.Module,
+    context: Tensor,
+    steps: int,
+    *,
+    calibration: Calibration,
+    quantiles: Sequence[float],
+    generator: np.random.RandomState,
+    auxiliary: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Tensor:
+    """Continue each context by a path that errs as the network did on a held-out window.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    context
+        Standardised, (B, M, L), on the network's device.
+    steps
+        Steps of a path; beyond the trained horizon it rolls forward on itself.
+    calibration
+        Scores of the held-out windows; every path, and every roll of it, draws one of them.
+    quantiles
+        Levels that the network forecasts; empty for a point forecast.
+    generator
+        Draws.
+    auxiliary
+        What else the network reads, as for `tsm2.fitted.rolling.roll_forward`.
+
+    Returns
+    -------
+    Paths, (B, M, steps), in standard units.
+    """
+
+    def drawn(forecast: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        line = ForecastLine.of(forecast, context, quantiles=quantiles, mask=mask)
+        scores = calibration.draw(len(context), generator).to(context.device)  # (B, M, H)
+        return line.value(scores.unsqueeze(-1)).squeeze(-1).float()
+
+    horizon = calibration.scores.shape[-1]
+    return roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
+
+
+def _filled(scores: Tensor) -> Tensor:
+    """Put the known scores of a variate and step, in turn, in place of its unknown ones."""
+    known = scores.isfinite()
+    counts = known.sum(0)  # (M, H)
+    if bool((counts == 0).any()):
+        variate = int((counts == 0).nonzero()[0, 0])
+        raise ParameterError(
+            f"variate number {variate} has a step that is known in none of the held-out windows, "
+            f"so its errors cannot be measured. Give more rows, or fill its gaps."
+        )
+    if bool(known.all()):
+        return scores
+    ordered = scores.gather(0, known.int().argsort(dim=0, descending=True, stable=True))
+    turn = (~known).cumsum(0) - 1
+    return scores.where(known, ordered.gather(0, turn.clamp(min=0) % counts))
+
+
+def _deviation(context: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the deviation of each context, (B, M, L), over what is known of it, (B, M)."""
+    if mask is None:
+        variance = context.var(-1, unbiased=False)
+    else:
+        count = mask.sum(-1, keepdim=True).clamp(min=1)
+        mean = (context * mask).sum(-1, keepdim=True) / count
+        variance = ((context - mean).square() * mask / count).sum(-1)
+    return torch.sqrt(variance + TSM2Network.epsilon)

@@ -1,0 +1,446 @@
+"""Covariates: tables of what is known beside the values, coded as numbers in standard units.
+
+    past      measured as the values are      a row for every row of the history
+    future    known in advance                a row for every row of the history and the horizon
+    static    holds at all times              a row for every variate, or for every series
+
+A column of numbers is coded as its distance from its mean over the training rows, in deviations; a
+column of anything else as one column of zeros and ones for each of its categories. What does not
+change over the training rows teaches nothing: it is left out, with a warning.
+
+Sizes: T rows, C coded columns.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api import types
+
+from tsm2.errors import CovariateWarning, FrameError, SavedModelError
+from tsm2.tables.frames import Layout, Panel, check_index, check_kind, plain_label
+from tsm2.tables.stamps import type_name
+
+__all__ = ["Coding", "label_rows", "read_covariates", "read_static", "rows_at"]
+
+_MOST_CATEGORIES = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Column:
+    """How one column is coded."""
+
+    label: Hashable
+    """Its label."""
+    center: float = 0.0
+    """Mean over the training rows, of a column of numbers."""
+    scale: float = 1.0
+    """Deviation over the training rows, of a column of numbers."""
+    categories: tuple[Hashable, ...] | None = None
+    """What a column of categories holds; None for a column of numbers."""
+
+    @property
+    def width(self) -> int:
+        """Coded columns."""
+        return 1 if self.categories is None else len(self.categories)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coding:
+    """How the columns of a table become numbers in standard units."""
+
+    name: str
+    """The table's name in messages."""
+    columns: tuple[_Column, ...]
+    """Its columns, those that do not change left out."""
+    left_out: tuple[Hashable, ...] = ()
+    """Labels of columns that did not change over the training rows."""
+
+    @classmethod
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        name: str,
+        *,
+        train: NDArray[np.bool_] | None = None,
+        categories_of: pd.DataFrame | None = None,
+    ) -> Self:
+        """Learn how to code a table.
+
+        Parameters
+        ----------
+        frame
+            The table.
+        name
+            Its name in messages.
+        train
+            True for rows that means and deviations are taken from; None for all.
+        categories_of
+            The table that categories are taken from; None for `frame`.
+
+        Raises
+        ------
+        FrameError
+            A column holds neither numbers nor categories, or too many categories.
+        """
+        rows = np.ones(len(frame), dtype=bool) if train is None else train
+        wider = frame if categories_of is None else categories_of
+        columns = [
+            _learn(frame.iloc[:, k], wider.iloc[:, k], name, rows) for k in range(frame.shape[1])
+        ]
+        kept = tuple(column for column in columns if column.scale and column.width)
+        left_out = tuple(column.label for column in columns if column not in kept)
+        if left_out:
+            listed = ", ".join(repr(label) for label in left_out)
+            warnings.warn(
+                f"{name}: {listed} does not change over the training rows, so there is nothing to "
+                f"learn from it; it is left out.",
+                CovariateWarning,
+                stacklevel=2,
+            )
+        return cls(name=name, columns=kept, left_out=left_out)
+
+    @property
+    def width(self) -> int:
+        """Coded columns C."""
+        return sum(column.width for column in self.columns)
+
+    @property
+    def labels(self) -> list[Hashable]:
+        """What to call the coded columns, (C,): a category is `label=category`."""
+        return [
+            name
+            for column in self.columns
+            for name in (
+                [column.label]
+                if column.categories is None
+                else [f"{column.label}={each}" for each in column.categories]
+            )
+        ]
+
+    def code(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Return the table's rows as numbers, (T, C); NaN where a cell is missing.
+
+        Raises
+        ------
+        FrameError
+            The columns are not those of the fit, or a cell is no number or no known category.
+        """
+        self._check_labels(frame)
+        coded = [self._code_column(column, frame[column.label]) for column in self.columns]
+        return np.concatenate([np.empty((len(frame), 0)), *coded], axis=1)
+
+    def check_whole(
+        self, rows: NDArray[np.float64], index: pd.Index, *, may_lack: bool = False
+    ) -> None:
+        """Check that coded rows, (T, C), have no missing cell, unless they may.
+
+        Raises
+        ------
+        FrameError
+            One is missing; the message says where.
+        """
+        if may_lack or not np.isnan(rows).any():
+            return
+        row, place = (int(axis[0]) for axis in np.nonzero(np.isnan(rows)))
+        labels = [column.label for column in self.columns for _ in range(column.width)]
+        count = int(np.isnan(rows).any(axis=1).sum())
+        raise FrameError(
+            f"{self.name}: column {labels[place]!r} has no value at {index[row]}; in all {count} "
+            f"row(s) lack one, but all are needed. Fill them, as with "
+            f"{self.name}.ffill(), or drop the column."
+        )
+
+    def _check_labels(self, frame: pd.DataFrame) -> None:
+        known = [column.label for column in self.columns] + list(self.left_out)
+        given = list(frame.columns)
+        missing = [label for label in known if label not in given]
+        unseen = [label for label in given if label not in known]
+        if missing or unseen:
+            faults = [f"lacks column {label!r}" for label in missing[:5]]
+            faults += [f"has column {label!r}, which fit did not see" for label in unseen[:5]]
+            raise FrameError(
+                f"{self.name} {' and '.join(faults)}. Pass the columns that fit was given: "
+                f"{', '.join(repr(label) for label in known)}."
+            )
+
+    def _code_column(self, column: _Column, cells: pd.Series[Any]) -> NDArray[np.float64]:
+        if column.categories is None:
+            numbers = (_numbers(cells, self.name) - column.center) / column.scale
+            return np.reshape(numbers, (-1, 1))
+        missing = np.asarray(cells.isna())
+        plain = _plain(cells, self.name)
+        categories = pd.Index(column.categories, dtype=object)
+        codes = categories.get_indexer(pd.Index(plain, dtype=object))
+        unseen = np.flatnonzero((codes < 0) & ~missing)
+        if len(unseen):
+            first = cells.index[unseen[0]]
+            raise FrameError(
+                f"{self.name}: column {column.label!r} holds {plain[unseen[0]]!r} at {first}, a "
+                f"category that fit did not see; it saw "
+                f"{', '.join(repr(each) for each in column.categories[:10])}. Correct it, or fit "
+                f"again with rows that have it."
+            )
+        ones: NDArray[np.float64] = (codes[:, None] == np.arange(column.width)).astype(float)
+        ones[missing] = np.nan
+        return ones
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the coding as plain types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """Return the coding that `to_json` wrote.
+
+        Raises
+        ------
+        SavedModelError
+            It is damaged.
+        """
+        try:
+            columns = tuple(_Column(**column) for column in saved["columns"])
+            return cls(name=saved["name"], columns=columns, left_out=tuple(saved["left_out"]))
+        except (KeyError, TypeError) as error:
+            raise SavedModelError(
+                f"the saved covariates {saved!r} are damaged. Save the model again."
+            ) from error
+
+
+def _learn(
+    cells: pd.Series[Any], wider: pd.Series[Any], name: str, train: NDArray[np.bool_]
+) -> _Column:
+    """Learn how to code a column; one that does not change gets scale 0 or no categories."""
+    label = plain_label(cells.name, f"label of a column of {name}")
+    if types.is_numeric_dtype(cells.dtype) or types.is_bool_dtype(cells.dtype):
+        numbers = _numbers(cells, name)[train]
+        known = numbers[~np.isnan(numbers)]
+        if len(known) == 0 or (known == known[0]).all():
+            return _Column(label=label, scale=0.0)
+        return _Column(label=label, center=float(known.mean()), scale=float(known.std()))
+    if types.is_datetime64_any_dtype(cells.dtype) or types.is_timedelta64_dtype(cells.dtype):
+        raise FrameError(
+            f"{name}: column {label!r} of dtype {cells.dtype} holds neither numbers nor "
+            f"categories. Make numbers of it, or the index if it says when: set_index({label!r})."
+        )
+    found = pd.unique(pd.Series(_plain(wider.dropna(), name), dtype=object))
+    if len(found) > _MOST_CATEGORIES:
+        raise FrameError(
+            f"{name}: column {label!r} has {len(found)} categories, but at most "
+            f"{_MOST_CATEGORIES} are coded. Put rare ones together, drop the column, or convert it "
+            f"with pd.to_numeric if it holds numbers."
+        )
+    categories = tuple(sorted(found, key=lambda each: (type(each).__name__, each)))
+    return _Column(label=label, categories=categories if len(categories) > 1 else ())
+
+
+def _numbers(cells: pd.Series[Any], name: str) -> NDArray[np.float64]:
+    """Return a column of numbers; NaN where a cell is missing."""
+    if types.is_complex_dtype(cells.dtype) or not (
+        types.is_numeric_dtype(cells.dtype) or types.is_bool_dtype(cells.dtype)
+    ):
+        raise FrameError(
+            f"{name}: column {cells.name!r} of dtype {cells.dtype} should hold numbers, as it did "
+            f"at fit. Convert it with pd.to_numeric."
+        )
+    numbers = np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
+    infinite = np.flatnonzero(np.isinf(numbers))
+    if len(infinite):
+        raise FrameError(
+            f"{name}: column {cells.name!r} is infinite at {cells.index[infinite[0]]}; finite "
+            f"numbers are needed. Correct it."
+        )
+    return numbers
+
+
+def _plain(cells: pd.Series[Any], name: str) -> NDArray[np.object_]:
+    """Return categories as plain Python, which a saved model can hold; None where missing."""
+    plain = np.empty(len(cells), dtype=object)
+    missing = np.asarray(cells.isna())
+    for place, each in enumerate(cells.astype(object)):
+        if missing[place]:
+            continue
+        plain[place] = each.item() if isinstance(each, np.generic) else each
+        if type(plain[place]) not in (str, int, float, bool):
+            raise FrameError(
+                f"{name}: column {cells.name!r} holds {each!r}, {type_name(each)}, at "
+                f"{cells.index[place]}, but a category is text or a number. Convert it with str."
+            )
+    return plain
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def label_rows(panel: Panel, among: pd.Index | None = None) -> pd.Index:
+    """Return what tells the rows of a panel apart: the stamp, of several series (series, stamp).
+
+    Parameters
+    ----------
+    panel
+        The rows.
+    among
+        Labels that they are looked up among: the stamp alone if these name no series.
+    """
+    if panel.layout.series == "one" or (among is not None and among.nlevels == 1):
+        return panel.index
+    names = pd.Index(panel.ids, tupleize_cols=False).repeat(panel.counts)
+    return pd.MultiIndex.from_arrays([names, panel.index])
+
+
+def read_covariates(
+    table: object, kind: str, layout: Layout, *, last: object = None
+) -> pd.DataFrame:
+    """Return a table of covariates as a frame with stamps, or (series, stamp), as its index.
+
+    Parameters
+    ----------
+    table
+        A DataFrame with the values' kind of index, time zone and frequency. For several series, it
+        holds for each of them, or it is of the container that the values came in. For an array
+        of values also a 2-D array.
+    kind
+        "past" or "future".
+    layout
+        Of the values.
+    last
+        Number of an array's last row; None counts its rows from 0.
+
+    Raises
+    ------
+    FrameError
+        It is something else, or its index is irregular or of another kind.
+    """
+    name = f"{kind}_covariates"
+    if layout.kind == "array" and isinstance(table, np.ndarray) and table.ndim == 2:
+        rows = pd.DataFrame(table).infer_objects()
+        first = 0 if last is None else cast("int", last) + 1 - len(rows)
+        return rows.set_axis(pd.RangeIndex(first, first + len(rows)), axis=0)
+    frame: Any = table if layout.series == "one" else _by_series(table, name, layout)
+    if not isinstance(frame, pd.DataFrame):
+        raise FrameError(
+            f"{name} is {type_name(table)}, but a DataFrame is needed, with a row per time step "
+            f"and a column per covariate{', or an array' * (layout.kind == 'array')}."
+        )
+    if frame.columns.nlevels > 1 or frame.columns.has_duplicates or not frame.shape[1]:
+        raise FrameError(
+            f"{name} needs at least one column, and one label for each, but has columns "
+            f"{list(frame.columns)[:5]}."
+        )
+    if not len(frame):
+        raise FrameError(f"{name} has no rows.")
+    if frame.index.has_duplicates:
+        twice = frame.index[frame.index.duplicated()][0]
+        raise FrameError(f"{name} has more than one row for {twice}. Keep one of them.")
+    try:
+        if frame.index.nlevels == 1:
+            check_index(frame.index, layout)
+        else:
+            check_kind(cast("pd.MultiIndex", frame.index).levels[1], layout)
+    except FrameError as error:
+        raise FrameError(f"{name}, as a table X: {error}") from error
+    return frame
+
+
+def _by_series(table: Any, name: str, layout: Layout) -> Any:
+    """Return tables of several series as one frame with (series, stamp) as its index."""
+    if isinstance(table, Mapping | list):
+        tables = dict(table) if isinstance(table, Mapping) else dict(enumerate(table))
+        if not tables or not all(isinstance(each, pd.DataFrame) for each in tables.values()):
+            raise FrameError(f"{name} of several series needs a DataFrame for each of them.")
+        return pd.concat(tables)
+    if isinstance(table, pd.DataFrame) and layout.id_name in table.columns:
+        if layout.index_name not in table.columns:
+            raise FrameError(
+                f"{name} has a column {layout.id_name!r}, but no column {layout.index_name!r} with "
+                f"the time stamps. Name it so."
+            )
+        return table.set_index([layout.id_name, layout.index_name])
+    return table
+
+
+def read_static(table: object, variates: Layout, ids: tuple[Hashable, ...]) -> pd.DataFrame:
+    """Return a table of static covariates with a row per variate, or series, in their order.
+
+    Parameters
+    ----------
+    table
+        DataFrame whose index names the variates of a single table, or the series of several; for
+        an array of values also a 2-D array.
+    variates
+        Layout of a forecast, whose columns are the variates.
+    ids
+        Names of the series.
+
+    Raises
+    ------
+    FrameError
+        It is something else, or does not name them all once.
+    """
+    one = variates.series == "one"
+    labels, what = (list(variates.columns), "variate") if one else (list(ids), "series")
+    if variates.kind == "array" and isinstance(table, np.ndarray) and table.ndim == 2:
+        table = pd.DataFrame(table).infer_objects()
+    if not isinstance(table, pd.DataFrame):
+        raise FrameError(
+            f"static_covariates is {type_name(table)}, but a DataFrame is needed, with a row per "
+            f"{what}, named in its index, and a column per covariate."
+        )
+    if not one and variates.id_name in table.columns:
+        table = table.set_index(variates.id_name)
+    names = pd.Index(labels, tupleize_cols=False)
+    missing, unknown = names[~names.isin(table.index)], table.index[~table.index.isin(names)]
+    fault = None
+    if table.index.has_duplicates:
+        fault = "names one twice"
+    elif len(missing):
+        fault = f"lacks {missing[0]!r}"
+    elif one and len(unknown):
+        fault = f"names {unknown[0]!r}"
+    if fault is not None:
+        raise FrameError(
+            f"the index of static_covariates {fault}, but must name every {what} once: "
+            f"{', '.join(repr(label) for label in labels[:10])}"
+            f"{', ...' if len(labels) > 10 else ''}."
+        )
+    return table.iloc[table.index.get_indexer(names)]
+
+
+def rows_at(labels: pd.Index, needed: pd.Index, name: str, panel: Panel) -> NDArray[np.int64]:
+    """Return the place of every needed row among the rows that are there.
+
+    Raises
+    ------
+    FrameError
+        Rows are missing; the message lists them and says how to make all of them.
+    """
+    places = labels.get_indexer(needed)
+    missing = needed[places < 0]
+    if len(missing):
+        listed = ", ".join(str(label) for label in missing[:3])
+        more = f", ..., {missing[-1]}" if len(missing) > 3 else ""
+        have = f"it goes from {labels[0]} to {labels[-1]}" if len(labels) else "it was not given"
+        raise FrameError(
+            f"{name} lacks {len(missing)} of the {len(needed)} rows that are needed: {listed}"
+            f"{more}; {have}.{_recipe(needed, panel.layout)}"
+        )
+    return np.asarray(places, dtype=np.int64)
+
+
+def _recipe(needed: pd.Index, layout: Layout) -> str:
+    """Return a sentence with Python that makes the needed stamps of a single table."""
+    if layout.series != "one" or needed.nlevels > 1:
+        return ""
+    first, n = needed[0], len(needed)
+    if layout.index_kind == "range":
+        step = int(layout.frequency)
+        return f" All that are needed: range({first}, {int(first) + n * step}, {step})."
+    make = "date_range" if layout.index_kind == "datetime" else "period_range"
+    stamps = f"pd.{make}({str(first)!r}, periods={n}, freq={layout.frequency!r})"
+    return f" All that are needed: {stamps}."

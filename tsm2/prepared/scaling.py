@@ -1,0 +1,79 @@
+"""Standard units: every variate minus its mean over the training rows, over its deviation.
+
+Sizes: T rows, M variates, S series, B windows.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+
+__all__ = ["Scaling"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scaling:
+    """What takes the units of a table, or of several series, to standard units and back.
+
+    Units of several series have a row for each; they suit values whose first axis has them too.
+    """
+
+    center: NDArray[np.float64]
+    """Mean of every variate, (M,), in its unit; (S, M) if every series has its own."""
+    scale: NDArray[np.float64]
+    """Deviation of every variate, in its unit, shaped alike; 1 for one that does not move."""
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Self:
+        """Measure a table, (T, M)."""
+        scaler = StandardScaler().fit(values)
+        return cls(center=np.asarray(scaler.mean_), scale=np.asarray(scaler.scale_))
+
+    @classmethod
+    def of_each(cls, values: NDArray[np.float64], offsets: NDArray[np.int64]) -> Self:
+        """Measure every series on its own; rows of all of them, (T, M), see `tsm2.tables.ragged`.
+
+        Missing values count for nothing; a variate without any other has center 0 and scale 1.
+        """
+        known = np.isfinite(values)
+        first, lengths = offsets[:-1], np.diff(offsets)
+        n = np.maximum(np.add.reduceat(known, first, dtype=np.int64), 1)  # (S, M)
+        mean = np.add.reduceat(np.where(known, values, 0.0), first) / n
+        away = np.where(known, values - np.repeat(mean, lengths, axis=0), 0.0)
+        variance = np.add.reduceat(np.square(away), first) / n
+        # As scikit-learn's StandardScaler: what moves by rounding errors alone does not move.
+        rounding = np.finfo(np.float64).eps * n
+        still = variance <= rounding * variance + np.square(rounding * mean)
+        return cls(center=mean, scale=np.where(still, 1.0, np.sqrt(variance)))
+
+    def take(self, which: Any) -> Self:
+        """Return the units of some series, by an index; those of one table are the same for all."""
+        if self.center.ndim == 1:
+            return self
+        return type(self)(center=self.center[which], scale=self.scale[which])
+
+    def of_columns(self, which: list[int]) -> Self:
+        """Return the units of some variates, by position."""
+        return type(self)(center=self.center[..., which], scale=self.scale[..., which])
+
+    def standardise(self, values: NDArray[np.float64]) -> torch.Tensor:
+        """Return values, (..., M), in standard units, as float32."""
+        center, scale = self._beside(values.ndim)
+        return torch.from_numpy(((values - center) / scale).astype(np.float32))
+
+    def restore(self, values: torch.Tensor) -> NDArray[np.float64]:
+        """Return standardised values, (..., M), in their own units, as float64."""
+        center, scale = self._beside(values.ndim)
+        wide: NDArray[np.float64] = values.cpu().double().numpy()
+        restored: NDArray[np.float64] = wide * scale + center
+        return restored
+
+    def _beside(self, ndim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return center and scale with the axes that they need beside values of `ndim` axes."""
+        if self.center.ndim == 1:
+            return self.center, self.scale
+        shape = (len(self.center), *[1] * (ndim - 2), self.center.shape[-1])
+        return self.center.reshape(shape), self.scale.reshape(shape)

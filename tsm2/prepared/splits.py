@@ -1,0 +1,189 @@
+"""What each series gives to training and to validation, and the windows in both.
+
+    one series    rows 0 ........ n_train | n_train ...... T
+    training      windows that end before n_train
+    validation    windows whose forecast starts at n_train or later; their context may reach back
+
+Of several series, each gives its own last rows. One whose last rows hold no forecast, or whose
+first rows hold no window, gives all of its rows to training: it is short, and the others judge.
+
+Sizes: S series, T rows of all of them, L lookback, H horizon.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsm2.errors import WindowError
+from tsm2.prepared.windows import Covariates, Windows
+from tsm2.tables.frames import Panel
+from tsm2.tables.ragged import ranges
+
+__all__ = ["check_long_enough", "cut_windows", "room_in_front", "training_rows"]
+
+
+def training_rows(
+    panel: Panel,
+    *,
+    lookback: int,
+    horizon: int,
+    validation_fraction: float,
+    room: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """Return how many first rows of each series are for training, (S,).
+
+    Parameters
+    ----------
+    panel
+        The series.
+    lookback, horizon
+        Rows of context and of target.
+    validation_fraction
+        Share of each series' rows for validation.
+    room
+        How many rows of each are unknown ones in front, (S,), see `room_in_front`; None for none.
+
+    Raises
+    ------
+    WindowError
+        A series is too short for a window, or none is long enough to validate.
+    """
+    needed = lookback + horizon
+    counts = panel.counts
+    own = counts if room is None else counts - room
+    n_validation = np.round(own * validation_fraction).astype(np.int64)
+    if panel.layout.series == "one":
+        _check_one(int(counts[0]), int(n_validation[0]), lookback, horizon, validation_fraction)
+        return counts - n_validation
+    check_long_enough(panel, needed, f"lookback={lookback} + horizon={horizon}")
+    validates = (n_validation >= horizon) & (counts - n_validation >= needed)
+    if validation_fraction and not validates.any():
+        raise WindowError(
+            f"validation_fraction={validation_fraction} keeps at most {n_validation.max()} rows of "
+            f"a series for validation and leaves at most {(counts - n_validation).max()} for "
+            f"training, but at least one series needs {horizon} (horizon) and {needed} (lookback + "
+            f"horizon). Change validation_fraction, or pass 0 to train without validation."
+        )
+    return counts - np.where(validates, n_validation, 0)
+
+
+def room_in_front(panel: Panel, *, lookback: int, horizon: int) -> NDArray[np.int64]:
+    """Return how many unknown rows in front of each series make windows of one that is short, (S,).
+
+    The first context of a short series then ends with as many of its own rows as a forecast has,
+    or with as many as there are before one. A series that is long enough gets none.
+
+    Raises
+    ------
+    WindowError
+        A series has no row before a forecast.
+    """
+    short = panel.counts < lookback + horizon
+    check_long_enough(panel, horizon + 1, f"1 + horizon={horizon}", way="Lower horizon")
+    return np.where(short, lookback - np.minimum(panel.counts - horizon, horizon), 0).clip(min=0)
+
+
+def check_long_enough(
+    panel: Panel,
+    needed: int,
+    sum_of: str,
+    *,
+    way: str = "Lower lookback, pass missing='mask' to count rows before a series as unknown",
+) -> None:
+    """Check that every series of a panel has the rows that a window needs.
+
+    Raises
+    ------
+    WindowError
+        Some have not; the message names the first.
+    """
+    short = np.flatnonzero(panel.counts < needed)
+    if len(short):
+        first = short[0]
+        more = f", and {len(short) - 1} more series are too short" if len(short) > 1 else ""
+        raise WindowError(
+            f"series {panel.ids[first]!r} has {panel.counts[first]} rows, but one window needs "
+            f"{needed} ({sum_of}){more}. {way}, or drop the series."
+        )
+
+
+def _check_one(
+    n_rows: int, n_validation: int, lookback: int, horizon: int, validation_fraction: float
+) -> None:
+    n_train, needed = n_rows - n_validation, lookback + horizon
+    if n_train < needed:
+        raise WindowError(
+            f"the table has {n_rows} rows (n_samples = {n_rows}), of which {n_train} are for "
+            f"training and {n_validation} for validation (validation_fraction="
+            f"{validation_fraction}), but training needs {needed} (lookback={lookback} + "
+            f"horizon={horizon}). Give more rows, or lower lookback, horizon or "
+            f"validation_fraction."
+        )
+    if 0 < n_validation < horizon or (validation_fraction and not n_validation):
+        raise WindowError(
+            f"validation_fraction={validation_fraction} keeps {n_validation} of {n_rows} rows for "
+            f"validation, but one forecast needs {horizon} (horizon). Raise validation_fraction, "
+            f"or pass 0 to train without validation."
+        )
+
+
+def cut_windows(
+    table: Tensor,
+    panel: Panel,
+    n_train: NDArray[np.int64],
+    *,
+    lookback: int,
+    horizon: int,
+    balanced: bool = False,
+    known: Tensor | None = None,
+    covariates: Covariates = Covariates(),  # noqa: B008 (frozen)
+) -> tuple[Windows, Windows | None]:
+    """Return the windows for training and those for validation; None if no row is for these.
+
+    Parameters
+    ----------
+    table
+        Standardised values of all series, (T, M).
+    panel
+        The series.
+    n_train
+        First rows of each series that are for training, (S,).
+    lookback, horizon
+        Rows of context and of target.
+    balanced
+        Draw from every series equally often in training.
+    known, covariates
+        As for `Windows`.
+    """
+    cut = partial(
+        Windows,
+        values=table,
+        known=known,
+        covariates=covariates,
+        lookback=lookback,
+        horizon=horizon,
+    )
+    if panel.layout.series == "one":
+        n = int(n_train[0])
+        train = cut(values=table[:n], known=None if known is None else known[:n])
+        return train, None if n == len(table) else cut(first=n - lookback)
+    first = panel.offsets[:-1]
+    starts, series = _spread(first, np.maximum(0, n_train - lookback - horizon + 1))
+    train = cut(starts=starts, series=series, balanced=balanced)
+    validates = panel.counts > n_train
+    if not validates.any():
+        return train, None
+    n_windows = np.where(validates, panel.counts - n_train - horizon + 1, 0)
+    starts, series = _spread(first + n_train - lookback, n_windows)
+    return train, cut(starts=starts, series=series)
+
+
+def _spread(first: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return the starts and the series of `counts` windows of each series, from row `first` on."""
+    series = np.repeat(np.arange(len(counts)), counts)
+    return torch.from_numpy(ranges(first, counts)), torch.from_numpy(series)

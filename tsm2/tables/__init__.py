@@ -1,0 +1,3 @@
+"""Tables: what comes in as a container becomes numbers with stamps, and goes out as it came."""
+
+__all__: list[str] = []

@@ -1,0 +1,326 @@
+"""One fit under way: its steps, its epochs, and all that the next step depends on.
+
+Weights, moments of the optimizer, learning rates, random generators, the place in the shuffled
+windows, the best weights so far: `Fit.position` and `Fit.tensors` say all of it and `Fit.resume`
+takes it back, so that a fit that is killed after any step goes on from a checkpoint as if nothing
+had happened. What is added to a fit must be added to these three.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tsm2.errors import BackendError, TrainingError
+from tsm2.networks.heads import LossName, mean_loss
+from tsm2.prepared.windows import Batch, Windows
+from tsm2.training.ema import MovingAverage
+from tsm2.training.optimization import climb, descend, list_mixers, make_optimizer, make_scheduler
+
+__all__ = ["Epoch", "Fit", "TrainingConfig"]
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """How a network is trained; says nothing about its sizes."""
+
+    max_epochs: int
+    """Passes over the training windows at most."""
+    batch_size: int
+    """Windows in a step of one process."""
+    learning_rate: float
+    """Peak learning rate of the linear path."""
+    mixer_learning_rate: float
+    """Peak learning rate of the mixers."""
+    weight_decay: float
+    """AdamW's decay of the mixers' matrices; nothing else decays."""
+    sam_radius: float
+    """Radius of the mixers' sharpness-aware minimisation, in parameter units; 0 for none."""
+    ema_decay: float = 0.0
+    """Share of the old average in the moving average of the weights, in [0, 1); 0 for none."""
+    gradient_clip: float
+    """Largest norm of all gradients together; infinity for no limit."""
+    schedule: Literal["onecycle", "cosine", "constant"]
+    """How the learning rates move from the first step to the last."""
+    loss: LossName
+    """What is minimised, on standardised values."""
+    quantiles: tuple[float, ...] = ()
+    """Levels of a quantile forecast, for loss "quantile"."""
+    patience: int
+    """Epochs without a better validation loss after which training stops."""
+    device: Device
+    """Where to train."""
+    precision: Literal["float32", "bfloat16"]
+    """bfloat16 runs the matrix products in mixed precision; the scan's state stays float32."""
+    compile: bool = False
+    """Compile the network for training with torch.compile."""
+    verbose: int
+    """0 is silent, 1 shows a progress bar on standard error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Epoch:
+    """What one pass over the training windows reached."""
+
+    epoch: int
+    """Counted from 1."""
+    train_loss: float
+    """Mean over the training windows while the weights moved, mixers' dropout on."""
+    validation_loss: float | None
+    """Mean over the validation windows after the pass; None without validation."""
+
+
+class Fit:
+    """A fit under way: all that its next step depends on.
+
+    Parameters
+    ----------
+    network, train, validation, config, seed
+        See `tsm2.training.fit_network`.
+    accelerator
+        Places the tensors and runs the precision and the processes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        train: Windows,
+        validation: Windows | None,
+        config: TrainingConfig,
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self.network, self.config, self.accelerator = network, config, accelerator
+        model = torch.compile(network) if config.compile else network
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(network, config))
+        self.train = train.to(accelerator.device)
+        self.validation = None if validation is None else validation.to(accelerator.device)
+        per_process = math.ceil(len(train) / accelerator.num_processes)
+        self.steps_per_epoch = math.ceil(per_process / config.batch_size)
+        self.n_steps = config.max_epochs * self.steps_per_epoch
+        self.average = MovingAverage(network, config.ema_decay)
+        self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
+        self.shuffler = torch.Generator().manual_seed(seed)
+        self.epoch_order = self.shuffler.get_state()  # the shuffler's when the epoch began
+        self.epoch, self.step = 1, 0
+        self.loss_sum, self.seen = torch.zeros((), device=accelerator.device), 0
+        self.history: list[Epoch] = []
+        self.best_loss, self.waited = math.inf, 0
+        self.best_weights: dict[str, Tensor] | None = None
+        self.finished = False
+
+    # --- train --------------------------------------------------------------------------------
+
+    @property
+    def steps_done(self) -> int:
+        """Steps since the fit began, in all its runs."""
+        done: int = (self.epoch - 1) * self.steps_per_epoch + self.step
+        return done
+
+    def steps(self) -> Iterator[None]:
+        """Take the steps that the epoch still needs, one at a time."""
+        try:
+            yield from self._steps()
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = " ".join(str(error).split("\n\n")[0].split())
+            raise BackendError(
+                f"the network cannot be compiled here: {reason}. Pass compile=False; on a CPU, "
+                f"torch.compile needs a C++ compiler."
+            ) from error
+
+    def _steps(self) -> Iterator[None]:
+        self.model.train()
+        mixers = list_mixers(self.network)
+        accelerator, config = self.accelerator, self.config
+        shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
+        self.epoch_order = self.shuffler.get_state()
+        batches = self.train.batches(config.batch_size, generator=self.shuffler, **shares)
+        for which in islice(batches, self.step, None):
+            batch = self.train.gather(which)
+            loss = _gradients(self.model, batch, accelerator, config)
+            if config.sam_radius > 0 and mixers:
+                moves = climb(mixers, config.sam_radius)
+                _gradients(self.model, batch, accelerator, config)
+                descend(moves)
+            if math.isfinite(config.gradient_clip):
+                accelerator.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.average.update()
+            self.loss_sum += loss * len(which)
+            self.seen += len(which)
+            self.step += 1
+            yield
+
+    def end_epoch(self) -> Epoch:
+        """Measure the epoch, keep the weights if they are the best, and go to the next."""
+        train_loss = float(self.loss_sum / self.seen)
+        _require_finite(train_loss, self.epoch, self.config)
+        validation_loss = None
+        if self.validation is not None:
+            with self.average.in_place():
+                validation_loss = self._validate(self.validation)
+        record = Epoch(epoch=self.epoch, train_loss=train_loss, validation_loss=validation_loss)
+        self.history.append(record)
+        self.finished = self.waited >= self.config.patience or self.epoch == self.config.max_epochs
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum, self.seen = torch.zeros_like(self.loss_sum), 0
+        return record
+
+    def _validate(self, windows: Windows) -> float:
+        """Measure the weights, and keep them if they are the best."""
+        loss = _mean_loss(self.model, windows, self.accelerator, self.config)
+        self.waited += 1
+        if loss < self.best_loss:
+            self.best_loss, self.waited = loss, 0
+            self.best_weights = copy.deepcopy(self.network.state_dict())
+        return loss
+
+    def kept_weights(self) -> dict[str, Tensor]:
+        """Return the weights to keep: the best, or without validation the last."""
+        if self.best_weights is not None:
+            return self.best_weights
+        with self.average.in_place():
+            return copy.deepcopy(self.network.state_dict())
+
+    def kept_network(self) -> nn.Module:
+        """Return a copy of the network as the fit would leave it now."""
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(self.kept_weights())
+        return network.to("cpu").eval()
+
+    def measured(self, record: Epoch) -> dict[str, float]:
+        """Return what TensorBoard shows of an epoch."""
+        losses = {"loss/train": record.train_loss, "loss/validation": record.validation_loss}
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        rows = losses | {"learning_rate/linear": rates[0], "learning_rate/mixers": rates[-1]}
+        return {name: value for name, value in rows.items() if value is not None}
+
+    def agree(self, here: bool) -> bool:
+        """Return whether it is so in any of the processes."""
+        if self.accelerator.num_processes > 1:
+            if here:
+                self.accelerator.set_trigger()
+            return bool(self.accelerator.check_trigger())
+        return here
+
+    # --- keep and go on -----------------------------------------------------------------------
+
+    def position(self) -> dict[str, Any]:
+        """Return where the fit stands, in what JSON holds."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sum": float(self.loss_sum),
+            "seen": self.seen,
+            "history": [asdict(record) for record in self.history],
+            "best_loss": self.best_loss,
+            "waited": self.waited,
+            "averaged": self.average.steps,
+            "finished": self.finished,
+            "parameter_groups": self.optimizer.state_dict()["param_groups"],
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights, the optimizer's moments and the random generators, by name."""
+        # Every process has drawn as often as the others, so one generator speaks for all.
+        order = self.epoch_order if self.step else self.shuffler.get_state()
+        named = {"random.cpu": torch.get_rng_state(), "random.order": order}
+        if self.accelerator.device.type != "cpu":
+            named["random.device"] = _device_generator(self.accelerator).get_rng_state()
+        named |= {f"weights.{name}": each for name, each in self.network.state_dict().items()}
+        named |= {f"best.{name}": each for name, each in (self.best_weights or {}).items()}
+        named |= {f"average.{k}": each for k, each in enumerate(self.average.weights)}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            named |= {f"optimizer.{number}.{name}": each for name, each in moments.items()}
+        return named
+
+    def resume(self, position: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go where an earlier run was when it wrote this."""
+        self.epoch, self.step, self.seen = (position[n] for n in ("epoch", "step", "seen"))
+        self.loss_sum.fill_(position["loss_sum"])
+        self.history = [Epoch(**record) for record in position["history"]]
+        self.best_loss, self.waited = position["best_loss"], position["waited"]
+        self.finished = position["finished"]
+        self.network.load_state_dict(_under("weights.", tensors))
+        self.best_weights = _under("best.", tensors) or None
+        self.average.steps = position["averaged"]
+        for number, average in enumerate(self.average.weights):
+            average.copy_(tensors[f"average.{number}"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer.", tensors).items():
+            place, _, moment = name.partition(".")
+            moments.setdefault(int(place), {})[moment] = tensor
+        groups = position["parameter_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.scheduler.load_state_dict(position["scheduler"])
+        self.shuffler.set_state(tensors["random.order"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.device" in tensors:
+            _device_generator(self.accelerator).set_rng_state(tensors["random.device"])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, without it."""
+    starts = {name: each for name, each in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): each for name, each in starts.items()}
+
+
+def _device_generator(accelerator: Accelerator) -> Any:
+    """Return the module that holds the device's random generator: torch.cuda or torch.mps."""
+    return getattr(torch, accelerator.device.type)
+
+
+def _gradients(
+    model: nn.Module, batch: Batch, accelerator: Accelerator, config: TrainingConfig
+) -> Tensor:
+    """Set every gradient to that of the batch's loss, and return the loss."""
+    model.zero_grad(set_to_none=True)
+    with accelerator.autocast():
+        loss = _loss(model, batch, config)
+    accelerator.backward(loss)
+    return loss.detach()
+
+
+def _loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
+    forecast = model(batch.context, **batch.auxiliary()).float()  # (B, M, H) or (B, M, H, Q)
+    levels, mask = config.quantiles, batch.target_mask
+    return mean_loss(config.loss, forecast, batch.target, quantiles=levels, mask=mask)
+
+
+@torch.inference_mode()
+def _mean_loss(
+    model: nn.Module, windows: Windows, accelerator: Accelerator, config: TrainingConfig
+) -> float:
+    """Return the mean loss over every window."""
+    model.eval()
+    sums = torch.zeros(2, dtype=torch.float64)
+    shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
+    for which in windows.batches(config.batch_size, **shares):
+        batch = windows.gather(which)
+        with accelerator.autocast():
+            loss = _loss(model, batch, config)
+        sums += torch.tensor([float(loss) * len(which), len(which)], dtype=torch.float64)
+    if accelerator.num_processes > 1:
+        sums = torch.as_tensor(accelerator.reduce(sums.float().to(accelerator.device), "sum"))
+    return float(sums[0] / sums[1])
+
+
+def _require_finite(loss: float, epoch: int, config: TrainingConfig) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the training loss became {loss} in epoch {epoch} (learning_rate="
+            f"{config.learning_rate}, mixer_learning_rate={config.mixer_learning_rate}, "
+            f"gradient_clip={config.gradient_clip}). Lower the learning rates or gradient_clip."
+        )

@@ -1,0 +1,251 @@
+"""The fit loop: from a network and its windows to trained weights.
+
+    for each epoch: a pass over the training windows, then the validation loss, then stop or go on
+
+Accelerate places the network, runs mixed precision and several processes; the loop is ours. The
+linear path and the mixers have learning rates of their own, and weight decay and sharpness-aware
+steps are the mixers' alone: they overfit long before the linear path does, which such steps slow.
+With a moving average of the weights, it is the average that is validated, kept and left behind.
+
+`Fit` takes the steps and knows where it stands; this file decides how long it goes on, and who is
+told: the checkpoint, the progress bar, TensorBoard, callbacks.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from torch import nn
+
+from tsm2.errors import BackendError, ParameterError
+from tsm2.prepared.windows import Windows
+from tsm2.training.checkpoints import Checkpoint, digest
+from tsm2.training.fit import Epoch, Fit, TrainingConfig
+from tsm2.training.memory import freed_memory_kept
+from tsm2.training.progress import StepBar, step_bar
+
+__all__ = ["Epoch", "EpochWatch", "TrainingConfig", "choose_device", "fit_network", "seeded"]
+
+
+def choose_device(requested: str) -> str:
+    """Return the device to use: the requested one, or for "auto" the first of cuda, mps, cpu here.
+
+    Raises
+    ------
+    BackendError
+        The requested device is not at hand.
+    """
+    at_hand = [
+        name
+        for name, present in (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+            ("cpu", True),
+        )
+        if present
+    ]
+    if requested == "auto":
+        return at_hand[0]
+    if requested not in at_hand:
+        raise BackendError(
+            f"device={requested!r} is not at hand; here is: {', '.join(at_hand)}. "
+            f"Pass device='auto' to take the first of them."
+        )
+    return requested
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Draw from generators that start at `seed`, and put the global ones back afterwards."""
+    kind = device if device in {"cuda", "mps"} else "cuda"
+    devices = [getattr(torch, kind).current_device()] if device == "cuda" else []
+    if device == "mps":
+        devices = [0]
+    with torch.random.fork_rng(devices=devices, device_type=kind):
+        torch.manual_seed(seed)
+        yield
+
+
+class EpochWatch(Protocol):
+    """Who is told about a fit while it runs."""
+
+    def begin(self, epoch: int) -> None:
+        """Take note that an epoch begins, counted from 1."""
+        ...
+
+    def end(self, history: list[Epoch], kept: Callable[[], nn.Module]) -> bool:
+        """Take note of an epoch's end; True ends the fit.
+
+        Parameters
+        ----------
+        history
+            Of all epochs, the one that ended last.
+        kept
+            Makes a copy of the network as the fit would leave it if it ended here.
+        """
+        ...
+
+
+def fit_network(
+    network: nn.Module,
+    train: Windows,
+    validation: Windows | None,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    max_seconds: float = math.inf,
+    log_dir: Path | None = None,
+    watch: EpochWatch | None = None,
+) -> list[Epoch]:
+    """Train a network in place and leave it with its best weights, in evaluation mode, on the CPU.
+
+    Parameters
+    ----------
+    network
+        Maps contexts, (B, M, L), to forecasts, (B, M, H), or to quantiles, (B, M, H, Q); takes
+        what else a batch holds by the names of `Batch.auxiliary`. May offer `mixer_parameters()`.
+    train, validation
+        Standardised windows; without validation the last weights are kept.
+    config
+        How to train.
+    seed
+        Fixes the order of the windows and the dropout.
+    checkpoint
+        Folder to which the fit is written while it runs, and from which this very fit goes on if
+        it was cut off. After the end it holds the end.
+    max_seconds
+        End after the first step beyond so many seconds, with the best weights until then. A
+        checkpoint keeps the place: the next call goes on for as long again.
+    log_dir
+        Folder for TensorBoard's record of every epoch.
+    watch
+        Is told about every epoch and may end the fit.
+
+    Returns
+    -------
+    One record per epoch.
+
+    Raises
+    ------
+    TrainingError
+        The loss became infinite or undefined.
+    SavedModelError
+        The checkpoint is damaged, or of another fit.
+    OutputError
+        The checkpoint cannot be written.
+    ParameterError
+        `log_dir` is given, but TensorBoard is not installed.
+    """
+    accelerator = _accelerator(choose_device(config.device), config.precision, log_dir)
+    kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
+    fit = Fit(network, train, validation, config, seed, accelerator)
+    ends = time.monotonic() + max_seconds
+    show = bool(config.verbose) and accelerator.is_local_main_process
+    with (
+        seeded(seed, accelerator.device.type),
+        freed_memory_kept(),
+        step_bar(fit.n_steps, show) as bar,
+    ):
+        if kept is not None and (saved := kept.load()) is not None:
+            fit.resume(*saved)
+        bar.advance(fit.steps_done)
+        in_time = True
+        with _log(accelerator, first_epoch=fit.epoch):
+            while in_time and not fit.finished:
+                if watch is not None:
+                    watch.begin(fit.epoch)
+                in_time = _train_epoch(fit, bar, kept, ends)
+                record = fit.end_epoch()
+                bar.report(_losses(record))
+                accelerator.log(fit.measured(record), step=record.epoch)
+                if watch is not None and watch.end(fit.history, fit.kept_network):
+                    fit.finished = True
+        if kept is not None and in_time:
+            kept.save(fit.position(), fit.tensors())
+    network.load_state_dict(fit.kept_weights())
+    network.to("cpu").eval()
+    return fit.history
+
+
+def _train_epoch(fit: Fit, bar: StepBar, kept: Checkpoint | None, ends: float) -> bool:
+    """Take the steps that the epoch still needs; return False if the time ran out before the last.
+
+    Out of time, the place within the epoch is kept before anything is made of it.
+    """
+    for _ in fit.steps():
+        bar.advance(1)
+        over = fit.agree(time.monotonic() > ends) if ends < math.inf else False
+        if kept is not None and (over or kept.is_due()):
+            kept.save(fit.position(), fit.tensors())
+        if over:
+            return False
+    return True
+
+
+def _open_checkpoint(
+    folder: Path | None,
+    network: nn.Module,
+    train: Windows,
+    validation: Windows | None,
+    config: TrainingConfig,
+    seed: int,
+    accelerator: Accelerator,
+) -> Checkpoint | None:
+    """Return the checkpoint of this very fit, named by all that its weights depend on."""
+    if folder is None:
+        return None
+    settings = asdict(config)
+    del settings["device"], settings["verbose"]
+    identity = settings | {
+        "device": accelerator.device.type,
+        "number of processes": accelerator.num_processes,
+        "seed": seed,
+        "network's initial weights": digest(dict(network.state_dict())),
+        "training windows": digest(train),
+        "validation windows": digest(validation),
+    }
+    return Checkpoint(folder, identity, writes=accelerator.is_main_process)
+
+
+@contextmanager
+def _log(accelerator: Accelerator, *, first_epoch: int) -> Iterator[None]:
+    """Record in TensorBoard if asked to; what a killed run said of later epochs is dropped."""
+    if accelerator.log_with:
+        accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": first_epoch}})
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+
+
+def _accelerator(device: str, precision: str, log_dir: Path | None) -> Accelerator:
+    """Set accelerate up for this fit; its process-wide state of an earlier fit is let go."""
+    if log_dir is not None and find_spec("tensorboard") is None:
+        raise ParameterError(
+            "log_dir needs TensorBoard, which is not installed. Install it with tsm2's extra "
+            "'tensorboard': pip install 'tsm2[tensorboard]'."
+        )
+    if PartialState._shared_state and PartialState().num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "bf16" if precision == "bfloat16" else "no"
+    log_with = None if log_dir is None else "tensorboard"
+    return Accelerator(
+        cpu=device == "cpu", mixed_precision=mixed, log_with=log_with, project_dir=log_dir
+    )
+
+
+def _losses(record: Epoch) -> str:
+    losses = f"epoch {record.epoch}: train {record.train_loss:.4f}"
+    if record.validation_loss is not None:
+        losses += f", validation {record.validation_loss:.4f}"
+    return losses
