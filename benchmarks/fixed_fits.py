@@ -1,19 +1,18 @@
 """Compare forecasts of fixed fits to the last bit: did a change of the code change a number.
 
-    python benchmarks/fixed_fits.py --write before.json --models before/   # on the commit before
-    python benchmarks/fixed_fits.py --compare before.json --models before/ # on the commit after
+    python benchmarks/fixed_fits.py --write before.npz --models before/   # on the commit before
+    python benchmarks/fixed_fits.py --compare before.npz --models before/ # on the commit after
 
-A dozen fits over generated tables, each with other features, give the sha256 of every table that
-they return. Digests hold for one machine, its libraries and one thread, so that they are written
-and compared on the same one. With `--models`, `--write` also saves the fitted models there, and
-`--compare` loads them and compares what they forecast.
+A dozen fits over generated tables, each with other features, give every table that a forecaster
+returns. Last bits hold for one machine, its libraries and one thread, so that they are written and
+compared on the same one; what differs is told with the largest difference. With `--models`,
+`--write` also saves the fitted models there, and `--compare` loads them and compares what they
+forecast.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -226,57 +225,62 @@ FITS: dict[str, Callable[[], dict[str, Any]]] = {
 """A name for each fit; what it returns is digested, but for the model."""
 
 
-def digest(value: Any) -> str:
-    """Return the sha256 of tables, in any container, with their labels."""
-    hashed = hashlib.sha256()
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            hashed.update(f"{key!r}{digest(each)}".encode())
-    elif isinstance(value, list):
-        for each in value:
-            hashed.update(digest(each).encode())
-    elif isinstance(value, pd.DataFrame):
-        hashed.update(repr((list(value.columns), value.index.names)).encode())
-        hashed.update(pd.util.hash_pandas_object(value.reset_index(), index=False).to_numpy())
-    else:
-        hashed.update(np.ascontiguousarray(np.asarray(value, dtype=np.float64)))
-    return hashed.hexdigest()
+def numbers(value: Any) -> np.ndarray[Any, Any]:
+    """Return all that tables in any container hold, labels and stamps as a hash of each row."""
+    if isinstance(value, Mapping | list):
+        each = value.values() if isinstance(value, Mapping) else value
+        return np.concatenate([numbers(one) for one in each])
+    if isinstance(value, pd.DataFrame):
+        labels = value.select_dtypes(exclude="number").reset_index()
+        hashes = pd.util.hash_pandas_object(labels, index=False).to_numpy() % 2**32
+        names = pd.util.hash_array(np.array([str(name) for name in value.columns])) % 2**32
+        cells = value.select_dtypes("number").to_numpy(dtype=np.float64).ravel()
+        return np.concatenate([cells, hashes.astype(float), names.astype(float)])
+    return np.asarray(value, dtype=np.float64).ravel()
 
 
-def run(models: Path | None, *, load: bool) -> dict[str, str]:
-    """Return the digest of everything that the fits return, and of what saved models forecast."""
+def run(models: Path | None, *, load: bool) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the numbers of everything that the fits return, and that saved models forecast."""
     torch.set_num_threads(1)  # sums of several threads come in another order
-    found: dict[str, str] = {}
+    found: dict[str, np.ndarray[Any, Any]] = {}
     for name, fit in FITS.items():
         tables = fit()
         model = tables.pop("model")
-        found |= {f"{name}: {what}": digest(table) for what, table in tables.items()}
+        found |= {f"{name}: {what}": numbers(table) for what, table in tables.items()}
         if models is None:
             continue
         folder = models / name.replace(" ", "-")
         if not load:
             model.save(folder)
-        found[f"{name}: saved"] = digest(TSM2Forecaster.load(folder).predict())
+        found[f"{name}: saved"] = numbers(TSM2Forecaster.load(folder).predict())
     return found
 
 
+def difference(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    """Return the largest difference, 0 where both are NaN, and infinity for other sizes."""
+    if one.shape != other.shape or (np.isnan(one) != np.isnan(other)).any():
+        return np.inf
+    return float(np.nanmax(np.abs(one - other), initial=0.0))
+
+
 def main() -> None:
-    """Write the digests, or compare them with those written before."""
+    """Write the numbers, or compare them with those written before."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="file for the digests")
-    parser.add_argument("--compare", type=Path, help="file of digests to compare with")
+    parser.add_argument("--write", type=Path, help="file for the numbers, .npz")
+    parser.add_argument("--compare", type=Path, help="file of numbers to compare with")
     parser.add_argument("--models", type=Path, help="folder of saved models")
     options = parser.parse_args()
     found = run(options.models, load=options.compare is not None)
     if options.write is not None:
-        options.write.write_text(json.dumps(found, indent=1) + "\n")
+        np.savez(options.write, **found)
     if options.compare is None:
         return
-    before = json.loads(options.compare.read_text())
-    differ = [name for name in before if found.get(name) != before[name]]
-    print(f"{len(before) - len(differ)} of {len(before)} are equal to the last bit")
-    for name in differ:
-        print(f"differs: {name}")
+    with np.load(options.compare) as before:
+        apart = {name: difference(before[name], found[name]) for name in before.files}
+    differ = {name: largest for name, largest in apart.items() if largest}
+    print(f"{len(apart) - len(differ)} of {len(apart)} are equal to the last bit")
+    for name, largest in differ.items():
+        print(f"differs by {largest:.1e}: {name}")
     sys.exit(bool(differ))
 
 

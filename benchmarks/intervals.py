@@ -11,6 +11,7 @@ gives; "at its word" are the quantiles that the network learnt, without calibrat
 import argparse
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def measure(dataset: str, seed: int) -> Iterator[dict[str, object]]:
         test = frame.iloc[n_fit:n_all]
         tested = {"calibrated": model.backtest(test, quantiles=LEVELS)}
         if head == "quantiles":
-            model.calibration_ = None
+            model.fitted_ = replace(model.fitted_, calibration=None)
             tested["at its word"] = model.backtest(test, quantiles=LEVELS)
         scale = dict(zip(frame.columns, model.scaling_.scale, strict=True))
         for kind, table in tested.items():

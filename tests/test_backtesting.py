@@ -1,18 +1,20 @@
-"""Walks name every window, the floor forecasts what it says, mean errors agree with the table."""
+"""Walks name every window, the floor forecasts what it says, refits see only rows before."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
-from tsm2.backtesting import Walk, backtest_table, error_table, mean_errors, refit_table
+from tsm2 import TSM2Forecaster
+from tsm2.backtesting import error_table
 from tsm2.benchmark import RepeatLast, RLinear, SeasonalNaive
+from tsm2.benchmark.protocol import Table, measure_errors
+from tsm2.datasets import Split
 from tsm2.errors import WindowError
-from tsm2.tables.frames import Panel, read_table
+from tsm2.prepared.walk import Walk
+from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.series import Series
 
 
 def table(rows: int = 30) -> pd.DataFrame:
@@ -49,50 +51,23 @@ def test_repeat_last_and_seasonal_naive() -> None:
     assert seasonal.tolist() == [[[6, 7], [8, 9], [10, 11], [6, 7]]]
 
 
-def test_the_table_and_the_mean_errors_agree() -> None:
-    frame = table()
-    panel = read_table(frame)
-    walk = Walk(lookback=4, horizon=3, stride=2)
-    result = backtest_table(RepeatLast(), panel, walk)
-    assert len(result) == len(walk.starts(30)) * 3 * 2
-    first = result.iloc[0]
-    assert (first["cutoff"], first["step"], first["time"]) == (frame.index[3], 1, frame.index[4])
-    assert (first["variate"], first["actual"], first["forecast"]) == ("a", 8.0, 6.0)
-    # A line that rises by 2 a day is missed by 2, 4 and 6.
-    scale = np.array([2.0, 2.0])
-    mse, mae, windows = mean_errors(RepeatLast(), panel.values, walk, scale=scale)
-    assert (mse, mae) == pytest.approx(((1 + 4 + 9) / 3, 2.0))
-    assert windows == result["cutoff"].nunique()
-
-
-class RisingQuantiles(RepeatLast):
-    """Repeats the last row, with bounds that are further off at every step: 10 times the level."""
-
-    def forecast_quantiles(
-        self, contexts: NDArray[np.float64], horizon: int, levels: Sequence[float]
-    ) -> NDArray[np.float64]:
-        steps = np.arange(1, horizon + 1)[:, None, None]
-        last = self.forecast_contexts(contexts, horizon)[..., None]
-        return last + 10 * steps * (np.asarray(levels) - 0.5)
-
-
-def test_quantiles_stand_beside_the_forecast_they_belong_to() -> None:
-    panel = read_table(table())
-    walk = Walk(lookback=4, horizon=3, stride=2)
-    plain = backtest_table(RisingQuantiles(), panel, walk)
-    result = backtest_table(RisingQuantiles(), panel, walk, quantiles=(0.1, 0.5, 0.75))
-    assert list(result.columns[6:]) == ["lo-80", "median", "hi-50"]
-    pd.testing.assert_frame_equal(result.iloc[:, :6], plain)
-    np.testing.assert_allclose(result["lo-80"], result["forecast"] - 4 * result["step"])
-    np.testing.assert_allclose(result["median"], result["forecast"])
-    np.testing.assert_allclose(result["hi-50"], result["forecast"] + 2.5 * result["step"])
+def backtested(**changes: Any) -> pd.DataFrame:
+    """Return a backtest in which a line that rises by 2 a day is missed by 2, 4 and 6."""
+    steps = np.tile(np.repeat([1, 2, 3], 2), 12)
+    forecast = np.repeat(np.arange(12.0), 6)
+    rows = {
+        "step": steps,
+        "variate": np.tile(["a", "b"], 36),
+        "actual": forecast + 2 * steps,
+        "forecast": forecast,
+    }
+    bounds = {"lo-80": forecast - 4 * steps, "hi-30": forecast + 1.5 * steps}
+    return pd.DataFrame(rows | bounds | {"hi-80": forecast + 4 * steps} | changes)
 
 
 def test_error_tables_by_hand() -> None:
-    """A line that rises by 2 a day is missed by 2, 4 and 6; the bounds are 4 and 1.5 steps away."""
-    walk = Walk(lookback=4, horizon=3, stride=2)
-    levels = (0.1, 0.65, 0.9)
-    result = backtest_table(RisingQuantiles(), read_table(table()), walk, quantiles=levels)
+    """The bounds are 4 and 1.5 steps away from the forecast."""
+    result = backtested()
     by_step = error_table(result, by="step", scale={"a": 2.0, "b": 2.0})
     assert by_step["MSE"].tolist() == [1, 4, 9]
     assert by_step["MAE"].tolist() == [1, 2, 3]
@@ -108,42 +83,75 @@ def test_error_tables_by_hand() -> None:
     assert error_table(missed, by=None).loc["all", "coverage-80"] == 0
 
 
+def test_errors_are_divided_by_the_scale_of_their_series() -> None:
+    one = pd.DataFrame({"a": [2.0], "b": [4.0]})
+    pd.testing.assert_frame_equal(
+        error_table(backtested(), scale=one), error_table(backtested(), scale={"a": 2.0, "b": 4.0})
+    )
+    table = backtested()
+    table.insert(0, "shop", np.repeat(["x", "y"], 36))
+    several = pd.DataFrame({"a": [2.0, 1.0], "b": [4.0, 2.0]}, index=["x", "y"])
+    found = error_table(table, by=["shop", "variate"], scale=several)["MAE"]
+    wanted = {("x", "a"): 2.0, ("x", "b"): 1.0, ("y", "a"): 4.0, ("y", "b"): 2.0}
+    assert found.to_dict() == wanted
+
+
 def test_rlinear_learns_a_line_of_sines() -> None:
     t = np.arange(400)
     values = np.stack((np.sin(t * 0.3), 5 + 3 * np.cos(t * 0.3)), axis=1)
     model = RLinear(24, 6, max_epochs=30, learning_rate=1e-2).fit(values[:320], 240)
-    walk = Walk(lookback=24, horizon=6, first=320)
-    mse, _, _ = mean_errors(model, values, walk, scale=values.std(axis=0))
-    naive, _, _ = mean_errors(RepeatLast(), values, walk, scale=values.std(axis=0))
-    assert mse < 0.05 * naive
+    table = Table(name="sines", values=values, split=Split(240, 320, 400), season=21)
+    learned, naive = (
+        measure_errors(each, table, lookback=24, horizon=6) for each in (model, RepeatLast())
+    )
+    assert learned.mse < 0.05 * naive.mse
 
 
-class RowsSeen(BaseEstimator):  # type: ignore[misc]
-    """Forecast the first value that it was fitted to, and how many there were."""
+class RowsSeen(TSM2Forecaster):
+    """Remember which rows of a column every fit saw, by the values of the first and the last."""
 
-    def fit(self, X: pd.DataFrame) -> "RowsSeen":
-        self.seen_ = np.array([X["a"].iloc[0], len(X)])
-        return self
+    seen: ClassVar[list[list[tuple[float, float]]]] = []
 
-    def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
-        assert contexts.shape[1] == 5
-        return np.tile(self.seen_, (len(contexts), horizon, 1))
+    def fit_series(self, series: Series, given: CovariateTables, **how: Any) -> Self:
+        ends = zip(series.offsets[:-1], series.offsets[1:] - 1, strict=True)
+        self.seen.append([(series.values[a, 0], series.values[b, 0]) for a, b in ends])
+        return super().fit_series(series, given, **how)
 
-    def backtest_panel(self, panel: Panel, walk: Walk, **_: object) -> pd.DataFrame:
-        return backtest_table(self, panel, walk)
+
+def rows_seen(X: Any, *, refit: int = 2, **how: Any) -> tuple[list[Any], pd.DataFrame]:
+    RowsSeen.seen.clear()
+    model = RowsSeen(lookback=5, horizon=2, max_epochs=1, features=4, validation_fraction=0)
+    got = model.set_params(random_state=0).backtest(X, stride=3, refit=refit, **how)
+    return list(RowsSeen.seen), got
 
 
 @pytest.mark.parametrize(
-    ("window", "first_values", "counts"),
-    [("expanding", [0, 0, 0], [10, 16, 22]), ("sliding", [0, 12, 24], [10, 10, 10])],
+    ("window", "wanted"),
+    [("expanding", [(0, 9), (0, 15), (0, 21)]), ("sliding", [(0, 9), (6, 15), (12, 21)])],
 )
-def test_which_rows_a_refit_sees(window: Any, first_values: list[int], counts: list[int]) -> None:
-    """Column "a" of row t is 2 t, so that a forecast of it names the first row of the fit."""
-    walk = Walk(lookback=5, horizon=2, stride=3, first=10)
-    got = refit_table(RowsSeen(), read_table(table(29)), walk, every=2, window=window)
-    starts = got.groupby("cutoff")["forecast"].apply(list).to_list()
-    wanted = [[float(v), float(n)] * 2 for v, n in zip(first_values, counts, strict=True)]
-    assert starts == [pair for pair in wanted for _ in range(2)]
-    plain = backtest_table(RepeatLast(), read_table(table(29)), walk)
-    for column in ("cutoff", "step", "time", "variate", "actual"):
+def test_which_rows_a_refit_sees(window: Any, wanted: list[tuple[int, int]]) -> None:
+    """Column "a" of row t is 2 t."""
+    frame = table(29)
+    seen, got = rows_seen(frame, start=frame.index[10], window=window)
+    assert seen == [[(2 * first, 2 * last)] for first, last in wanted]
+    assert got["cutoff"].unique().tolist() == [frame.index[t - 1] for t in range(10, 27, 3)]
+    wanted_rows = frame["a"].reindex(pd.DatetimeIndex(got.loc[got["variate"] == "a", "time"]))
+    assert got.loc[got["variate"] == "a", "actual"].tolist() == wanted_rows.tolist()
+
+
+def test_a_refit_of_many_series_sees_only_what_was_there_before() -> None:
+    """Forecasts from the same row are one step of the refits; a series is new until it is long."""
+    frames = {"x": table(22), "y": table(22).iloc[9:] + 100}
+    start = frames["x"].index[10]
+    seen, got = rows_seen(frames, start=start, refit=1)
+    # x is forecast from rows 10, 13, 16, 19; y, which has 5 rows from row 14 on, from 14, 17, 20.
+    firsts = [10, 13, 14, 16, 17, 19, 20]
+    assert sorted(got["cutoff"].unique()) == [frames["x"].index[t - 1] for t in firsts]
+    wanted = [
+        [(0.0, 2.0 * (t - 1)), *([(118.0, 100 + 2.0 * (t - 1))] if t >= 16 else [])] for t in firsts
+    ]
+    assert seen == wanted
+    assert got["series"].unique().tolist() == ["x", "y"]
+    plain = rows_seen(frames, start=start, refit=100)[1]
+    for column in ("series", "cutoff", "step", "time", "variate", "actual"):
         pd.testing.assert_series_equal(got[column], plain[column])

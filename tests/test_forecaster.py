@@ -315,7 +315,7 @@ def test_an_update_can_learn_from_the_new_rows(frame: pd.DataFrame) -> None:
     assert model.score(turned) > before
     array = TSM2Forecaster(**SMALL).fit(frame.iloc[:150].to_numpy())
     array.update(frame.iloc[150:].to_numpy(), epochs=1)
-    with pytest.raises(WindowError, match="one window needs 30"):
+    with pytest.raises(WindowError, match="has the 30 rows of a window"):
         array.update(frame.iloc[:3].to_numpy(), epochs=1)
     with pytest.raises(ParameterError, match="epochs must be an integer"):
         array.update(frame.to_numpy(), epochs=-1)
@@ -487,7 +487,7 @@ def test_samples_spread_as_the_quantiles_say(skewed: pd.DataFrame) -> None:
 
 def test_calibration_may_come_later(skewed: pd.DataFrame) -> None:
     model = TSM2Forecaster(**(SMALL | {"validation_fraction": 0.0})).fit(skewed.iloc[:400])
-    assert vars(model)["calibration_"] is None
+    assert model.fitted_.calibration is None
     for call in (model.predict_interval, model.predict_quantiles):
         with pytest.raises(
             ParameterError, match=r"was not calibrated\. Fit with a validation_frac"

@@ -1,18 +1,18 @@
 """Backtests: forecast every window of a table and set the forecasts beside what happened.
 
-Nothing here knows the model: it forecasts a batch of contexts at a time, and a table of forecasts
-or their mean errors come out. TSM2 and the models it is compared with go the same way. A model may
-be fitted again as the backtest moves on, always to rows before the first one that it forecasts:
+A model may be fitted again as the backtest moves on, always to rows before the first one that it
+forecasts:
 
     window="expanding"   fit 1 |======|          fit 2 |=========|       fit 3 |============|
     window="sliding"     fit 1 |======|          fit 2    |======|       fit 3       |======|
 
-Sizes: T rows, M variates, B windows, L lookback, H horizon, Q quantiles.
+Sizes: S series, T rows, M variates, W windows, B windows in a batch, L lookback, H horizon, Q
+quantiles.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,202 +21,41 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from tsm2 import metrics
-from tsm2.errors import FrameError, ParameterError, WindowError
-from tsm2.prepared.inputs import Beside
-from tsm2.prepared.knowledge import Tables
-from tsm2.prepared.splits import check_long_enough
-from tsm2.tables.frames import Layout, Panel, rows_of, write_forecast
+from tsm2.errors import ParameterError
+from tsm2.fitted.model import FittedModel
+from tsm2.fitted.rolling import whole_horizons
+from tsm2.prepared.prepared import Prepared, filled
+from tsm2.prepared.walk import Walk
+from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_level, bound_name
-from tsm2.tables.ragged import owners, ranges
+from tsm2.tables.series import Series
 
-__all__ = [
-    "ForecastsContexts",
-    "ForecastsQuantiles",
-    "Walk",
-    "backtest_table",
-    "error_table",
-    "mean_errors",
-    "refit_table",
-    "start_position",
-]
+__all__ = ["backtest_table", "error_table", "mean_squared_error", "refit_table"]
 
 _BATCH = 256
 
 
-class ForecastsContexts(Protocol):
-    """What a model offers to be backtested."""
-
-    def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
-        """Return forecasts, (B, H, M), for contexts, (B, L, M), both in the units of the table.
-
-        A model that takes `units` as well may be backtested on series that have units of their own.
-        """
-        ...
-
-
-class ForecastsQuantiles(ForecastsContexts, Protocol):
-    """What a model offers to be backtested on its quantiles."""
-
-    def forecast_quantiles(
-        self, contexts: NDArray[np.float64], horizon: int, levels: Sequence[float]
-    ) -> NDArray[np.float64]:
-        """Return quantiles, (B, H, M, Q), for contexts, (B, L, M), and rising levels, (Q,)."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Walk:
-    """Which windows of a table are forecast."""
-
-    lookback: int
-    """Rows L that a model may read before each forecast."""
-    horizon: int
-    """Rows H that are forecast."""
-    stride: int = 1
-    """Rows from one forecast to the next."""
-    first: int | None = None
-    """Position of the first forecast row; None for the first one with a full lookback."""
-
-    def starts(self, n_rows: int) -> NDArray[np.int64]:
-        """Return the position of the first forecast row of every window, none dropped.
-
-        Raises
-        ------
-        WindowError
-            No window fits.
-        """
-        first = self.lookback if self.first is None else self.first
-        if first < self.lookback:
-            raise WindowError(
-                f"the first forecast row is row {first} of the table, but {self.lookback} rows "
-                f"(lookback) must stand before it. Start later, or put history in front."
-            )
-        if first + self.horizon > n_rows:
-            raise WindowError(
-                f"the table has {n_rows} rows, but one forecast needs {first + self.horizon}: "
-                f"{first} before it and {self.horizon} (horizon) to compare with. Give more rows, "
-                f"or lower horizon or lookback."
-            )
-        return np.arange(first, n_rows - self.horizon + 1, self.stride)
-
-    def starts_in(self, panel: Panel, start: object = None) -> NDArray[np.int64]:
-        """Return the row of the first forecast row of every window in a panel, (W,), rising.
-
-        Parameters
-        ----------
-        panel
-            One table, or several series, none of whose windows reaches into another.
-        start
-            Label of the first row to forecast; of several series, each starts at its first row from
-            there on that has a full lookback before it. None for the first row that has one.
-
-        Raises
-        ------
-        WindowError
-            No window fits, or, without `start`, a series is too short for one.
-        FrameError
-            `start` is no row of the table, or no label of its kind.
-        """
-        if panel.layout.series == "one":
-            first = self.first if start is None else start_position(panel.index, start)
-            return replace(self, first=first).starts(len(panel.values))
-        needed = self.lookback + self.horizon
-        before = np.full(len(panel.ids), self.lookback)
-        if start is None:
-            sum_of = f"lookback={self.lookback} + horizon={self.horizon}"
-            check_long_enough(panel, needed, sum_of)
-        else:
-            before = np.maximum(before, _rows_before(panel, start))
-        counts = np.maximum(0, (panel.counts - before - self.horizon) // self.stride + 1)
-        if not counts.any():
-            raise WindowError(
-                f"no series has {self.horizon} rows (horizon) from start={start!r} on and "
-                f"{self.lookback} (lookback) before them. Start earlier."
-            )
-        steps = ranges(np.zeros_like(counts), counts) * self.stride
-        return np.repeat(panel.offsets[:-1] + before, counts) + steps
-
-
-def _rows_before(panel: Panel, start: object) -> NDArray[np.int64]:
-    """Count the rows of each series that stand before a label, (S,)."""
-    try:
-        is_before = np.asarray(panel.index < start)
-    except (TypeError, ValueError) as error:
-        raise FrameError(
-            f"start={start!r} cannot be compared with the rows of the series, which go from "
-            f"{panel.index[0]} on ({error}). Pass a label like theirs."
-        ) from error
-    return np.add.reduceat(is_before, panel.offsets[:-1], dtype=np.int64)
-
-
-def start_position(index: pd.Index, start: object) -> int:
-    """Return the position of the row labelled `start`.
-
-    Raises
-    ------
-    FrameError
-        No row has that label.
-    """
-    try:
-        position = index.get_loc(start)
-    except (KeyError, TypeError, ValueError):
-        position = None
-    if not isinstance(position, (int, np.integer)):
-        raise FrameError(
-            f"start={start!r} is not a row of the table, whose rows go from {index[0]} to "
-            f"{index[-1]}. Pass the label of the first row to forecast."
-        )
-    return int(position)
-
-
-def _windows(
-    values: NDArray[np.float64],
-    contexts: NDArray[np.float64] | None,
-    walk: Walk,
-    starts: NDArray[np.int64],
-    beside: Beside | None,
-) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]]:
-    """Yield, a batch at a time, which windows, contexts (B, L, M), what happened (B, H, M).
-
-    The arguments that a model gets beside the contexts come last.
-    """
-    read = values if contexts is None else contexts
-    before = np.lib.stride_tricks.sliding_window_view(read, walk.lookback, axis=0)
-    targets = np.lib.stride_tricks.sliding_window_view(values, walk.horizon, axis=0)
-    for first in range(0, len(starts), _BATCH):
-        which = slice(first, first + _BATCH)
-        batch = starts[which]
-        context, target = before[batch - walk.lookback], targets[batch]
-        own = {} if beside is None else beside(which)
-        yield which, context.swapaxes(1, 2), target.swapaxes(1, 2), own
-
-
 def backtest_table(
-    model: ForecastsContexts,
-    panel: Panel,
-    walk: Walk,
+    model: FittedModel,
+    prepared: Prepared,
+    starts: NDArray[np.int64],
+    horizon: int,
     *,
-    contexts: NDArray[np.float64] | None = None,
-    starts: NDArray[np.int64] | None = None,
-    beside: Beside | None = None,
     quantiles: Sequence[float] = (),
 ) -> pd.DataFrame:
-    """Forecast every window of a walk.
+    """Forecast windows.
 
     Parameters
     ----------
     model
-        What forecasts; for quantiles a `ForecastsQuantiles`.
-    panel
-        The table, or several series.
-    walk
-        Which windows.
-    contexts
-        What the model reads of the rows; None for their values.
+        What forecasts.
+    prepared
+        The series, made ready by the model.
     starts
-        First forecast row of every window, (W,); None for all of the walk.
-    beside
-        What the model gets beside the contexts, such as the units of every window.
+        First forecast row of every window, (W,).
+    horizon
+        Rows H to forecast.
     quantiles
         Levels of quantiles to forecast too, rising.
 
@@ -227,38 +66,58 @@ def backtest_table(
     a column per quantile, such as `lo-80`, `median`, `hi-80`. Of several series, the first column
     says which one, see `series_column`.
     """
-    starts = walk.starts_in(panel) if starts is None else starts
-    actual, forecast, bounds = [], [], []
-    for _, context, target, own in _windows(panel.values, contexts, walk, starts, beside):
-        actual.append(target)
-        forecast.append(model.forecast_contexts(context, walk.horizon, **own))
+    forecast, bounds = [], []
+    for batch in _batches(starts):
+        forecast.append(model.forecast(prepared, batch, horizon, size=_BATCH))
         if quantiles:
-            both = cast("ForecastsQuantiles", model)
-            bounds.append(both.forecast_quantiles(context, walk.horizon, quantiles, **own))
-    n_windows, horizon, n_variates = len(starts), walk.horizon, len(panel.layout.columns)
+            bounds.append(model.quantiles(prepared, batch, horizon, quantiles, size=_BATCH))
+    series = prepared.series
+    n_windows, n_variates = len(starts), len(series.layout.columns)
     steps = np.arange(horizon)
     per_window = horizon * n_variates
-    variates = pd.Index(panel.layout.columns)
+    variates = pd.Index(series.layout.columns)
     table = pd.DataFrame(
         {
-            "cutoff": panel.index[np.repeat(starts - 1, per_window)],
+            "cutoff": series.index[np.repeat(starts - 1, per_window)],
             "step": np.tile(np.repeat(steps + 1, n_variates), n_windows),
-            "time": panel.index[np.repeat((starts[:, None] + steps).ravel(), n_variates)],
+            "time": series.index[np.repeat((starts[:, None] + steps).ravel(), n_variates)],
             "variate": pd.Categorical.from_codes(
                 np.tile(np.arange(n_variates), n_windows * horizon), categories=variates
             ),
-            "actual": np.concatenate(actual).ravel(),
+            "actual": prepared.actual(starts, horizon).ravel(),
             "forecast": np.concatenate(forecast).ravel(),
         }
     )
     if quantiles:
         columns = np.concatenate(bounds).reshape(len(table), -1)
         table[[bound_name(level) for level in quantiles]] = columns
-    if panel.layout.series != "one":
-        series = owners(panel.offsets)[starts].repeat(per_window)
-        names = pd.Index(panel.ids, dtype=panel.layout.id_dtype, tupleize_cols=False)
-        table.insert(0, series_column(panel.layout, table.columns), names[series])
+    if series.layout.series != "one":
+        owner = prepared.owners(starts).repeat(per_window)
+        names = pd.Index(series.ids, dtype=series.layout.id_dtype, tupleize_cols=False)
+        table.insert(0, series_column(series.layout, table.columns), names[owner])
     return table
+
+
+def mean_squared_error(
+    model: FittedModel, prepared: Prepared, starts: NDArray[np.int64], horizon: int
+) -> float:
+    """Return the mean squared error over windows, steps and variates, on standardised values.
+
+    What did not become known, NaN, counts for nothing; parameters as for `backtest_table`.
+    """
+    squared, cells = 0.0, 0
+    for batch in _batches(starts):
+        actual, scale = prepared.actual(batch, horizon), prepared.units_of(batch).scale
+        unit = scale if scale.ndim == 1 else scale[:, None]
+        errors = (model.forecast(prepared, batch, horizon, size=_BATCH) - actual) / unit
+        squared += float(np.nansum(np.square(errors)))
+        cells += int((~np.isnan(actual)).sum())
+    return squared / max(cells, 1)
+
+
+def _batches(starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for first in range(0, len(starts), _BATCH):
+        yield starts[first : first + _BATCH]
 
 
 def series_column(layout: Layout, taken: Iterable[Hashable] = ()) -> Hashable:
@@ -271,7 +130,7 @@ def error_table(
     table: pd.DataFrame,
     *,
     by: str | list[str] | None = "variate",
-    scale: Mapping[Any, float] | NDArray[np.float64] | None = None,
+    scale: Mapping[Any, float] | pd.DataFrame | NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
     """Return the mean errors of a backtest.
 
@@ -283,8 +142,9 @@ def error_table(
         Column or columns, such as "variate" or "step", whose values get a row each; None for one
         row, "all".
     scale
-        What the errors of each variate, or of each row of the table, are divided by first; None
-        leaves them in their units.
+        What the errors of each variate, or of each row of the table, are divided by first, or a
+        frame with a row for each series, as `TSM2Forecaster.error_scale` returns; None leaves them
+        in their units.
 
     Returns
     -------
@@ -300,7 +160,9 @@ def error_table(
     {'MSE': 0.5, 'MAE': 0.5, 'quantile loss': 0.425, 'coverage-80': 0.5}
     """
     unit: Any = 1.0 if scale is None else scale
-    if isinstance(scale, Mapping):
+    if isinstance(scale, pd.DataFrame):
+        unit = _of_each_row(table, scale)
+    elif isinstance(scale, Mapping):
         unit = table["variate"].map(scale).to_numpy(np.float64)
     actual, forecast = (table[name].to_numpy(np.float64) / unit for name in ("actual", "forecast"))
     each = {
@@ -323,37 +185,53 @@ def error_table(
     return errors.groupby(keys, observed=True, sort=False).mean()
 
 
+def _of_each_row(table: pd.DataFrame, scale: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the scale of each row of a backtest, whose first column says of which series."""
+    variates = pd.Index(scale.columns, tupleize_cols=False).get_indexer(table["variate"])
+    names = pd.Index(scale.index, tupleize_cols=False)
+    series = np.zeros(len(table), np.int64)
+    if len(names) > 1:
+        series = names.get_indexer(pd.Index(table.iloc[:, 0].to_numpy(), tupleize_cols=False))
+    units: NDArray[np.float64] = scale.to_numpy(np.float64)[series, variates]
+    return units
+
+
 def refit_table(
-    model: Any,
-    panel: Panel,
+    estimator: Any,
+    series: Series,
     walk: Walk,
     *,
+    start: object,
     every: int,
     window: Literal["expanding", "sliding"],
     n_jobs: int | None = None,
     quantiles: Sequence[float] = (),
-    tables: Tables = Tables(),  # noqa: B008 (frozen)
+    given: CovariateTables = CovariateTables(),  # noqa: B008 (frozen)
 ) -> pd.DataFrame:
     """Forecast every window of a walk, each with a model that was fitted shortly before it.
 
     Parameters
     ----------
-    model
+    estimator
         A `TSM2Forecaster`; copies of it are fitted.
-    panel
-        The table.
+    series
+        One table or several series. A series is in a fit from its first whole window on; before,
+        it is forecast as one that the fit has not seen.
     walk
-        Which windows; `first` must be given.
+        Which windows.
+    start
+        Label of the first row to forecast, as for `Walk.starts_in`.
     every
-        Windows that one fit forecasts.
+        How many forecasts, one behind another in time, one fit makes: of several series, those of
+        all of them from the same row are one.
     window
         "expanding" fits to all rows before a fit's first forecast, "sliding" to the last of them,
-        as many as the first fit had.
+        as many as the first fit had of each series.
     n_jobs
         Fits side by side, as joblib counts them.
     quantiles
         As in `backtest_table`.
-    tables
+    given
         Covariates of all rows.
 
     Returns
@@ -363,11 +241,11 @@ def refit_table(
     Raises
     ------
     ParameterError
-        The walk has no start, `window` is unknown, or `n_jobs` is no count.
+        There is no start, `window` is unknown, or `n_jobs` is no count.
     WindowError
         No window fits, or the rows before the start are too few to fit to.
     """
-    if walk.first is None:
+    if start is None:
         raise ParameterError(
             "refit needs start, the label of the first row to forecast: the rows before it are "
             "what the first fit learns from."
@@ -378,78 +256,86 @@ def refit_table(
         raise ParameterError(
             f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
         )
-    if panel.layout.series != "one":
-        raise ParameterError(
-            "refit is there for one table alone, not for several series. Pass refit=False, or "
-            "backtest them one by one."
-        )
-    starts = walk.starts(len(panel.values))
-    pieces = np.array_split(starts, range(every, len(starts), every))
+    starts = walk.starts_in(series, start)
+    if series.layout.series == "list":  # their places name them as long as they are together
+        series = replace(series, layout=replace(series.layout, series="dict"))
+    read = filled(series, estimator.missing)
+    stamps = series.index[starts]
+    cutoffs = stamps.unique().sort_values()
+    fits: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    for first in range(0, len(cutoffs), every):
+        those = np.asarray(stamps.isin(cutoffs[first : first + every]))
+        fits.append((_rows_before(series, cutoffs[first]), starts[those]))
+    first_counts = fits[0][0]
     backtests: Any = Parallel(n_jobs=n_jobs)(
         delayed(_refit_piece)(
-            model,
-            rows_of(panel, 0 if window == "expanding" else piece[0] - walk.first, piece[0]),
-            rows_of(panel, piece[0] - walk.lookback, piece[-1] + walk.horizon),
-            replace(walk, first=None),
+            estimator,
+            read.between(n_known - _learnt(n_known, first_counts, window), n_known),
+            *_around(series, read, own, walk),
+            walk.horizon,
             quantiles,
-            tables,
+            given,
         )
-        for piece in pieces
+        for n_known, own in fits
     )
     whole: pd.DataFrame = pd.concat(backtests, ignore_index=True)
-    return whole
+    per_window = len(whole) // len(starts)
+    owner = np.concatenate([series.owners[own] for _, own in fits]).repeat(per_window)
+    return whole.iloc[np.argsort(owner, kind="stable")].reset_index(drop=True)
+
+
+def _rows_before(series: Series, stamp: object) -> NDArray[np.int64]:
+    """Count the rows of each series before a stamp, (S,)."""
+    is_before = np.asarray(series.index < stamp)
+    return np.add.reduceat(is_before, series.offsets[:-1], dtype=np.int64)
+
+
+def _learnt(
+    n_known: NDArray[np.int64], first: NDArray[np.int64], window: Literal["expanding", "sliding"]
+) -> NDArray[np.int64]:
+    """Count the rows of each series that a fit learns from, (S,); `first` had none of new ones."""
+    if window == "expanding":
+        return n_known
+    return np.where(first > 0, np.minimum(n_known, first), n_known)
+
+
+def _around(
+    series: Series, read: Series, starts: NDArray[np.int64], walk: Walk
+) -> tuple[Series, Series, NDArray[np.int64]]:
+    """Return the rows that windows lie in, what is read of them, and the windows' first rows."""
+    owned, first, count = np.unique(series.owners[starts], return_index=True, return_counts=True)
+    before, stop = np.zeros(len(series.ids), np.int64), np.zeros(len(series.ids), np.int64)
+    before[owned] = starts[first] - walk.lookback - series.offsets[owned]
+    stop[owned] = starts[first + count - 1] + walk.horizon - series.offsets[owned]
+    tested, seen = series.between(before, stop), read.between(before, stop)
+    here = stop > before
+    shift = (tested.offsets[:-1] - series.offsets[:-1] - before)[series.owners[starts]]
+    return tested.chosen(here), seen.chosen(here), starts + shift
 
 
 def _refit_piece(
-    model: Any,
-    known: Panel,
-    tested: Panel,
-    walk: Walk,
+    estimator: Any,
+    known: Series,
+    tested: Series,
+    read: Series,
+    starts: NDArray[np.int64],
+    horizon: int,
     quantiles: Sequence[float],
-    tables: Tables,
+    given: CovariateTables,
 ) -> pd.DataFrame:
-    """Fit a copy of the model to the known rows and forecast the windows of the tested ones."""
-    copy: Any = clone(model)
-    given = {f"{kind}_covariates": getattr(tables, kind) for kind in tables.given()}
-    copy.fit(write_forecast(known.values, known.index, known.layout), **given)
-    table: pd.DataFrame = copy.backtest_panel(tested, walk, quantiles=quantiles, tables=tables)
-    return table
+    """Fit a copy of the estimator to the known rows and forecast the windows of the tested ones."""
+    model: FittedModel = clone(estimator).fit_series(_with_windows(known, estimator), given).fitted_
+    ahead = whole_horizons(horizon, model.horizon)
+    prepared = model.prepare(tested, given, starts=starts, ahead=ahead, read=read)
+    return backtest_table(model, prepared, starts, horizon, quantiles=quantiles)
 
 
-def mean_errors(
-    model: ForecastsContexts,
-    values: NDArray[np.float64],
-    walk: Walk,
-    *,
-    scale: NDArray[np.float64],
-    contexts: NDArray[np.float64] | None = None,
-    starts: NDArray[np.int64] | None = None,
-    beside: Beside | None = None,
-) -> tuple[float, float, int]:
-    """Return MSE and MAE over all windows, steps and variates, and the number of windows.
-
-    What did not become known, NaN, counts for nothing.
-
-    Parameters
-    ----------
-    model
-        What forecasts.
-    values
-        The table, (T, M).
-    walk
-        Which windows.
-    scale
-        What each variate's errors are divided by first, (M,), or those of each window, (W, M).
-    contexts, starts, beside
-        As for `backtest_table`.
-    """
-    starts = walk.starts(len(values)) if starts is None else starts
-    squared = absolute = 0.0
-    cells = 0
-    for which, context, actual, own in _windows(values, contexts, walk, starts, beside):
-        unit = scale if scale.ndim == 1 else scale[which, None]
-        errors = (model.forecast_contexts(context, walk.horizon, **own) - actual) / unit
-        squared += float(np.nansum(np.square(errors)))
-        absolute += float(np.nansum(np.abs(errors)))
-        cells += int((~np.isnan(actual)).sum())
-    return squared / max(cells, 1), absolute / max(cells, 1), len(starts)
+def _with_windows(series: Series, estimator: Any) -> Series:
+    """Leave out series that give a fit no window yet; if none does, the fit says so of all."""
+    needed = estimator.lookback + estimator.horizon
+    if estimator.missing == "mask":
+        needed = estimator.horizon + 1  # rows before are taken as unknown
+    enough = series.counts >= needed
+    if series.layout.series == "one" or enough.all():
+        return series
+    return series.chosen(enough if enough.any() else series.counts > 0)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tsm2.backtesting import ForecastsContexts, Walk, mean_errors
 from tsm2.benchmark.baselines import RepeatLast, RLinear, SeasonalNaive
-from tsm2.datasets import load_sample
+from tsm2.benchmark.protocol import SAMPLE, ForecastsContexts, Table, measure_errors
+from tsm2.datasets import Split, load_sample
 from tsm2.errors import OutputError
 from tsm2.forecaster import TSM2Forecaster
 from tsm2.plotting import plot_forecast, save_figure
@@ -69,13 +69,14 @@ def run_demo(out: Path, *, verbose: int = 0) -> Demo:
         "seasonal naive (a day)": SeasonalNaive(_DAY),
         "repeat last": RepeatLast(),
     }
-    walk = Walk(lookback=_LOOKBACK, horizon=_HORIZON, first=n_fit)
+    split = Split(n_train, n_fit, len(frame))
+    table = Table(name=SAMPLE, values=values, split=split, season=_DAY)
     measured = {
-        name: mean_errors(rival, values, walk, scale=model.scaling_.scale)
+        name: measure_errors(rival, table, lookback=_LOOKBACK, horizon=_HORIZON)
         for name, rival in rivals.items()
     }
     errors = pd.DataFrame(
-        {name: (mse, mae) for name, (mse, mae, _) in measured.items()}, index=["MSE", "MAE"]
+        {name: (each.mse, each.mae) for name, each in measured.items()}, index=["MSE", "MAE"]
     ).T
 
     history, truth = frame.iloc[:-_HORIZON], frame.iloc[-_HORIZON:]
@@ -91,4 +92,4 @@ def run_demo(out: Path, *, verbose: int = 0) -> Demo:
         raise OutputError(f"cannot write {written['forecast']}: {error.strerror}") from error
     save_figure(plot_forecast(history, forecast, truth=truth), written["plot"])
     model.save(written["model"])
-    return Demo(errors=errors, n_windows=measured["TSM2"][2], written=written)
+    return Demo(errors=errors, n_windows=measured["TSM2"].n_windows, written=written)

@@ -1,10 +1,10 @@
 """TSM2Forecaster: a scikit-learn style estimator around the TSM2 network.
 
-    fit:      table -> panel -> split -> standardise -> windows -> network -> training
-    predict:  history -> panel -> standardise -> network, rolled forward -> original units -> table
-    predict_quantiles: the same, read against the scores of held-out windows, see `calibration`
+    fit:      table -> Series -> split -> Prepared -> windows -> network -> training -> FittedModel
+    predict:  history -> Series -> Prepared -> network, rolled forward -> original units -> table
 
 The parameters stand here because scikit-learn shows them; what each may be is in `tsm2.parameters`.
+What a fit leaves behind is a `FittedModel`, which every other verb asks.
 
 Sizes: S series, T rows, M variates, B windows, L lookback, H horizon, Q quantiles, N sampled paths.
 """
@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 import numpy as np
 import pandas as pd
@@ -29,53 +29,41 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import validate_data
 
 from tsm2 import saving
-from tsm2.backtesting import Walk, backtest_table, mean_errors, refit_table, start_position
-from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError, WindowError
-from tsm2.fitted.calibration import Calibration, ForecastLine, calibrate, draw_paths, read_quantiles
+from tsm2.backtesting import backtest_table, mean_squared_error, refit_table
+from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
+from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.exporting import export_onnx
-from tsm2.fitted.inspection import Selection, inspect_network
-from tsm2.fitted.rolling import roll_forward, whole_horizons
+from tsm2.fitted.inspection import Selection
+from tsm2.fitted.model import FittedModel
+from tsm2.fitted.rolling import whole_horizons
 from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.networks.weights import start_from
 from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
 from tsm2.plotting import plot_forecast
-from tsm2.prepared.inputs import Beside, last_rows, network_inputs
-from tsm2.prepared.knowledge import Knowledge, Tables
+from tsm2.prepared.codings import Codings
+from tsm2.prepared.prepared import Prepared, filled, measured
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.prepared.splits import check_long_enough, cut_windows, room_in_front, training_rows
-from tsm2.prepared.windows import Covariates, Windows
-from tsm2.tables import frames
+from tsm2.prepared.splits import room_in_front, split_starts, training_rows
+from tsm2.prepared.walk import Walk
 from tsm2.tables.calendars import check_calendar
-from tsm2.tables.gaps import Missing, fill_forward
-from tsm2.tables.panels import (
-    Container,
-    Data,
-    LongColumns,
-    extend,
-    future_rows,
-    join,
-    numbers_in,
-    panel_from_json,
-    panel_to_json,
-    read_panel,
-    write_panel,
-)
-from tsm2.tables.quantile_tables import write_many
+from tsm2.tables.covariates import CovariateTable, CovariateTables
+from tsm2.tables.gaps import Missing
+from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import check_levels, interval_levels, with_median
-from tsm2.tables.ragged import owners, places
+from tsm2.tables.ragged import places
+from tsm2.tables.read import Data, LongColumns, read
+from tsm2.tables.series import Series, extend
+from tsm2.tables.write import Container, write, write_many
+from tsm2.training import TrainingConfig, choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks
-from tsm2.training.ensembles import fit_members
-from tsm2.training.loop import TrainingConfig, choose_device, seeded
+from tsm2.training.ensembles import fit_members, make_network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["TSM2Forecaster"]
-
-_INSPECTED = 64  # windows
-_CONTEXTS = 1024  # that are forecast at once
 
 
 class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
@@ -211,6 +199,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     Attributes
     ----------
+    fitted_
+        The `tsm2.fitted.FittedModel`, which holds what the next ones show, and forecasts.
     network_
         The trained network, or the `Ensemble` of several.
     history_
@@ -254,16 +244,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     """
 
     missing: Missing
-    network_: TSM2Network | Ensemble
-    scaling_: Scaling
-    layout_: frames.Layout
-    roles_: Roles
-    knowledge_: Knowledge
-    calibration_: Calibration | None
-    context_: NDArray[np.float64]
-    context_index_: pd.Index
-    context_offsets_: NDArray[np.int64]
-    series_: tuple[Hashable, ...]
+    fitted_: FittedModel
     history_: pd.DataFrame
     n_iter_: int
     n_features_in_: int
@@ -392,17 +373,69 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "fitted_")
+
+    @property
+    def network_(self) -> TSM2Network | Ensemble:
+        """The trained network, or the ensemble of several."""
+        return self.fitted_.network
+
+    @property
+    def scaling_(self) -> Scaling:
+        """Units of every variate, or of every series and variate."""
+        return self.fitted_.scaling
+
+    @property
+    def calibration_(self) -> Calibration | None:
+        """Scores of the held-out windows; None without any."""
+        return self.fitted_.calibration
+
+    @property
+    def roles_(self) -> Roles:
+        """Which columns are forecast."""
+        return self.fitted_.roles
+
+    @property
+    def knowledge_(self) -> Codings:
+        """How covariates are coded, and the rows that were kept of them."""
+        return self.fitted_.codings
+
+    @property
+    def series_(self) -> tuple[Hashable, ...]:
+        """Names of the series; their positions for a list."""
+        return self.fitted_.context.ids
+
+    @property
+    def layout_(self) -> Layout:
+        """The container that came in."""
+        return self.fitted_.context.layout
+
+    @property
+    def context_(self) -> NDArray[np.float64]:
+        """The last rows of every series, one after another."""
+        return self.fitted_.context.values
+
+    @property
+    def context_index_(self) -> pd.Index:
+        """Their stamps."""
+        return self.fitted_.context.index
+
+    @property
+    def context_offsets_(self) -> NDArray[np.int64]:
+        """Row of the context at which each series starts, and the end."""
+        return self.fitted_.context.offsets
+
     # --- learn --------------------------------------------------------------------------------
 
-    @closes_callbacks
     def fit(
         self,
         X: Data,
         y: object = None,
         *,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
         checkpoint: str | os.PathLike[str] | None = None,
         max_time: float | str | pd.Timedelta | None = None,
         log_dir: str | os.PathLike[str] | None = None,
@@ -461,62 +494,96 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The checkpoint cannot be written.
         """
         self._check_parameters()
-        seconds = math.inf if max_time is None else check_seconds(max_time)
-        given = self._filled(self._read(X, frequency=self.frequency))
-        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
-        room = self._room(given, pads=not (tables.given() or self.calendar))
-        panel = given.padded(room)
-        n_train = training_rows(
-            panel,
-            lookback=self.lookback,
-            horizon=self.horizon,
-            validation_fraction=self.validation_fraction,
-            room=room,
+        return self.fit_series(
+            self._read(X, frequency=self.frequency),
+            CovariateTables(past_covariates, future_covariates, static_covariates),
+            data=X,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            max_seconds=math.inf if max_time is None else check_seconds(max_time),
+            log_dir=None if log_dir is None else Path(log_dir),
         )
-        roles = Roles.of(self.target, panel.layout)
-        self._check_columns(X, panel.layout, reset=True)
-        scaling = self._measure(panel.head(n_train))
-        knowledge, covariates = Knowledge.learn(
-            tables,
+
+    @closes_callbacks
+    def fit_series(
+        self,
+        series: Series,
+        given: CovariateTables,
+        *,
+        data: Data | None = None,
+        checkpoint: Path | None = None,
+        max_seconds: float = math.inf,
+        log_dir: Path | None = None,
+    ) -> Self:
+        """Fit series that were read before, as `fit`; `data` is what callbacks are shown."""
+        series = filled(series, self.missing)
+        sizes = {"lookback": self.lookback, "horizon": self.horizon}
+        room = np.zeros(len(series.ids), dtype=np.int64)
+        unknown_in_front = self.missing == "mask" and not (given.given() or self.calendar)
+        if unknown_in_front and series.layout.series != "one":
+            room = room_in_front(series, **sizes)
+        rows = series.padded(room)
+        n_train = training_rows(
+            rows, **sizes, validation_fraction=self.validation_fraction, room=room
+        )
+        roles = Roles.of(self.target, rows.layout)
+        self._check_columns(rows.layout, reset=True)
+        each = rows.layout.series != "one" and self.scaling == "series"
+        scaling = measured(rows.head(n_train), each=each)
+        codings, covariates = Codings.learn(
+            given,
             check_calendar(self.calendar),
-            panel,
-            roles.layout(panel.layout),
-            train=places(panel.offsets) < np.repeat(n_train, panel.counts),
-            lookback=self.lookback,
-            horizon=self.horizon,
+            rows,
+            roles.layout(rows.layout),
+            train=places(rows.offsets) < np.repeat(n_train, rows.counts),
+            **sizes,
             missing=self.missing,
         )
-        config = self._network_config(roles, knowledge)
         seeds = self._draw_seeds(checkpoint)
-        network = _make_network(config, seeds)
-        if self.warm_start and hasattr(self, "network_"):
+        network = make_network(self._network_config(roles, codings), seeds)
+        if self.warm_start and hasattr(self, "fitted_"):
             start_from(network, self.network_)
-        self.__dict__.pop("network_", None)  # what fails from here on leaves nothing half fitted
-        self.scaling_, self.roles_, self.knowledge_ = scaling, roles, knowledge
-        self._remember(given.tail(self.lookback))
-        train, validation = self._cut(panel, n_train, covariates)
-        tasks = FitTasks(self, X)
+        self.__dict__.pop("fitted_", None)  # what fails from here on leaves nothing half fitted
+        model = FittedModel(
+            network=network,
+            scaling=scaling,
+            roles=roles,
+            codings=codings,
+            context=series.tail(self.lookback),
+            missing=self.missing,
+            device=self.device,
+        )
+        prepared = Prepared.of(rows, scaling, roles, covariates, lookback=self.lookback)
+        train, validation = split_starts(rows, n_train, **sizes)
+        tasks = FitTasks(
+            self,
+            write(series) if data is None else data,
+            lambda kept: {"fitted_": replace(model, network=cast("TSM2Network", kept))},
+        )
         history = fit_members(
             members_of(network),
-            train,
-            validation,
+            prepared.windows(train, self.horizon, balanced=self.sampling == "series"),
+            prepared.windows(validation, self.horizon) if len(validation) else None,
             self._training_config(),
             seeds=seeds,
             n_jobs=self.n_jobs,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            max_seconds=seconds,
-            log_dir=None if log_dir is None else Path(log_dir),
+            checkpoint=checkpoint,
+            max_seconds=max_seconds,
+            log_dir=log_dir,
             watch=tasks,
         )
         network.eval()
-        self.calibration_ = None
-        if validation is not None:
+        if len(validation):
             with suppress(ParameterError):  # a variate of which the validation rows know nothing
-                self.calibration_ = self._calibrated(network, validation)
-        self.network_ = network
-        self.history_ = history
-        self.n_iter_ = int(history["epoch"].max())
+                model = model.calibrated(prepared, validation)
+        self.take_over(model, history)
         tasks.close()
+        return self
+
+    def take_over(self, model: FittedModel, history: pd.DataFrame) -> Self:
+        """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
+        self._check_columns(model.context.layout, reset=True)
+        self.fitted_, self.history_ = model, history
+        self.n_iter_ = int(history["epoch"].max())
         return self
 
     def update(
@@ -524,8 +591,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: Data,
         *,
         epochs: int = 0,
-        past_covariates: object = None,
-        future_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
     ) -> Self:
         """Let new rows become history, and train on them further if asked to.
 
@@ -554,37 +621,37 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         WindowError
             There is less than one window to train on.
         """
-        self._require_fitted()
-        panel = self._read_history(X)
-        stored = self._remembered()
-        whole = extend(stored, panel)
-        new = Tables(past=past_covariates, future=future_covariates)
-        knowledge = self.knowledge_.continued(
-            new,
+        model = self._model()
+        known, over_gaps = model.context, model.missing != "raise"
+        whole = extend(known, self._read_history(X), over_gaps=over_gaps)
+        whole = filled(whole, model.missing)
+        given = CovariateTables(past_covariates, future_covariates)
+        codings = model.codings.continued(
+            given,
             whole,
             lookback=self.lookback,
             horizon=self.horizon,
-            stored=stored,
-            missing=self.missing,
+            stored=known,
+            missing=model.missing,
         )
         if epochs:
             self._check_parameters()
-            covariates = self._covariates(whole, 0, new, own=True)
-            train, _ = self._cut(whole, whole.counts, covariates)
-            config = replace(self._training_config(), max_epochs=check_count("epochs", epochs))
+            prepared = model.prepare(whole, given, own=True)
+            starts, _ = split_starts(
+                whole, whole.counts, lookback=self.lookback, horizon=self.horizon
+            )
             added = fit_members(
-                members_of(self.network_),
-                train,
+                members_of(model.network),
+                prepared.windows(starts, self.horizon, balanced=self.sampling == "series"),
                 None,
-                config,
+                replace(self._training_config(), max_epochs=check_count("epochs", epochs)),
                 seeds=self._draw_seeds(),
                 n_jobs=self.n_jobs,
             )
             added = added.assign(epoch=lambda new: new["epoch"] + self.n_iter_)
             self.history_ = pd.concat((self.history_, added), ignore_index=True)
             self.n_iter_ = int(self.history_["epoch"].max())
-        self.knowledge_ = knowledge
-        self._remember(whole.tail(self.lookback))
+        self.fitted_ = replace(model, codings=codings, context=whole.tail(self.lookback))
         return self
 
     def _draw_seeds(self, checkpoint: object = None) -> list[int]:
@@ -603,11 +670,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """Return the levels of the network's head; None for a point forecast."""
         return None if self.quantiles is None else with_median(check_levels(self.quantiles))
 
-    def _check_columns(self, X: Any, layout: frames.Layout, *, reset: bool) -> None:
-        if layout.series != "one":  # their columns are what scikit-learn calls features
-            X = pd.DataFrame(columns=pd.Index(layout.columns, tupleize_cols=False))
+    def _check_columns(self, layout: Layout, *, reset: bool) -> None:
+        """Tell scikit-learn of the columns, or compare them with those of the fit."""
+        columns: Any = np.empty((1, len(layout.columns)))
+        if layout.kind == "frame":
+            columns = pd.DataFrame(columns=pd.Index(layout.columns, tupleize_cols=False))
         try:
-            validate_data(self, X, skip_check_array=True, reset=reset)
+            validate_data(self, columns, skip_check_array=True, reset=reset)
         except (TypeError, ValueError) as error:  # TypeError: labels of several types
             raise FrameError(str(error)) from None
 
@@ -619,88 +688,30 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             target=target if isinstance(target, str) else tuple(target),
         )
 
-    def _measure(self, panel: frames.Panel) -> Scaling:
-        """Return the units of the series, each its own or all of them one."""
-        unknown = np.isnan(panel.values).all(axis=0)
-        if unknown.any():
-            label = panel.layout.columns[int(unknown.argmax())]
-            raise FrameError(
-                f"column {label!r} has no value in any training row, so nothing can be learned of "
-                f"it. Drop it, or give rows that have it."
+    def _read(self, X: Data, **how: Any) -> Series:
+        return read(X, long=self._long_columns(), missing=self.missing, **how)
+
+    def _read_history(self, X: Data) -> Series:
+        series = self._read(X, like=self.layout_)
+        self._check_columns(series.layout, reset=False)
+        return series
+
+    def _model(self) -> FittedModel:
+        if not hasattr(self, "fitted_"):
+            raise NotFittedError(
+                f"this {type(self).__name__} is not fitted yet. Call fit(table) first."
             )
-        if panel.layout.series == "one" or self.scaling == "global":
-            return Scaling.of(panel.values)
-        return Scaling.of_each(panel.values, panel.offsets)
+        return replace(self.fitted_, device=self.device)
 
-    def _read(self, X: Data, **how: Any) -> frames.Panel:
-        return read_panel(X, long=self._long_columns(), missing=self.missing, **how)
-
-    def _filled(self, panel: frames.Panel) -> frames.Panel:
-        """Fill gaps if that is what is done about them; what comes before all values cannot be."""
-        if self.missing != "ffill":
-            return panel
-        filled = replace(panel, values=fill_forward(panel.values, panel.offsets))
-        try:
-            frames.check_finite(filled.values, panel.layout.columns, panel.index)
-        except FrameError as error:
-            raise FrameError(
-                f"missing='ffill' repeats the value before a gap, but there is none at the start: "
-                f"{error}"
-            ) from None
-        return filled
-
-    def _room(self, panel: frames.Panel, *, pads: bool) -> NDArray[np.int64]:
-        """Return how many unknown rows to put before each series, (S,): of short ones, masked."""
-        if not pads or self.missing != "mask" or panel.layout.series == "one":
-            return np.zeros(len(panel.ids), dtype=np.int64)
-        return room_in_front(panel, lookback=self.lookback, horizon=self.horizon)
-
-    def _cut(
-        self, panel: frames.Panel, n_train: NDArray[np.int64], covariates: Covariates
-    ) -> tuple[Windows, Windows | None]:
-        """Return the windows for training and for validation."""
-        table = self._standardised(panel, self.scaling_)
-        values, known, others, others_known = self.roles_.split(table, axis=1)
-        return cut_windows(
-            values,
-            panel,
-            n_train,
-            lookback=self.lookback,
-            horizon=self.horizon,
-            balanced=self.sampling == "series",
-            known=known,
-            covariates=covariates.behind(others, others_known),
-        )
-
-    def _standardised(self, panel: frames.Panel, units: Scaling) -> torch.Tensor:
-        """Return the rows of a panel, (T, M), in the units of its series."""
-        return units.take(owners(panel.offsets)).standardise(panel.values)
-
-    def _remember(self, panel: frames.Panel) -> None:
-        """Keep what a forecast without a history continues."""
-        self.layout_ = panel.layout
-        self.series_ = panel.ids
-        self.context_, self.context_index_ = panel.values, panel.index
-        self.context_offsets_ = panel.offsets
-
-    def _remembered(self) -> frames.Panel:
-        return frames.Panel(
-            values=self.context_,
-            layout=self.layout_,
-            index=self.context_index_,
-            ids=self.series_,
-            offsets=self.context_offsets_,
-        )
-
-    def _network_config(self, roles: Roles, knowledge: Knowledge) -> NetworkConfig:
+    def _network_config(self, roles: Roles, codings: Codings) -> NetworkConfig:
         patch_length = self.patch_length or min(16, self.lookback)
         given = {
             f.name: getattr(self, f.name) for f in fields(NetworkConfig) if hasattr(self, f.name)
         }
         given |= {
-            **knowledge.widths,
+            **codings.widths,
             "n_variates": len(roles.targets),
-            "n_past": len(roles.others) + knowledge.widths["n_past"],
+            "n_past": len(roles.others) + codings.widths["n_past"],
             "gaps": self.missing == "mask",
             "patch_length": patch_length,
             "patch_stride": self.patch_stride or patch_length,
@@ -717,10 +728,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         }
         return TrainingConfig(**given)
 
-    def _calibrated(self, network: TSM2Network | Ensemble, windows: Windows) -> Calibration:
-        network = network.to(choose_device(self.device))
-        return calibrate(network, windows, quantiles=self._trained_levels() or ())
-
     # --- forecast -----------------------------------------------------------------------------
 
     @overload
@@ -729,9 +736,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: pd.DataFrame,
         *,
         horizon: int | None = None,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> pd.DataFrame: ...
     @overload
     def predict(
@@ -739,18 +746,18 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: Data | None = None,
         *,
         horizon: int | None = None,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> Any: ...
     def predict(
         self,
         X: Data | None = None,
         *,
         horizon: int | None = None,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> Container:
         """Forecast the rows after a history.
 
@@ -788,117 +795,22 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The horizon rolls forward, where past covariates would be needed; or covariates are of
             a kind that `fit` was not given.
         """
-        steps = self._count_steps(horizon)
-        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
-        panel, contexts, beside = self._read_contexts(X, steps, tables)
-        forecast = self._in_batches(
-            lambda which: self.forecast_contexts(contexts[which], steps, **beside(which)),
-            len(contexts),
-        )  # (S, H, M)
-        return write_panel(future_rows(self._of_targets(panel), forecast))
+        model, steps = self._model(), self._count_steps(horizon)
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        history = None if X is None else self._read_history(X)
+        prepared, starts = model.latest(history, given, steps)
+        forecast = model.forecast(prepared, starts, steps)  # (S, H, M)
+        return write(self._targets_of(history).continued(forecast))
 
-    def _of_targets(self, panel: frames.Panel) -> frames.Panel:
-        """Return a panel without the columns that are only read."""
-        layout = self.roles_.layout(panel.layout)
-        return replace(panel, values=self.roles_.select(panel.values), layout=layout)
-
-    def _read_contexts(
-        self, X: Data | None, steps: int, tables: Tables
-    ) -> tuple[frames.Panel, NDArray[np.float64], Beside]:
-        """Return histories, a context of each, (S, L, M), and what belongs to each beside it."""
-        self._require_fitted()
-        panel = self._remembered() if X is None else self._filled(self._read_history(X))
-        units = self.scaling_ if X is None else self._units(panel)
-        if self.missing == "mask" and not self.knowledge_.codings:  # too short: unknown before
-            return panel, last_rows(panel, self.lookback), lambda at: {"units": units.take(at)}
-        if panel.layout.series != "one":
-            check_long_enough(panel, self.lookback, "lookback")
-        elif len(panel.values) < self.lookback:
-            raise WindowError(
-                f"the history has {len(panel.values)} rows, but a forecast reads "
-                f"{self.lookback} (lookback). Give more history."
-            )
-        tail = panel.tail(self.lookback)
-        contexts = last_rows(panel, self.lookback)
-        starts = tail.offsets[:-1] + self.lookback
-        return panel, contexts, self._beside(tail, starts, steps, units, tables, own=X is None)
-
-    def _beside(
-        self,
-        panel: frames.Panel,
-        starts: NDArray[np.int64],
-        steps: int,
-        units: Scaling,
-        tables: Tables,
-        *,
-        own: bool = False,
-    ) -> Beside:
-        """Return what belongs to windows beside their values, as arguments by window.
-
-        The windows are given by their first forecast rows, (W,), in the panel; `own` if its rows
-        are the stored ones, whatever they are called.
-        """
-        ahead = whole_horizons(steps, self.horizon)
-        covariates = self._covariates(panel, ahead, tables, own=own)
-        owner = owners(panel.offsets)[starts - 1]
-        first = torch.from_numpy(starts - self.lookback + owner * ahead)
-        series = torch.from_numpy(owner)
-
-        def arguments(which: slice) -> dict[str, Any]:
-            rows = covariates.gather(first[which], self.lookback, ahead, series[which])
-            return {"units": units.take(which), "covariates": rows}
-
-        return arguments
-
-    def _units(self, panel: frames.Panel, n_known: NDArray[np.int64] | None = None) -> Scaling:
-        """Return the units of every series: those of the fit; a new one is measured.
-
-        It is measured by its first `n_known` rows, (S,), or by all of them.
-        """
-        if self.scaling_.center.ndim == 1:
-            return self.scaling_
-        numbers = numbers_in(panel, self.series_)
-        known = panel if n_known is None else panel.head(n_known)
-        new, old = Scaling.of_each(known.values, known.offsets), self.scaling_.take(numbers)
-        is_new = numbers[:, None] < 0
-        return Scaling(
-            center=np.where(is_new, new.center, old.center),
-            scale=np.where(is_new, new.scale, old.scale),
-        )
-
-    def _covariates(
-        self, panel: frames.Panel, ahead: int, tables: Tables, *, own: bool = False
-    ) -> Covariates:
-        """Return coded covariates of a panel's rows and of those ahead of them."""
-        named = self.layout_.kind == "frame" and self.layout_.series != "list"
-        return self.knowledge_.covariates(
-            tables,
-            panel,
-            ahead,
-            self.roles_.layout(panel.layout),
-            stored=self._remembered() if own or named else None,
-            missing=self.missing,
-        )
-
-    def _in_batches(
-        self, forecast: Callable[[slice], NDArray[np.float64]], count: int, *, paths: int = 1
-    ) -> NDArray[np.float64]:
-        """Forecast `count` contexts, as many at a time as memory holds, `paths` of each."""
-        size = max(1, _CONTEXTS // paths)
-        return np.concatenate(
-            [forecast(slice(first, first + size)) for first in range(0, count, size)]
-        )
+    def _targets_of(self, history: Series | None) -> Series:
+        """Return a history without the columns that are only read; None for the stored one."""
+        return self.roles_.of_targets(self.fitted_.context if history is None else history)
 
     def _count_steps(self, horizon: int | None) -> int:
         return self.horizon if horizon is None else check_count("horizon", horizon)
 
     def forecast_contexts(
-        self,
-        contexts: NDArray[np.float64],
-        horizon: int,
-        *,
-        units: Scaling | None = None,
-        covariates: Mapping[str, torch.Tensor] | None = None,
+        self, contexts: NDArray[np.float64], horizon: int, *, units: Scaling | None = None
     ) -> NDArray[np.float64]:
         """Forecast many contexts at once, without looking at any index.
 
@@ -911,53 +823,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Rows H to forecast; beyond the trained horizon it rolls forward.
         units
             Units of the contexts, (M,) or (B, M); None for those of the training table.
-        covariates
-            Coded covariates by kind, see `tsm2.prepared.windows.Covariates.gather`.
 
         Returns
         -------
         Forecasts of the targets, (B, H, M), in the same units.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` was not called.
+        ParameterError
+            The model reads covariates, or columns that are not forecast and would be needed.
         """
-        self._require_fitted()
-        self._check_reach(horizon)
-        network = self.network_.to(choose_device(self.device))
-        units = self.scaling_ if units is None else units
-        context, auxiliary = self._inputs(contexts, units, covariates)
-        with torch.inference_mode():
-            whole = roll_forward(
-                network, context, horizon, self.horizon, auxiliary, point=self._point
-            )
-        return self.roles_.units(units).restore(whole.swapaxes(1, 2))  # (B, H, M)
-
-    def _check_reach(self, steps: int) -> None:
-        if steps > self.horizon and self.network_.config.n_past and self.missing != "mask":
-            raise ParameterError(
-                f"horizon={steps} is longer than trained ({self.horizon}) and would need past "
-                f"covariates, or columns that are only read, of rows to come. Fit with a longer "
-                f"horizon, or with missing='mask', which lets them be unknown."
-            )
-
-    def _inputs(
-        self,
-        contexts: NDArray[np.float64],
-        units: Scaling,
-        covariates: Mapping[str, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return what the network reads, contexts in standard units and all else."""
-        if covariates is None and self.knowledge_.codings:
-            raise ParameterError(
-                "this model reads covariates, but contexts alone were given. Call predict or "
-                "backtest, which find them by their stamps."
-            )
-        rows = units.standardise(contexts)
-        context, auxiliary = network_inputs(rows, self.roles_, covariates or {})
-        device = choose_device(self.device)
-        return context.to(device), {name: each.to(device) for name, each in auxiliary.items()}
-
-    def _point(self, forecast: torch.Tensor, *_: object) -> torch.Tensor:
-        """Return the point forecast, (B, M, H), in what the network returned."""
-        levels = self._trained_levels()
-        return forecast if levels is None else forecast[..., levels.index(0.5)]
+        model = self._model()
+        prepared, starts = model.of_contexts(contexts, horizon, units)
+        return model.forecast(prepared, starts, horizon, size=len(starts))
 
     def predict_quantiles(
         self,
@@ -966,9 +846,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         quantiles: Sequence[float] | None = None,
         horizon: int | None = None,
         calibrated: bool = True,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> Any:
         """Forecast levels below which given shares of what happens should fall.
 
@@ -1001,17 +881,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The quantiles are no rising levels, there is no calibration or too little for them, or
             the horizon is longer than trained: `sample` rolls forward.
         """
-        steps = self._count_steps(horizon)
-        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
-        panel, contexts, beside = self._read_contexts(X, steps, tables)
+        model, steps = self._model(), self._count_steps(horizon)
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        history = None if X is None else self._read_history(X)
+        prepared, starts = model.latest(history, given, steps)
         levels = check_levels(self.quantiles or (0.1, 0.5, 0.9) if quantiles is None else quantiles)
-        values = self._in_batches(
-            lambda which: self.forecast_quantiles(
-                contexts[which], steps, levels, calibrated=calibrated, **beside(which)
-            ),
-            len(contexts),
-        )
-        return self._write_many(panel, values, levels, of="quantile")
+        values = model.quantiles(prepared, starts, steps, levels, calibrated=calibrated)
+        return self._write_many(history, values, levels, of="quantile")
 
     def predict_interval(
         self,
@@ -1020,9 +896,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         coverage: float = 0.8,
         horizon: int | None = None,
         calibrated: bool = True,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> Any:
         """Forecast intervals that a share `coverage` of what happens should fall into.
 
@@ -1060,9 +936,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         n_samples: int = 100,
         horizon: int | None = None,
         random_state: int | np.random.RandomState | None = None,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> Any:
         """Draw paths that the table may take.
 
@@ -1094,41 +970,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             There is no calibration, or `n_samples` is below 1.
         """
-        self._require_fitted()
-        if self.calibration_ is None:
-            raise ParameterError(
-                "sample draws from the errors on held-out windows, but there are none: fit with a "
-                "validation_fraction above 0, or call calibrate with later rows."
-            )
+        model = self._model()
         count, steps = check_count("n_samples", n_samples), self._count_steps(horizon)
         try:
             generator = check_random_state(random_state)
         except ValueError as error:
             raise ParameterError(f"random_state: {error}") from None
-        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
-        panel, contexts, beside = self._read_contexts(X, steps, tables)
-        self._check_reach(steps)
-        network, calibration = self.network_.to(choose_device(self.device)), self.calibration_
-
-        def draw(which: slice) -> NDArray[np.float64]:
-            own = beside(which)
-            units, covariates = own["units"], own.get("covariates")
-            context, auxiliary = self._inputs(contexts[which], units, covariates)
-            paths = draw_paths(
-                network,
-                context.repeat_interleave(count, dim=0),
-                steps,
-                calibration=calibration,
-                quantiles=self._trained_levels() or (),
-                generator=generator,
-                auxiliary={k: v.repeat_interleave(count, dim=0) for k, v in auxiliary.items()},
-            )  # (B * N, M, H)
-            by_context = paths.view(len(context), count, *paths.shape[1:])  # (B, N, M, H)
-            values = self.roles_.units(units).restore(by_context.permute(0, 3, 1, 2))
-            return values.swapaxes(2, 3)  # (B, H, M, N)
-
-        values = self._in_batches(draw, len(contexts), paths=count)
-        return self._write_many(panel, values, range(count), of="sample")
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        history = None if X is None else self._read_history(X)
+        prepared, starts = model.latest(history, given, steps)
+        values = model.paths(prepared, starts, steps, count, generator)
+        return self._write_many(history, values, range(count), of="sample")
 
     def forecast_quantiles(
         self,
@@ -1138,7 +990,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         *,
         calibrated: bool = True,
         units: Scaling | None = None,
-        covariates: Mapping[str, torch.Tensor] | None = None,
     ) -> NDArray[np.float64]:
         """Forecast quantiles of many contexts at once, without looking at any index.
 
@@ -1152,42 +1003,29 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Levels of the quantiles, (Q,), in (0, 1), rising.
         calibrated
             As in `predict_quantiles`.
-        units, covariates
+        units
             As in `forecast_contexts`.
 
         Returns
         -------
         Quantiles of the targets, (B, H, M, Q), in the same units.
         """
-        self._require_fitted()
-        if horizon > self.horizon:
-            raise ParameterError(
-                f"quantiles reach the trained horizon of {self.horizon} rows, but {horizon} were "
-                f"asked for. Fit with a longer horizon, or draw paths with sample, which rolls "
-                f"forward."
-            )
-        network, trained = self.network_.to(choose_device(self.device)), self._trained_levels()
-        trained = trained or ()
-        units = self.scaling_ if units is None else units
-        context, auxiliary = self._inputs(contexts, units, covariates)
-        with torch.inference_mode():
-            forecast, mask = network(context, **auxiliary), auxiliary.get("mask")
-            line = ForecastLine.of(forecast, context, quantiles=trained, mask=mask)
-        calibration = self.calibration_ if calibrated else None
-        values = read_quantiles(line, levels, calibration=calibration, quantiles=trained)
-        values = values[:, :, :horizon].permute(0, 2, 3, 1)  # (B, H, Q, M)
-        return self.roles_.units(units).restore(values).swapaxes(2, 3)
+        model = self._model()
+        prepared, starts = model.of_contexts(contexts, horizon, units)
+        return model.quantiles(
+            prepared, starts, horizon, levels, calibrated=calibrated, size=len(starts)
+        )
 
     def _write_many(
         self,
-        panel: frames.Panel,
+        history: Series | None,
         values: NDArray[np.float64],
         labels: Sequence[float],
         *,
         of: Literal["quantile", "sample"],
     ) -> Any:
         """Write several columns for a variate, (S, H, M, *), behind the histories."""
-        rows = future_rows(self._of_targets(panel), values[..., 0])
+        rows = self._targets_of(history).continued(values[..., 0])
         return write_many(rows, values.reshape(-1, *values.shape[2:]), labels, of=of)
 
     def calibrate(
@@ -1195,9 +1033,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: Data,
         *,
         start: object = None,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> Self:
         """Calibrate quantiles on rows that the network was not trained on.
 
@@ -1223,23 +1061,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         NotFittedError, FrameError, WindowError
             As `backtest`.
         """
-        self._require_fitted()
-        panel = self._filled(self._with_stored_context(self._read_history(X)))
-        starts = Walk(lookback=self.lookback, horizon=self.horizon).starts_in(panel, start)
-        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
-        covariates = self._covariates(panel, 0, tables)
-        table = self._standardised(panel, self._units(panel))
-        values, known, others, others_known = self.roles_.split(table, axis=1)
-        windows = Windows(
-            values=values,
-            lookback=self.lookback,
-            horizon=self.horizon,
-            starts=torch.from_numpy(starts - self.lookback),
-            series=torch.from_numpy(owners(panel.offsets)[starts]),
-            known=known,
-            covariates=covariates.behind(others, others_known),
-        )
-        self.calibration_ = self._calibrated(self.network_, windows)
+        model = self._model()
+        series = filled(model.with_context(self._read_history(X)), model.missing)
+        starts = Walk(lookback=self.lookback, horizon=self.horizon).starts_in(series, start)
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        self.fitted_ = model.calibrated(model.prepare(series, given), starts)
         return self
 
     def backtest(
@@ -1254,9 +1080,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         n_jobs: int | None = None,
         quantiles: Sequence[float] | None = None,
         coverage: float | None = None,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> pd.DataFrame:
         """Forecast from every `stride`-th row of a table and set the truth beside it.
 
@@ -1312,63 +1138,46 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         levels = () if quantiles is None else check_levels(quantiles)
         if coverage is not None:
             levels = interval_levels(coverage)
-        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
         walk = Walk(
             lookback=self.lookback,
             horizon=self._count_steps(horizon),
             stride=check_count("stride", stride),
         )
         if refit is False:
-            self._require_fitted()
-            panel = self._with_stored_context(self._read_history(X))
-            return self.backtest_panel(panel, walk, start=start, quantiles=levels, tables=tables)
+            model, prepared, starts = self._walked(X, walk, given, start)
+            return backtest_table(model, prepared, starts, walk.horizon, quantiles=levels)
         self._check_parameters()
-        panel = self._read(X, frequency=self.frequency)
-        every = 1 if refit is True else check_count("refit", refit)
-        if start is not None:
-            walk = replace(walk, first=start_position(panel.index, start))
         return refit_table(
             self,
-            panel,
+            self._read(X, frequency=self.frequency),
             walk,
-            every=every,
+            start=start,
+            every=1 if refit is True else check_count("refit", refit),
             window=window,
             n_jobs=n_jobs,
             quantiles=levels,
-            tables=tables,
+            given=given,
         )
 
-    def backtest_panel(
-        self,
-        panel: frames.Panel,
-        walk: Walk,
-        *,
-        start: object = None,
-        quantiles: Sequence[float] = (),
-        tables: Tables = Tables(),  # noqa: B008 (frozen)
-    ) -> pd.DataFrame:
-        """Forecast the windows of a walk through series that were read before, as `backtest`."""
-        starts = walk.starts_in(panel, start)
-        read = self._filled(panel)
-        units = self._window_units(read, starts)
-        return backtest_table(
-            self,
-            self._of_targets(panel),
-            walk,
-            contexts=read.values,
-            starts=starts,
-            beside=self._beside(read, starts, walk.horizon, units, tables),
-            quantiles=quantiles,
-        )
+    def _walked(
+        self, X: Data, walk: Walk, given: CovariateTables, start: object = None
+    ) -> tuple[FittedModel, Prepared, NDArray[np.int64]]:
+        """Return tables made ready for the windows of a walk, and the windows' first rows."""
+        model = self._model()
+        series = model.with_context(self._read_history(X))
+        starts = walk.starts_in(series, start)
+        ahead = whole_horizons(walk.horizon, model.horizon) - walk.horizon
+        return model, model.prepare(series, given, starts=starts, ahead=ahead), starts
 
     def score(
         self,
         X: Data,
         y: object = None,
         *,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> float:
         """Return the negative mean squared error over every window, on standardised values.
 
@@ -1383,23 +1192,39 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         past_covariates, future_covariates, static_covariates
             As in `backtest`.
         """
-        self._require_fitted()
-        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
-        panel = self._with_stored_context(self._read_history(X))
-        read = self._filled(panel)
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
         walk = Walk(lookback=self.lookback, horizon=self.horizon)
-        starts = walk.starts_in(panel)
-        units = self._window_units(read, starts)
-        errors = mean_errors(
-            self,
-            self.roles_.select(panel.values),
-            walk,
-            scale=self.roles_.units(units).scale,
-            contexts=read.values,
-            starts=starts,
-            beside=self._beside(read, starts, walk.horizon, units, tables),
-        )
-        return -errors[0]
+        model, prepared, starts = self._walked(X, walk, given)
+        return -mean_squared_error(model, prepared, starts, walk.horizon)
+
+    def error_scale(self, X: Data, *, start: object = None) -> pd.DataFrame:
+        """Return what `score` divides errors by: the deviation that each variate was scaled with.
+
+        A series that `fit` has not seen is measured by the rows before its first forecast.
+
+        Parameters
+        ----------
+        X, start
+            As in `backtest`.
+
+        Returns
+        -------
+        A row for each series, a column for each variate, in the table's units;
+        `tsm2.backtesting.error_table` takes it as `scale`.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `backtest`.
+        """
+        model = self._model()
+        series = model.with_context(self._read_history(X))
+        starts = Walk(lookback=self.lookback, horizon=self.horizon).starts_in(series, start)
+        scale = model.roles.units(model.units_before(series, starts)).scale
+        names = pd.Index(series.ids, tupleize_cols=False)
+        columns = pd.Index(model.roles.layout(series.layout).columns, tupleize_cols=False)
+        whole = np.broadcast_to(scale, (len(names), len(columns)))
+        return pd.DataFrame(whole.copy(), index=names, columns=columns)
 
     def plot(
         self,
@@ -1409,9 +1234,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         truth: pd.DataFrame | None = None,
         coverage: float | None = None,
         max_variates: int = 6,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> list[Axes]:
         """Draw a history, its forecast and, if asked to, an interval, one panel per variate.
 
@@ -1442,28 +1267,28 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             matplotlib is not installed, there are several series, or as `predict_interval`.
         """
-        self._require_fitted()
-        panel = self._of_targets(self._remembered() if X is None else self._read_history(X))
-        if panel.layout.series != "one":
+        self._model()
+        history = None if X is None else self._read_history(X)
+        rows = self._targets_of(history)
+        if rows.layout.series != "one":
             raise ParameterError(
-                f"a plot shows one table, but X is {panel.layout.container}. Pass one of its "
-                f"series."
+                f"a plot shows one table, but X is {rows.layout.container}. Pass one of its series."
             )
         given: dict[str, Any] = {
             "past_covariates": past_covariates,
             "future_covariates": future_covariates,
             "static_covariates": static_covariates,
         }
-        columns = pd.Index(panel.layout.columns, tupleize_cols=False)
+        columns = pd.Index(rows.layout.columns, tupleize_cols=False)
         values = np.asarray(self.predict(X, horizon=horizon, **given))
-        index = frames.future_index(panel.index, len(values), self.layout_)
+        index = rows.stamps_behind(len(values))
         interval = None
         if coverage is not None:
             bounds = self.predict_interval(X, coverage=coverage, horizon=horizon, **given)
             pairs = pd.MultiIndex.from_product([columns, interval_levels(coverage)])
             interval = pd.DataFrame(np.asarray(bounds).reshape(len(values), -1), index, pairs)
         return plot_forecast(
-            pd.DataFrame(panel.values, panel.index, columns),
+            pd.DataFrame(rows.values, rows.index, columns),
             pd.DataFrame(values, index, columns),
             truth=truth,
             interval=interval,
@@ -1476,9 +1301,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self,
         X: Data | None = None,
         *,
-        past_covariates: object = None,
-        future_covariates: object = None,
-        static_covariates: object = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
     ) -> Selection:
         """Return what the network selects: step sizes, averaging weights, and what moves forecasts.
 
@@ -1499,56 +1324,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         NotFittedError, FrameError, WindowError
             As `predict`.
         """
-        self._require_fitted()
-        tables = Tables(past=past_covariates, future=future_covariates, static=static_covariates)
-        panel = self._remembered() if X is None else self._filled(self._read_history(X))
-        walk = Walk(lookback=self.lookback, horizon=0)
-        starts = walk.starts_in(panel)
-        if len(starts) > _INSPECTED:
-            starts = starts[np.linspace(0, len(starts) - 1, _INSPECTED).round().astype(int)]
-        rows = starts[:, None] + np.arange(-self.lookback, 0)  # (B, L)
-        units = self._window_units(panel, starts - 1)
-        own = self._beside(panel, starts, self.horizon, units, tables, own=X is None)(slice(None))
-        context, auxiliary = self._inputs(panel.values[rows], units, own["covariates"])
-        columns = self.layout_.columns
-        names = {
-            "context": [columns[k] for k in self.roles_.targets],
-            "past": [*(columns[k] for k in self.roles_.others), *self.knowledge_.labels("past")],
-            "future": self.knowledge_.labels("future") + self.knowledge_.labels("calendar"),
-        }
-        return inspect_network(
-            self.network_.to(choose_device(self.device)),
-            {"context": context, **auxiliary},
-            {kind: labels for kind, labels in names.items() if labels},
-            point=self._point,
-        )
-
-    def _window_units(self, panel: frames.Panel, starts: NDArray[np.int64]) -> Scaling:
-        """Return the units of every window; a new series is measured before its first one."""
-        owner = owners(panel.offsets)[starts]
-        series, first = np.unique(owner, return_index=True)
-        n_known = panel.counts.copy()
-        n_known[series] = starts[first] - panel.offsets[series]
-        return self._units(panel, n_known).take(owner)
-
-    def _require_fitted(self) -> None:
-        if not hasattr(self, "network_"):
-            raise NotFittedError(
-                f"this {type(self).__name__} is not fitted yet. Call fit(table) first."
-            )
-
-    def _read_history(self, X: Data) -> frames.Panel:
-        panel = self._read(X, like=self.layout_)
-        self._check_columns(X, panel.layout, reset=False)
-        return panel
-
-    def _with_stored_context(self, panel: frames.Panel) -> frames.Panel:
-        """Put the stored context before each series that goes on where the training table ended.
-
-        Before a series that is short all the same go unknown rows, if gaps are masked.
-        """
-        whole = join(self._remembered(), panel)
-        return whole.padded(self._room(whole, pads=not self.knowledge_.codings))
+        model = self._model()
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        if X is None:
+            prepared, starts = model.latest(None, given, self.horizon)
+        else:
+            series = filled(self._read_history(X), model.missing)
+            starts = Walk(lookback=self.lookback, horizon=0).starts_in(series)
+            prepared = model.prepare(series, given, starts=starts, ahead=self.horizon)
+        return model.select(prepared, starts)
 
     # --- keep ---------------------------------------------------------------------------------
 
@@ -1569,26 +1353,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         OutputError
             The folder cannot be written.
         """
-        self._require_fitted()
+        model = self._model()
         config = {
             "parameters": self.get_params(deep=False),
-            "context": panel_to_json(self._remembered()),
-            "covariates": self.knowledge_.to_json(),
-            "feature_names": list(getattr(self, "feature_names_in_", [])),
+            **model.to_json(),
             "history": self.history_.to_dict("list"),
         }
-        weights = self.network_.state_dict().items()
-        tensors = {f"network.{name}": weight.cpu() for name, weight in weights}
-        arrays = {
-            "center": self.scaling_.center,
-            "scale": self.scaling_.scale,
-            "context": self.context_,
-            "context_offsets": self.context_offsets_,
-        }
-        arrays |= {f"covariates.{k}": rows for k, rows in self.knowledge_.arrays().items()}
-        if self.calibration_ is not None:
-            arrays["calibration"] = self.calibration_.scores.numpy()
-        saving.save_folder(path, kind=type(self).__name__, config=config, tensors=tensors | arrays)
+        kind = type(self).__name__
+        saving.save_folder(path, kind=kind, config=config, tensors=model.tensors())
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as an ONNX file that other languages and machines run.
@@ -1614,7 +1386,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         OutputError
             The file cannot be written.
         """
-        self._require_fitted()
+        self._model()
         description = {
             "variates": [str(column) for column in self.layout_.columns],
             "lookback": self.lookback,
@@ -1658,35 +1430,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         model = cls(**config["parameters"])
         model._check_parameters()
-        center, scale, context = (tensors.pop(n).numpy() for n in ("center", "scale", "context"))
-        model.scaling_ = Scaling(center=center, scale=scale)
-        offsets = tensors.pop("context_offsets").numpy()
-        model._remember(panel_from_json(config["context"], context, offsets))
-        scores = tensors.pop("calibration", None)
-        model.calibration_ = None if scores is None else Calibration(scores=scores)
-        model.roles_ = Roles.of(model.target, model.layout_)
-        kept = [name for name in tensors if name.startswith("covariates.")]
-        rows = {name.partition(".")[2]: tensors.pop(name).numpy() for name in kept}
-        model.knowledge_ = Knowledge.from_json(config["covariates"], rows)
-        settings = model._network_config(model.roles_, model.knowledge_)
-        network = _make_network(settings, range(model.n_estimators))
-        weights = {name.removeprefix("network."): weight for name, weight in tensors.items()}
-        own = network.state_dict().items()
-        saving.check_tensors(weights, {name: tuple(weight.shape) for name, weight in own})
-        network.load_state_dict(weights)
-        model.network_ = network.eval()
-        model.history_ = pd.DataFrame(config["history"])
-        model.n_iter_ = int(model.history_["epoch"].max())
-        model.n_features_in_ = center.shape[-1]
-        if config["feature_names"]:
-            model.feature_names_in_ = np.asarray(config["feature_names"], dtype=object)
-        return model
-
-
-def _make_network(config: NetworkConfig, seeds: Sequence[int]) -> TSM2Network | Ensemble:
-    """Return a fresh network, or an ensemble if there are several seeds."""
-    members = []
-    for seed in seeds:
-        with seeded(seed, "cpu"):
-            members.append(TSM2Network(config))
-    return members[0] if len(members) == 1 else Ensemble(members)
+        fitted = FittedModel.restored(
+            config,
+            tensors,
+            target=model.target,
+            missing=model.missing,
+            device=model.device,
+            make_network=lambda roles, codings: make_network(
+                model._network_config(roles, codings), range(model.n_estimators)
+            ),
+        )
+        return model.take_over(fitted, pd.DataFrame(config["history"]))

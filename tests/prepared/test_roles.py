@@ -6,9 +6,9 @@ import pytest
 
 from tsm2.errors import ParameterError
 from tsm2.prepared.roles import Roles
-from tsm2.tables.frames import read_table
+from tsm2.tables.read import read
 
-LAYOUT = read_table(
+LAYOUT = read(
     pd.DataFrame(np.zeros((2, 3)), columns=pd.Index(["a", ("b", 1), 7], tupleize_cols=False))
 ).layout
 

@@ -5,17 +5,20 @@ import pytest
 import torch
 
 from tsm2.errors import WindowError
+from tsm2.prepared.prepared import Prepared
+from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.prepared.splits import cut_windows, training_rows
-from tsm2.tables.frames import Panel
-from tsm2.tables.panels import read_panel
+from tsm2.prepared.splits import split_starts, training_rows
+from tsm2.prepared.windows import Covariates
+from tsm2.tables.read import read
+from tsm2.tables.series import Series
 
 LENGTHS = (40, 12, 7, 24)
 
 
-def panel(lengths: tuple[int, ...] = LENGTHS) -> Panel:
+def panel(lengths: tuple[int, ...] = LENGTHS) -> Series:
     """Series whose values say where they are from: hundreds of the series plus the row."""
-    return read_panel([np.arange(n)[:, None] + 100.0 * k for k, n in enumerate(lengths)])
+    return read([np.arange(n)[:, None] + 100.0 * k for k, n in enumerate(lengths)])
 
 
 def test_a_series_validates_if_both_parts_hold_a_window() -> None:
@@ -30,9 +33,11 @@ def test_a_series_validates_if_both_parts_hold_a_window() -> None:
 def test_windows_stay_in_their_series() -> None:
     given = panel()
     n_train = np.array([30, 9, 7, 18])
-    table = torch.from_numpy(given.values)
-    train, validation = cut_windows(table, given, n_train, lookback=4, horizon=3)
-    assert validation is not None
+    as_they_are = Scaling(center=np.zeros(1), scale=np.ones(1))
+    roles = Roles.of(None, given.layout)
+    prepared = Prepared.of(given, as_they_are, roles, Covariates(), lookback=4)
+    starts = split_starts(given, n_train, lookback=4, horizon=3)
+    train, validation = (prepared.windows(each, 3) for each in starts)
     for windows, counts in ((train, [24, 3, 1, 12]), (validation, [8, 1, 0, 4])):
         batch = windows.gather(torch.arange(len(windows)))
         rows = torch.cat((batch.context, batch.target), dim=-1)[:, 0]  # (W, L + H)
@@ -51,7 +56,7 @@ def test_without_validation_all_rows_train() -> None:
     given = panel()
     n_train = training_rows(given, lookback=4, horizon=3, validation_fraction=0.0)
     assert n_train.tolist() == list(LENGTHS)
-    assert cut_windows(torch.zeros(83, 1), given, n_train, lookback=4, horizon=3)[1] is None
+    assert not len(split_starts(given, n_train, lookback=4, horizon=3)[1])
 
 
 def test_series_that_are_too_short_are_counted() -> None:

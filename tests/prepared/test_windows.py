@@ -15,8 +15,8 @@ def table(rows: int = 20, variates: int = 3) -> torch.Tensor:
 
 def test_a_batch_holds_the_rows_it_names() -> None:
     values = table()
-    windows = Windows(values=values, lookback=4, horizon=2, first=3, stride=5)
-    assert len(windows) == 3  # rows 3, 8 and 13; the next would end behind row 19
+    windows = Windows(values=values, lookback=4, horizon=2, starts=torch.tensor([3, 8, 13]))
+    assert len(windows) == 3
     batch = windows.gather(torch.tensor([2, 0]))
     torch.testing.assert_close(batch.context[0], values[13:17].T)
     torch.testing.assert_close(batch.target[0], values[17:19].T)
@@ -102,8 +102,7 @@ def test_covariates_and_masks_are_those_of_the_same_rows() -> None:
         values=table(),
         lookback=4,
         horizon=2,
-        first=3,
-        stride=5,
+        starts=torch.tensor([3, 8, 13]),
         known=known,
         covariates=Covariates(past=past, past_mask=past_mask, future=future),
     )
@@ -134,12 +133,22 @@ def test_all_of_the_windows_moves_to_a_device() -> None:
         values=table(),
         lookback=4,
         horizon=2,
-        stride=3,
+        starts=torch.tensor([0, 3]),
         known=table() > 5,
         covariates=Covariates(future=table()),
     ).to("meta")
     assert windows.known is not None
     assert windows.covariates.future is not None
-    moved = (windows.values, windows.known, windows.covariates.future)
+    assert windows.starts is not None
+    moved = (windows.values, windows.known, windows.covariates.future, windows.starts)
     assert {tensor.device.type for tensor in moved} == {"meta"}
-    assert windows.stride == 3
+
+
+def test_masks_in_which_all_is_known_are_left_out_of_a_lean_batch() -> None:
+    known = table() > 5  # of the rows 0 and 1 not all is
+    windows = Windows(values=table(), lookback=4, horizon=2, known=known)
+    assert windows.gather(torch.tensor([2, 3])).lean().mask is None
+    mixed = windows.gather(torch.tensor([0, 2])).lean()
+    assert mixed.mask is not None
+    torch.testing.assert_close(mixed.mask[0], known[:4].T)
+    assert mixed.target_mask is not None

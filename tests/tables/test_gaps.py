@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsm2.errors import FrameError
-from tsm2.tables.frames import read_table
 from tsm2.tables.gaps import fill_forward
-from tsm2.tables.panels import read_panel
+from tsm2.tables.read import read
 
 
 @given(st.lists(st.sampled_from([np.nan, 1.0, 2.0, 3.0]), min_size=1), st.integers(0, 30))
@@ -44,16 +43,16 @@ INDEXES = {
 def test_rows_that_are_lacking_become_unknown(name: str, index: pd.Index) -> None:
     frame = hours().set_axis(index)
     frequency = {"months": "ME", "business days": "B"}.get(name)  # too few rows to infer it
-    panel = read_table(frame.drop(index[[3, 7]]), frequency=frequency, missing="mask")
+    panel = read(frame.drop(index[[3, 7]]), frequency=frequency, missing="mask")
     assert list(panel.index) == list(index)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(panel.values).any(1)), [3, 7])
     np.testing.assert_array_equal(panel.values[4:7], frame.to_numpy()[4:7])
 
 
 def test_a_whole_table_reads_the_same_however_gaps_are_treated() -> None:
-    wanted = read_table(hours())
+    wanted = read(hours())
     for missing in ("mask", "ffill"):
-        panel = read_table(hours(), missing=missing)
+        panel = read(hours(), missing=missing)
         np.testing.assert_array_equal(panel.values, wanted.values)
         assert panel.layout == wanted.layout
         assert panel.index.equals(wanted.index)
@@ -69,15 +68,15 @@ def test_what_is_no_gap_is_refused_as_ever() -> None:
         (frame.set_axis([*frame.index[:-1], pd.Timestamp("2200-01-01")]), "irregular"),
     ):
         with pytest.raises(FrameError, match=message):
-            read_table(bad, missing="mask")
+            read(bad, missing="mask")
     with pytest.raises(FrameError, match=r"1 NaN.*missing='mask'"):
-        read_table(frame.replace(3.0, np.nan))
+        read(frame.replace(3.0, np.nan))
 
 
 def test_several_series_may_have_unknown_cells() -> None:
     frame = hours().replace(3.0, np.nan)
     for data in ([frame, hours()], pd.concat({"x": frame, "y": hours()})):
-        panel = read_panel(data, missing="mask")
+        panel = read(data, missing="mask")
         assert np.flatnonzero(np.isnan(panel.values).any(1)).tolist() == [3]
         with pytest.raises(FrameError, match="1 NaN"):
-            read_panel(data)
+            read(data)

@@ -30,12 +30,13 @@ from tsm2.adapters import distributions
 from tsm2.adapters.distributions import Family
 from tsm2.adapters.peers import missing_peer
 from tsm2.errors import FrameError, NotFittedError, ParameterError
+from tsm2.fitted.model import FittedModel
 from tsm2.forecaster import TSM2Forecaster
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
-from tsm2.prepared.knowledge import Knowledge
+from tsm2.prepared.codings import Codings
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.tables import frames
+from tsm2.tables.read import read
 from tsm2.training.callbacks import history_table
 from tsm2.training.loop import Epoch
 
@@ -373,20 +374,21 @@ def from_darts(model: TSM2Model, series: TimeSeries | None = None) -> TSM2Foreca
     )
     network = TSM2Network(config)
     network.load_state_dict({k: v.cpu() for k, v in module.network.state_dict().items()})
-    forecaster.network_ = network.eval()
-    forecaster.scaling_ = Scaling(
-        center=module.center.double().cpu().numpy(), scale=module.scale.double().cpu().numpy()
-    )
-    table = series[-config.lookback :].to_dataframe().astype(float)
-    panel = frames.read_table(table)
-    forecaster._check_columns(table, panel.layout, reset=True)
-    forecaster._remember(panel)
-    forecaster.roles_, forecaster.knowledge_ = Roles.of(None, panel.layout), Knowledge()
-    forecaster.calibration_ = None
+    context = read(series[-config.lookback :].to_dataframe().astype(float))
+    center, scale = (each.double().cpu().numpy() for each in (module.center, module.scale))
     # Darts keeps no losses; one row says how many epochs there were, which may be none.
     last = Epoch(epoch=model.epochs_trained, train_loss=math.nan, validation_loss=None)
-    forecaster.history_, forecaster.n_iter_ = history_table([last]), last.epoch
-    return forecaster
+    return forecaster.take_over(
+        FittedModel(
+            network=network.eval(),
+            scaling=Scaling(center=center, scale=scale),
+            roles=Roles.of(None, context.layout),
+            codings=Codings(),
+            context=context,
+            missing="raise",
+        ),
+        history_table([last]),
+    )
 
 
 _SETTINGS = sorted(

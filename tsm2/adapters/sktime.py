@@ -19,7 +19,7 @@ import pandas as pd
 from tsm2.adapters.peers import missing_peer
 from tsm2.errors import FrameError
 from tsm2.forecaster import TSM2Forecaster
-from tsm2.tables.frames import future_index
+from tsm2.tables.stamps import stamps_from
 
 try:
     from sktime.forecasting.base import (  # pyright: ignore[reportMissingImports]
@@ -142,8 +142,9 @@ class TSM2SktimeForecaster(BaseForecaster):
             )
         forecaster = self.forecaster_
         n_horizons = -(-_farthest(fh, self.cutoff) // forecaster.horizon)
-        behind = future_index(self._rows.index, n_horizons * forecaster.horizon, forecaster.layout_)
-        stamps = self._rows.index[-forecaster.lookback :].append(behind)
+        rows, ahead = self._rows.index, n_horizons * forecaster.horizon
+        whole = stamps_from(rows[0], len(rows) + ahead, forecaster.layout_.frequency)
+        stamps = whole[-ahead - forecaster.lookback :]
         return known.reindex(stamps).ffill()
 
     def _rows_of(self, forecast: pd.DataFrame, fh: ForecastingHorizon) -> pd.DataFrame:

@@ -112,7 +112,7 @@ class _Linear(ABC):
         self.history_ = fit_network(
             self.network_,
             cut(values=table[:n_train]),
-            cut(values=table, first=n_train - self.lookback),
+            cut(values=table[n_train - self.lookback :]),
             self.training,
             seed=self.random_state,
         )

@@ -12,19 +12,21 @@ Sizes: T rows, M variates, W windows, B windows in a batch, L lookback, H horizo
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tsm2 import datasets
-from tsm2.backtesting import ForecastsContexts, Walk
 from tsm2.datasets import Split
 from tsm2.errors import ParameterError, TrainingError
 from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.walk import Walk, cut_contexts
 
 __all__ = [
     "RULES",
     "SAMPLE",
+    "ForecastsContexts",
     "Rule",
     "Table",
     "TestErrors",
@@ -42,6 +44,14 @@ SAMPLE = "sample"
 _SAMPLE_ROWS, _SAMPLE_HORIZONS = 2400, (24, 48)
 _SEASONS = {"h": 24, "15min": 96, "10min": 144, "D": 7, "W-TUE": 52}  # rows
 _CELLS = 2**23  # numbers that the contexts and targets of one batch may hold
+
+
+class ForecastsContexts(Protocol):
+    """What a model offers to be measured."""
+
+    def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
+        """Return forecasts, (B, H, M), for contexts, (B, L, M), both in the units of the table."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,13 +266,10 @@ def measure_errors(
     values, scale = table.values, Scaling.of(table.values[: table.split.train_end]).scale
     walk = Walk(lookback=lookback, horizon=horizon, first=table.split.validation_end)
     starts = walk.starts(len(values))
-    contexts = np.lib.stride_tricks.sliding_window_view(values, lookback, axis=0)
-    targets = np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)
     size = max(1, min(256, _CELLS // (values.shape[1] * (lookback + horizon))))
     squared, absolute = np.zeros(horizon), np.zeros(horizon)
-    for batch in np.array_split(starts, range(size, len(starts), size)):
-        context = contexts[batch - lookback].swapaxes(1, 2)  # (B, L, M)
-        actual = targets[batch].swapaxes(1, 2)  # (B, H, M)
+    sizes = {"lookback": lookback, "horizon": horizon, "size": size}
+    for context, actual in cut_contexts(values, starts, **sizes):
         forecast = model.forecast_contexts(context, horizon)
         _check_forecast(forecast, actual.shape)
         errors = (forecast - actual) / scale

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tsm2.errors import ParameterError
 from tsm2.prepared.scaling import Scaling
-from tsm2.tables.frames import Layout
-from tsm2.tables.gaps import split_known
+from tsm2.tables.layout import Layout
+from tsm2.tables.series import Series
 
 __all__ = ["Roles"]
 
@@ -91,12 +91,16 @@ class Roles:
         finite; a mask is None if all is known.
         """
         if self.all_forecast:
-            return *split_known(values), values.narrow(axis, 0, 0), None
+            return *_split_known(values), values.narrow(axis, 0, 0), None
         targets, others = (
             values.index_select(axis, torch.tensor(which, dtype=torch.long))
             for which in (self.targets, self.others)
         )
-        return *split_known(targets), *split_known(others)
+        return *_split_known(targets), *_split_known(others)
+
+    def of_targets(self, series: Series) -> Series:
+        """Return series without the columns that are only read."""
+        return replace(series, values=self.select(series.values), layout=self.layout(series.layout))
 
     def layout(self, layout: Layout) -> Layout:
         """Return the layout of a forecast, from that of the table."""
@@ -106,3 +110,11 @@ class Roles:
 
 def _is_several(target: object) -> bool:
     return isinstance(target, list | tuple)
+
+
+def _split_known(values: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return values that are finite everywhere, and where they are known; None if all are."""
+    unknown = torch.isnan(values)
+    if not bool(unknown.any()):
+        return values, None
+    return values.masked_fill(unknown, 0.0), ~unknown

@@ -12,23 +12,18 @@ Sizes: S series, T rows of all of them, L lookback, H horizon.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tsm2.errors import WindowError
-from tsm2.prepared.windows import Covariates, Windows
-from tsm2.tables.frames import Panel
 from tsm2.tables.ragged import ranges
+from tsm2.tables.series import Series
 
-__all__ = ["check_long_enough", "cut_windows", "room_in_front", "training_rows"]
+__all__ = ["check_long_enough", "room_in_front", "split_starts", "training_rows"]
 
 
 def training_rows(
-    panel: Panel,
+    series: Series,
     *,
     lookback: int,
     horizon: int,
@@ -39,7 +34,7 @@ def training_rows(
 
     Parameters
     ----------
-    panel
+    series
         The series.
     lookback, horizon
         Rows of context and of target.
@@ -54,13 +49,13 @@ def training_rows(
         A series is too short for a window, or none is long enough to validate.
     """
     needed = lookback + horizon
-    counts = panel.counts
+    counts = series.counts
     own = counts if room is None else counts - room
     n_validation = np.round(own * validation_fraction).astype(np.int64)
-    if panel.layout.series == "one":
+    if series.layout.series == "one":
         _check_one(int(counts[0]), int(n_validation[0]), lookback, horizon, validation_fraction)
         return counts - n_validation
-    check_long_enough(panel, needed, f"lookback={lookback} + horizon={horizon}")
+    check_long_enough(series, needed, f"lookback={lookback} + horizon={horizon}")
     validates = (n_validation >= horizon) & (counts - n_validation >= needed)
     if validation_fraction and not validates.any():
         raise WindowError(
@@ -72,7 +67,7 @@ def training_rows(
     return counts - np.where(validates, n_validation, 0)
 
 
-def room_in_front(panel: Panel, *, lookback: int, horizon: int) -> NDArray[np.int64]:
+def room_in_front(series: Series, *, lookback: int, horizon: int) -> NDArray[np.int64]:
     """Return how many unknown rows in front of each series make windows of one that is short, (S,).
 
     The first context of a short series then ends with as many of its own rows as a forecast has,
@@ -83,31 +78,31 @@ def room_in_front(panel: Panel, *, lookback: int, horizon: int) -> NDArray[np.in
     WindowError
         A series has no row before a forecast.
     """
-    short = panel.counts < lookback + horizon
-    check_long_enough(panel, horizon + 1, f"1 + horizon={horizon}", way="Lower horizon")
-    return np.where(short, lookback - np.minimum(panel.counts - horizon, horizon), 0).clip(min=0)
+    short = series.counts < lookback + horizon
+    check_long_enough(series, horizon + 1, f"1 + horizon={horizon}", way="Lower horizon")
+    return np.where(short, lookback - np.minimum(series.counts - horizon, horizon), 0).clip(min=0)
 
 
 def check_long_enough(
-    panel: Panel,
+    series: Series,
     needed: int,
     sum_of: str,
     *,
     way: str = "Lower lookback, pass missing='mask' to count rows before a series as unknown",
 ) -> None:
-    """Check that every series of a panel has the rows that a window needs.
+    """Check that every series has the rows that a window needs.
 
     Raises
     ------
     WindowError
         Some have not; the message names the first.
     """
-    short = np.flatnonzero(panel.counts < needed)
+    short = np.flatnonzero(series.counts < needed)
     if len(short):
         first = short[0]
         more = f", and {len(short) - 1} more series are too short" if len(short) > 1 else ""
         raise WindowError(
-            f"series {panel.ids[first]!r} has {panel.counts[first]} rows, but one window needs "
+            f"series {series.ids[first]!r} has {series.counts[first]} rows, but one window needs "
             f"{needed} ({sum_of}){more}. {way}, or drop the series."
         )
 
@@ -132,58 +127,21 @@ def _check_one(
         )
 
 
-def cut_windows(
-    table: Tensor,
-    panel: Panel,
-    n_train: NDArray[np.int64],
-    *,
-    lookback: int,
-    horizon: int,
-    balanced: bool = False,
-    known: Tensor | None = None,
-    covariates: Covariates = Covariates(),  # noqa: B008 (frozen)
-) -> tuple[Windows, Windows | None]:
-    """Return the windows for training and those for validation; None if no row is for these.
+def split_starts(
+    series: Series, n_train: NDArray[np.int64], *, lookback: int, horizon: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first target row of every window for training and for validation, (W,) each.
 
     Parameters
     ----------
-    table
-        Standardised values of all series, (T, M).
-    panel
+    series
         The series.
     n_train
-        First rows of each series that are for training, (S,).
+        First rows of each that are for training, (S,).
     lookback, horizon
         Rows of context and of target.
-    balanced
-        Draw from every series equally often in training.
-    known, covariates
-        As for `Windows`.
     """
-    cut = partial(
-        Windows,
-        values=table,
-        known=known,
-        covariates=covariates,
-        lookback=lookback,
-        horizon=horizon,
-    )
-    if panel.layout.series == "one":
-        n = int(n_train[0])
-        train = cut(values=table[:n], known=None if known is None else known[:n])
-        return train, None if n == len(table) else cut(first=n - lookback)
-    first = panel.offsets[:-1]
-    starts, series = _spread(first, np.maximum(0, n_train - lookback - horizon + 1))
-    train = cut(starts=starts, series=series, balanced=balanced)
-    validates = panel.counts > n_train
-    if not validates.any():
-        return train, None
-    n_windows = np.where(validates, panel.counts - n_train - horizon + 1, 0)
-    starts, series = _spread(first + n_train - lookback, n_windows)
-    return train, cut(starts=starts, series=series)
-
-
-def _spread(first: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Return the starts and the series of `counts` windows of each series, from row `first` on."""
-    series = np.repeat(np.arange(len(counts)), counts)
-    return torch.from_numpy(ranges(first, counts)), torch.from_numpy(series)
+    first = series.offsets[:-1]
+    train = ranges(first + lookback, np.maximum(0, n_train - lookback - horizon + 1))
+    n_validation = np.where(series.counts > n_train, series.counts - n_train - horizon + 1, 0)
+    return train, ranges(first + n_train, n_validation)

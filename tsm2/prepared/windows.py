@@ -1,4 +1,4 @@
-"""Windows: from tables in memory to batches of context, target and what else is known.
+"""Windows: from rows in standard units to batches of context, target and what else is known.
 
 Every window is a view of the same array; a batch is gathered from that view in one call. There is
 no Python per window and no copy of the table. Several series stand one after another in that
@@ -10,6 +10,7 @@ future and Cs static covariates; S series.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,22 @@ class Batch:
         names = ("mask", "past", "past_mask", "future", "static")
         given = {name: getattr(self, name) for name in names}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
+
+    def lean(self) -> "Batch":
+        """Return the batch without masks of contexts in which all is known."""
+        mask, past_mask = (
+            None if known is None or bool(known.all()) else known
+            for known in (self.mask, self.past_mask)
+        )
+        return replace(self, mask=mask, past_mask=past_mask)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on a device."""
+        names = [f.name for f in fields(self)]
+        given: dict[str, Any] = {
+            name: each.to(device) for name in names if (each := getattr(self, name)) is not None
+        }
+        return Batch(**given)
 
 
 def join_known(
@@ -113,13 +130,13 @@ class Covariates:
 
     def to(self, device: torch.device | str) -> "Covariates":
         """Return the covariates on a device."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        given: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return Covariates(**{k: v if v is None else v.to(device) for k, v in given.items()})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Windows:
-    """All windows of a table that start in a range of rows, or those with given starts."""
+    """Windows of one table, or of several series."""
 
     values: Tensor
     """The table, (T, M), oldest row first; that of several series one after another."""
@@ -127,12 +144,8 @@ class Windows:
     """Rows L of context."""
     horizon: int
     """Rows H of target behind the context; 0 for contexts alone."""
-    first: int = 0
-    """First row of the first window."""
-    stride: int = 1
-    """Rows from one window to the next."""
     starts: Tensor | None = None
-    """First row of every window, (W,), in place of `first` and `stride`."""
+    """First row of every window, (W,); None for every row of one table that one fits behind."""
     series: Tensor | None = None
     """Number of the series that each window belongs to, (W,), rising; None for one series."""
     balanced: bool = False
@@ -143,33 +156,29 @@ class Windows:
     """What else is known."""
 
     def __post_init__(self) -> None:
-        if self.starts is not None:
-            if not len(self.starts):
-                raise WindowError(
-                    f"no series has the {self.lookback + self.horizon} rows of a window (lookback="
-                    f"{self.lookback} + horizon={self.horizon}). Give more rows."
-                )
-            return
-        rows = len(self.values) - self.first
-        needed = self.lookback + self.horizon
-        if rows < needed:
+        rows, needed = len(self.values), self.lookback + self.horizon
+        if self.starts is None and rows < needed:
             raise WindowError(
                 f"the table has {rows} rows to cut windows from, but one window needs {needed} "
                 f"(lookback={self.lookback} + horizon={self.horizon}). Give more rows, or lower "
                 f"lookback or horizon."
             )
+        if self.starts is not None and not len(self.starts):
+            raise WindowError(
+                f"no series has the {needed} rows of a window (lookback={self.lookback} + "
+                f"horizon={self.horizon}). Give more rows."
+            )
 
     def __len__(self) -> int:
         if self.starts is not None:
             return len(self.starts)
-        rows = len(self.values) - self.first - self.lookback - self.horizon
-        return rows // self.stride + 1
+        return len(self.values) - self.lookback - self.horizon + 1
 
     def gather(self, which: Tensor) -> Batch:
         """Return the windows numbered `which`, (B,)."""
         view = self.values.unfold(0, self.lookback + self.horizon, 1)  # (T - L - H + 1, M, L + H)
         which = which.to(view.device)
-        rows = self.first + self.stride * which if self.starts is None else self.starts[which]
+        rows = which if self.starts is None else self.starts[which]
         values = view[rows]
         known = None
         if self.known is not None:

@@ -11,13 +11,11 @@ Sizes: T rows, M variates.
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tsm2.tables.ragged import owners
 
-__all__ = ["Missing", "fill_forward", "split_known"]
+__all__ = ["Missing", "fill_forward"]
 
 Missing = Literal["raise", "mask", "ffill"]
 """What is done about gaps."""
@@ -49,17 +47,3 @@ def fill_forward(
     first = 0 if offsets is None else offsets[owners(offsets)][:, None]  # of the row's own series
     filled = np.take_along_axis(values, last.clip(min=0), axis=0)
     return np.where(last >= first, filled, np.nan)
-
-
-def split_known(values: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return values that are finite everywhere, and where they are known; None if all are.
-
-    Examples
-    --------
-    >>> split_known(torch.tensor([1.0, float("nan")]))
-    (tensor([1., 0.]), tensor([ True, False]))
-    """
-    unknown = torch.isnan(values)
-    if not bool(unknown.any()):
-        return values, None
-    return values.masked_fill(unknown, 0.0), ~unknown

@@ -5,7 +5,7 @@ every epoch begin and end, may ask for the forecaster as it would be if the fit 
 ends the fit by returning True.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
 import pandas as pd
@@ -35,10 +35,14 @@ class FitTasks:
         is kept up to date.
     X
         The table, which callbacks get as the data and as the target.
+    attributes
+        Makes of a network what the estimator would have if the fit ended with it, by name.
     """
 
-    def __init__(self, estimator: Any, X: object) -> None:
-        self.estimator = estimator
+    def __init__(
+        self, estimator: Any, X: object, attributes: Callable[[nn.Module], Mapping[str, Any]]
+    ) -> None:
+        self.estimator, self.attributes = estimator, attributes
         self.data = {"estimator": estimator, "X": X, "y": X}
         # Numbered by hand: a fit that goes on from a checkpoint starts behind the first epoch.
         self.root = estimator._init_callback_context(
@@ -55,7 +59,7 @@ class FitTasks:
         """End the task of an epoch; True if a callback wants the fit to end."""
         self.estimator.history_ = history_table(history)
         stop = self.epoch.call_on_fit_task_end(
-            **self.data, reconstruction_attributes=lambda: {"network_": kept()}
+            **self.data, reconstruction_attributes=lambda: self.attributes(kept())
         )
         return bool(stop)
 

@@ -14,13 +14,23 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
-from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.ensemble import Ensemble
+from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Windows
 from tsm2.training.callbacks import history_table
 from tsm2.training.fit import Epoch, TrainingConfig
-from tsm2.training.loop import EpochWatch, fit_network
+from tsm2.training.loop import EpochWatch, fit_network, seeded
 
-__all__ = ["fit_members"]
+__all__ = ["fit_members", "make_network"]
+
+
+def make_network(config: NetworkConfig, seeds: Sequence[int]) -> TSM2Network | Ensemble:
+    """Return a fresh network, or an ensemble if there are several seeds."""
+    members = []
+    for seed in seeds:
+        with seeded(seed, "cpu"):
+            members.append(TSM2Network(config))
+    return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def fit_members(

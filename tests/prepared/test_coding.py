@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from tsm2.errors import CovariateWarning, FrameError, SavedModelError
-from tsm2.prepared.covariates import Coding, label_rows, read_covariates, read_static, rows_at
-from tsm2.tables.frames import Panel, read_table
-from tsm2.tables.panels import read_panel
+from tsm2.prepared.coding import Coding
+from tsm2.tables.covariates import label_rows, read_covariates, read_static, rows_at
+from tsm2.tables.read import read
+from tsm2.tables.series import Series
 
 
 def table(rows: int = 8) -> pd.DataFrame:
@@ -25,8 +26,8 @@ def table(rows: int = 8) -> pd.DataFrame:
     )
 
 
-def panel(rows: int = 8) -> Panel:
-    return read_table(table(rows)[["heat"]])
+def panel(rows: int = 8) -> Series:
+    return read(table(rows)[["heat"]])
 
 
 # --- cells ----------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def test_rows_that_are_lacking_are_listed_with_how_to_make_all() -> None:
     "index", [pd.RangeIndex(5, 21, 2), pd.period_range("2024-01", periods=8, freq="M")]
 )
 def test_the_recipe_makes_any_kind_of_stamps(index: pd.Index) -> None:
-    own = read_table(pd.DataFrame({"a": np.arange(8.0)}, index))
+    own = read(pd.DataFrame({"a": np.arange(8.0)}, index))
     with pytest.raises(FrameError, match="All that are needed") as caught:
         rows_at(index[:0], index, "x", own)
     recipe = str(caught.value).partition("All that are needed: ")[2].rstrip(".")
@@ -184,7 +185,7 @@ def test_tables_that_do_not_go_with_the_values_are_refused(change: Any, message:
 
 
 def test_an_array_goes_with_an_array_by_position() -> None:
-    values = read_table(np.zeros((8, 2)))
+    values = read(np.zeros((8, 2)))
     frame = read_covariates(np.ones((8, 3)), "past", values.layout)
     assert frame.index.equals(pd.RangeIndex(8))
     later = read_covariates(np.ones((8, 3)), "future", values.layout, last=99)
@@ -216,7 +217,7 @@ def test_rows_of_several_series_are_found_by_series_and_stamp(container: str) ->
     values = build(series())
     if container == "long":
         values = values.rename(columns={"heat": "y"})
-    data = read_panel(values)
+    data = read(values)
     covariates = build({name: 10 * each for name, each in reversed(series().items())})
     if container == "list":
         covariates = covariates[::-1]
@@ -229,7 +230,7 @@ def test_rows_of_several_series_are_found_by_series_and_stamp(container: str) ->
 
 
 def test_static_rows_are_in_the_order_of_the_variates() -> None:
-    layout = read_table(pd.DataFrame(np.zeros((3, 2)), columns=["a", "b"])).layout
+    layout = read(pd.DataFrame(np.zeros((3, 2)), columns=["a", "b"])).layout
     frame = pd.DataFrame({"size": [2.0, 1.0]}, ["b", "a"])
     assert read_static(frame, layout, (None,))["size"].tolist() == [1.0, 2.0]
     for bad, message in (
@@ -244,7 +245,7 @@ def test_static_rows_are_in_the_order_of_the_variates() -> None:
 
 
 def test_static_rows_of_series_may_be_more_than_there_are_series() -> None:
-    data = read_panel(series())
+    data = read(series())
     frame = pd.DataFrame({"size": [3.0, 2.0, 1.0]}, ["z", "y", "x"])
     assert read_static(frame, data.layout, data.ids)["size"].tolist() == [1.0, 2.0]
     with pytest.raises(FrameError, match="lacks 'x', but must name every series"):

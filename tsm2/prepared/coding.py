@@ -1,8 +1,4 @@
-"""Covariates: tables of what is known beside the values, coded as numbers in standard units.
-
-    past      measured as the values are      a row for every row of the history
-    future    known in advance                a row for every row of the history and the horizon
-    static    holds at all times              a row for every variate, or for every series
+"""Coding: how the columns of one table of covariates become numbers in standard units.
 
 A column of numbers is coded as its distance from its mean over the training rows, in deviations; a
 column of anything else as one column of zeros and ones for each of its categories. What does not
@@ -16,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -24,10 +20,10 @@ from numpy.typing import NDArray
 from pandas.api import types
 
 from tsm2.errors import CovariateWarning, FrameError, SavedModelError
-from tsm2.tables.frames import Layout, Panel, check_index, check_kind, plain_label
+from tsm2.tables.layout import plain_label
 from tsm2.tables.stamps import type_name
 
-__all__ = ["Coding", "label_rows", "read_covariates", "read_static", "rows_at"]
+__all__ = ["Coding"]
 
 _MOST_CATEGORIES = 100
 
@@ -273,174 +269,3 @@ def _plain(cells: pd.Series[Any], name: str) -> NDArray[np.object_]:
                 f"{cells.index[place]}, but a category is text or a number. Convert it with str."
             )
     return plain
-
-
-# --- rows -----------------------------------------------------------------------------------------
-
-
-def label_rows(panel: Panel, among: pd.Index | None = None) -> pd.Index:
-    """Return what tells the rows of a panel apart: the stamp, of several series (series, stamp).
-
-    Parameters
-    ----------
-    panel
-        The rows.
-    among
-        Labels that they are looked up among: the stamp alone if these name no series.
-    """
-    if panel.layout.series == "one" or (among is not None and among.nlevels == 1):
-        return panel.index
-    names = pd.Index(panel.ids, tupleize_cols=False).repeat(panel.counts)
-    return pd.MultiIndex.from_arrays([names, panel.index])
-
-
-def read_covariates(
-    table: object, kind: str, layout: Layout, *, last: object = None
-) -> pd.DataFrame:
-    """Return a table of covariates as a frame with stamps, or (series, stamp), as its index.
-
-    Parameters
-    ----------
-    table
-        A DataFrame with the values' kind of index, time zone and frequency. For several series, it
-        holds for each of them, or it is of the container that the values came in. For an array
-        of values also a 2-D array.
-    kind
-        "past" or "future".
-    layout
-        Of the values.
-    last
-        Number of an array's last row; None counts its rows from 0.
-
-    Raises
-    ------
-    FrameError
-        It is something else, or its index is irregular or of another kind.
-    """
-    name = f"{kind}_covariates"
-    if layout.kind == "array" and isinstance(table, np.ndarray) and table.ndim == 2:
-        rows = pd.DataFrame(table).infer_objects()
-        first = 0 if last is None else cast("int", last) + 1 - len(rows)
-        return rows.set_axis(pd.RangeIndex(first, first + len(rows)), axis=0)
-    frame: Any = table if layout.series == "one" else _by_series(table, name, layout)
-    if not isinstance(frame, pd.DataFrame):
-        raise FrameError(
-            f"{name} is {type_name(table)}, but a DataFrame is needed, with a row per time step "
-            f"and a column per covariate{', or an array' * (layout.kind == 'array')}."
-        )
-    if frame.columns.nlevels > 1 or frame.columns.has_duplicates or not frame.shape[1]:
-        raise FrameError(
-            f"{name} needs at least one column, and one label for each, but has columns "
-            f"{list(frame.columns)[:5]}."
-        )
-    if not len(frame):
-        raise FrameError(f"{name} has no rows.")
-    if frame.index.has_duplicates:
-        twice = frame.index[frame.index.duplicated()][0]
-        raise FrameError(f"{name} has more than one row for {twice}. Keep one of them.")
-    try:
-        if frame.index.nlevels == 1:
-            check_index(frame.index, layout)
-        else:
-            check_kind(cast("pd.MultiIndex", frame.index).levels[1], layout)
-    except FrameError as error:
-        raise FrameError(f"{name}, as a table X: {error}") from error
-    return frame
-
-
-def _by_series(table: Any, name: str, layout: Layout) -> Any:
-    """Return tables of several series as one frame with (series, stamp) as its index."""
-    if isinstance(table, Mapping | list):
-        tables = dict(table) if isinstance(table, Mapping) else dict(enumerate(table))
-        if not tables or not all(isinstance(each, pd.DataFrame) for each in tables.values()):
-            raise FrameError(f"{name} of several series needs a DataFrame for each of them.")
-        return pd.concat(tables)
-    if isinstance(table, pd.DataFrame) and layout.id_name in table.columns:
-        if layout.index_name not in table.columns:
-            raise FrameError(
-                f"{name} has a column {layout.id_name!r}, but no column {layout.index_name!r} with "
-                f"the time stamps. Name it so."
-            )
-        return table.set_index([layout.id_name, layout.index_name])
-    return table
-
-
-def read_static(table: object, variates: Layout, ids: tuple[Hashable, ...]) -> pd.DataFrame:
-    """Return a table of static covariates with a row per variate, or series, in their order.
-
-    Parameters
-    ----------
-    table
-        DataFrame whose index names the variates of a single table, or the series of several; for
-        an array of values also a 2-D array.
-    variates
-        Layout of a forecast, whose columns are the variates.
-    ids
-        Names of the series.
-
-    Raises
-    ------
-    FrameError
-        It is something else, or does not name them all once.
-    """
-    one = variates.series == "one"
-    labels, what = (list(variates.columns), "variate") if one else (list(ids), "series")
-    if variates.kind == "array" and isinstance(table, np.ndarray) and table.ndim == 2:
-        table = pd.DataFrame(table).infer_objects()
-    if not isinstance(table, pd.DataFrame):
-        raise FrameError(
-            f"static_covariates is {type_name(table)}, but a DataFrame is needed, with a row per "
-            f"{what}, named in its index, and a column per covariate."
-        )
-    if not one and variates.id_name in table.columns:
-        table = table.set_index(variates.id_name)
-    names = pd.Index(labels, tupleize_cols=False)
-    missing, unknown = names[~names.isin(table.index)], table.index[~table.index.isin(names)]
-    fault = None
-    if table.index.has_duplicates:
-        fault = "names one twice"
-    elif len(missing):
-        fault = f"lacks {missing[0]!r}"
-    elif one and len(unknown):
-        fault = f"names {unknown[0]!r}"
-    if fault is not None:
-        raise FrameError(
-            f"the index of static_covariates {fault}, but must name every {what} once: "
-            f"{', '.join(repr(label) for label in labels[:10])}"
-            f"{', ...' if len(labels) > 10 else ''}."
-        )
-    return table.iloc[table.index.get_indexer(names)]
-
-
-def rows_at(labels: pd.Index, needed: pd.Index, name: str, panel: Panel) -> NDArray[np.int64]:
-    """Return the place of every needed row among the rows that are there.
-
-    Raises
-    ------
-    FrameError
-        Rows are missing; the message lists them and says how to make all of them.
-    """
-    places = labels.get_indexer(needed)
-    missing = needed[places < 0]
-    if len(missing):
-        listed = ", ".join(str(label) for label in missing[:3])
-        more = f", ..., {missing[-1]}" if len(missing) > 3 else ""
-        have = f"it goes from {labels[0]} to {labels[-1]}" if len(labels) else "it was not given"
-        raise FrameError(
-            f"{name} lacks {len(missing)} of the {len(needed)} rows that are needed: {listed}"
-            f"{more}; {have}.{_recipe(needed, panel.layout)}"
-        )
-    return np.asarray(places, dtype=np.int64)
-
-
-def _recipe(needed: pd.Index, layout: Layout) -> str:
-    """Return a sentence with Python that makes the needed stamps of a single table."""
-    if layout.series != "one" or needed.nlevels > 1:
-        return ""
-    first, n = needed[0], len(needed)
-    if layout.index_kind == "range":
-        step = int(layout.frequency)
-        return f" All that are needed: range({first}, {int(first) + n * step}, {step})."
-    make = "date_range" if layout.index_kind == "datetime" else "period_range"
-    stamps = f"pd.{make}({str(first)!r}, periods={n}, freq={layout.frequency!r})"
-    return f" All that are needed: {stamps}."

@@ -1,10 +1,7 @@
-"""Knowledge: what a forecaster has learned about covariates, and what it keeps of them.
+"""Codings: what a fit has learned about its covariates, and what it keeps of them.
 
     fit:      tables -> codings -> rows in standard units, the last of them kept
     predict:  tables, or what was kept -> the same codings -> rows of the histories and horizons
-
-Rows are found by their stamp, of several series by series and stamp, so that a table of covariates
-may begin earlier, end later and hold more series than the values do.
 
 Sizes: S series, T rows of all of them, M variates, L lookback; Cp past, Cf future and Cs static
 covariates.
@@ -22,17 +19,24 @@ import torch
 from numpy.typing import NDArray
 
 from tsm2.errors import ParameterError, SavedModelError
-from tsm2.prepared.covariates import Coding, label_rows, read_covariates, read_static, rows_at
+from tsm2.prepared.coding import Coding
 from tsm2.prepared.windows import Covariates
 from tsm2.tables.calendars import calendar_table
-from tsm2.tables.frames import Layout, Panel
+from tsm2.tables.covariates import (
+    KINDS,
+    CovariateTables,
+    label_rows,
+    read_covariates,
+    read_static,
+    rows_at,
+)
 from tsm2.tables.gaps import Missing
-from tsm2.tables.ragged import offsets_of, places, ranges
-from tsm2.tables.stamps import stamps_after
+from tsm2.tables.layout import Layout
+from tsm2.tables.ragged import offsets_of, ranges
+from tsm2.tables.series import Series
 
-__all__ = ["KINDS", "Knowledge", "Tables", "lengthened"]
+__all__ = ["Codings"]
 
-KINDS = ("past", "future", "static")
 _ROWS: NDArray[np.float64] = np.empty((0, 0))
 
 
@@ -41,39 +45,10 @@ def _no_rows() -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Tables:
-    """Covariates as a user gives them."""
-
-    past: object = None
-    """Measured as the values are."""
-    future: object = None
-    """Known in advance."""
-    static: object = None
-    """Holding at all times."""
-
-    def given(self) -> list[str]:
-        """Return the kinds that were given."""
-        return [kind for kind in KINDS if getattr(self, kind) is not None]
-
-
-def lengthened(panel: Panel, n_ahead: int) -> Panel:
-    """Return the stamps of a panel with those of `n_ahead` rows behind every series.
-
-    The panel that comes back has no values.
-    """
-    counts = panel.counts + n_ahead
-    offsets = offsets_of(counts)
-    index = stamps_after(
-        panel.index[panel.offsets[:-1].repeat(counts)], places(offsets), panel.layout.frequency
-    )
-    return replace(panel, values=np.empty((len(index), 0)), index=index, offsets=offsets)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Knowledge:
+class Codings:
     """How covariates are coded, and those rows that the next forecast needs."""
 
-    codings: Mapping[str, Coding] = field(default_factory=dict)
+    by_kind: Mapping[str, Coding] = field(default_factory=dict)
     """The coding of each kind that was given to fit, and of "calendar"."""
     calendar: tuple[str, ...] = ()
     """Names of calendar features."""
@@ -91,9 +66,9 @@ class Knowledge:
     @classmethod
     def learn(
         cls,
-        tables: Tables,
+        tables: CovariateTables,
         calendar: tuple[str, ...],
-        panel: Panel,
+        series: Series,
         variates: Layout,
         *,
         train: NDArray[np.bool_],
@@ -109,7 +84,7 @@ class Knowledge:
             What the user gave.
         calendar
             Names of calendar features.
-        panel
+        series
             The values.
         variates
             Layout of a forecast, whose columns are the variates.
@@ -124,7 +99,7 @@ class Knowledge:
 
         Returns
         -------
-        The knowledge, and the covariates of all rows in standard units.
+        The codings, and the covariates of all rows in standard units.
 
         Raises
         ------
@@ -133,44 +108,44 @@ class Knowledge:
         ParameterError
             A calendar feature needs time stamps.
         """
-        codings: dict[str, Coding] = {}
+        by_kind: dict[str, Coding] = {}
         whole: dict[str, Any] = {"past": _ROWS, "future": _ROWS, "static": _ROWS}
         kept = dict(whole)
-        kept_counts = np.minimum(panel.counts, lookback)
-        kept_first = panel.offsets[1:] - kept_counts
+        kept_counts = np.minimum(series.counts, lookback)
+        kept_first = series.offsets[1:] - kept_counts
         for kind in ("past", "future"):
             if (table := getattr(tables, kind)) is None:
                 continue
             name = f"{kind}_covariates"
-            frame = _read_rows(table, kind, panel.layout, missing)
-            here = frame.iloc[rows_at(frame.index, label_rows(panel, frame.index), name, panel)]
-            codings[kind] = coding = Coding.of(here, name, train=train, categories_of=frame)
+            frame = _read_rows(table, kind, series.layout, missing)
+            here = frame.iloc[rows_at(frame.index, label_rows(series, frame.index), name, series)]
+            by_kind[kind] = coding = Coding.of(here, name, train=train, categories_of=frame)
             whole[kind] = coding.code(here)
             coding.check_whole(whole[kind], here.index, may_lack=_may_lack(kind, missing))
             kept[kind] = whole[kind][ranges(kept_first, kept_counts)]
             if kind == "future":
                 n_most = horizon
-                if panel.layout.series == "one":
-                    n_most = int((frame.index > panel.index[-1]).sum())
-                later, later_counts = _rows_after(panel, frame.index, n_most)
+                if series.layout.series == "one":
+                    n_most = int((frame.index > series.index[-1]).sum())
+                later, later_counts = _rows_after(series, frame.index, n_most)
                 after = coding.code(frame.iloc[later])
                 coding.check_whole(after, frame.index[later])
                 kept_counts, kept[kind] = _interleaved(kept[kind], kept_counts, after, later_counts)
         if calendar:
-            features = calendar_table(panel.index, calendar)
-            codings["calendar"] = Coding.of(features, "calendar", train=train)
+            features = calendar_table(series.index, calendar)
+            by_kind["calendar"] = Coding.of(features, "calendar", train=train)
         if tables.static is not None:
-            frame = read_static(tables.static, variates, panel.ids)
-            codings["static"] = coding = Coding.of(frame, "static_covariates")
+            frame = read_static(tables.static, variates, series.ids)
+            by_kind["static"] = coding = Coding.of(frame, "static_covariates")
             whole["static"] = kept["static"] = coding.code(frame)
             coding.check_whole(kept["static"], frame.index)
-        knowledge = cls(codings=codings, calendar=calendar, future_counts=kept_counts, **kept)
-        return knowledge, knowledge._assemble(panel, variates, **whole)
+        codings = cls(by_kind=by_kind, calendar=calendar, future_counts=kept_counts, **kept)
+        return codings, codings._assemble(series, variates, **whole)
 
     @property
     def widths(self) -> dict[str, int]:
         """Coded columns of each kind, by the names of the network's settings."""
-        width = {kind: coding.width for kind, coding in self.codings.items()}
+        width = {kind: coding.width for kind, coding in self.by_kind.items()}
         return {
             "n_past": width.get("past", 0),
             "n_future": width.get("future", 0) + width.get("calendar", 0),
@@ -179,30 +154,30 @@ class Knowledge:
 
     def labels(self, kind: str) -> list[Hashable]:
         """Return what to call the coded columns of a kind, or of "calendar"."""
-        return self.codings[kind].labels if kind in self.codings else []
+        return self.by_kind[kind].labels if kind in self.by_kind else []
 
     # --- use ----------------------------------------------------------------------------------
 
     def covariates(
         self,
-        tables: Tables,
-        panel: Panel,
+        tables: CovariateTables,
+        series: Series,
         n_ahead: int,
         variates: Layout,
         *,
-        stored: Panel | None,
+        stored: Series | None,
         missing: Missing,
     ) -> Covariates:
-        """Return the covariates of a panel's rows and of those ahead of them, in standard units.
+        """Return the covariates of a series's rows and of those ahead of them, in standard units.
 
         Parameters
         ----------
         tables
             What the user gave; rows that they lack are taken from what was kept.
-        panel
+        series
             The values.
         n_ahead
-            Rows behind every series, see `lengthened`.
+            Rows to come behind every series.
         variates
             Layout of a forecast, whose columns are the variates.
         stored
@@ -212,7 +187,8 @@ class Knowledge:
 
         Returns
         -------
-        A row for every row of the lengthened panel; past covariates are 0 in those ahead.
+        A row for every row of the series and for those to come behind each; past covariates are 0
+        in these.
 
         Raises
         ------
@@ -221,43 +197,45 @@ class Knowledge:
         ParameterError
             A table is of a kind that fit was not given.
         """
-        unknown = [kind for kind in tables.given() if kind not in self.codings]
+        unknown = [kind for kind in tables.given() if kind not in self.by_kind]
         if unknown:
             raise ParameterError(
                 f"{unknown[0]}_covariates were not given to fit, so the model cannot read them. "
                 f"Leave them out, or fit again with them."
             )
-        both = lengthened(panel, n_ahead)
-        past = self._rows("past", tables.past, panel, stored, missing)
+        if not self.by_kind:
+            return Covariates()
+        both = series.grid(series.counts + n_ahead)
+        past = self._rows("past", tables.past, series, stored, missing)
         if len(past):
             spread = np.zeros((len(both.index), past.shape[1]))
-            spread[ranges(both.offsets[:-1], panel.counts)] = past
+            spread[ranges(both.offsets[:-1], series.counts)] = past
             past = spread
         return self._assemble(
             both,
             variates,
             past=past,
             future=self._rows("future", tables.future, both, stored, missing),
-            static=self._static_rows(tables.static, variates, panel, stored),
+            static=self._static_rows(tables.static, variates, series, stored),
         )
 
     def continued(
         self,
-        tables: Tables,
-        panel: Panel,
+        tables: CovariateTables,
+        series: Series,
         *,
         lookback: int,
         horizon: int,
-        stored: Panel,
+        stored: Series,
         missing: Missing,
     ) -> Self:
-        """Return the knowledge with the rows kept that the next forecast needs.
+        """Return the codings with the rows kept that the next forecast needs.
 
         Parameters
         ----------
         tables
             What the user gave of past and future covariates.
-        panel
+        series
             The values, new ones behind the stored ones.
         lookback, horizon
             As in `learn`.
@@ -271,15 +249,15 @@ class Knowledge:
         FrameError
             Rows are missing, or a table is not like that of the fit.
         """
-        tail = panel.tail(lookback)
+        tail = series.tail(lookback)
         kept: dict[str, Any] = {"past": self._rows("past", tables.past, tail, stored, missing)}
-        if "future" in self.codings:
+        if "future" in self.by_kind:
             most = max(horizon, int(self.future_counts.max()))
-            both = lengthened(tail, most)
+            both = tail.grid(tail.counts + most)
             last = tail.index[-1]
             labels, coded = self._known("future", tables.future, both, stored, missing, last=last)
-            at = rows_at(labels, label_rows(tail), self.codings["future"].name, panel)
-            later, counts = _rows_after(panel, labels, most)
+            at = rows_at(labels, label_rows(tail), self.by_kind["future"].name, series)
+            later, counts = _rows_after(series, labels, most)
             kept["future_counts"], kept["future"] = _interleaved(
                 coded[at], tail.counts, coded[later], counts
             )
@@ -289,14 +267,14 @@ class Knowledge:
         self,
         kind: Literal["past", "future"],
         table: object,
-        needed: Panel,
-        stored: Panel | None,
+        needed: Series,
+        stored: Series | None,
         missing: Missing,
     ) -> NDArray[np.float64]:
         """Return the coded rows of some stamps."""
-        if kind not in self.codings:
+        if kind not in self.by_kind:
             return _ROWS
-        coding, wanted = self.codings[kind], label_rows(needed)
+        coding, wanted = self.by_kind[kind], label_rows(needed)
         last = needed.index[-1]
         labels, coded = self._known(kind, table, needed, stored, missing, last=last)
         rows: NDArray[np.float64] = coded[rows_at(labels, wanted, coding.name, needed)]
@@ -307,21 +285,21 @@ class Knowledge:
         self,
         kind: Literal["past", "future"],
         table: object,
-        wanted: Panel,
-        stored: Panel | None,
+        wanted: Series,
+        stored: Series | None,
         missing: Missing,
         *,
         last: object,
     ) -> tuple[pd.Index, NDArray[np.float64]]:
         """Return the wanted rows that a table has, coded, and those that were kept, by label."""
-        coding, coded = self.codings[kind], getattr(self, kind)
+        coding, coded = self.by_kind[kind], getattr(self, kind)
         everything = label_rows(wanted)
         labels = everything[:0]
         if stored is None:
             coded = coded[:0]
         else:
             counts = stored.counts if kind == "past" else self.future_counts
-            labels = label_rows(_of_lengths(stored, counts))
+            labels = label_rows(stored.grid(counts))
         if table is None:
             return labels, coded
         frame = _read_rows(table, kind, wanted.layout, missing, last=last)
@@ -332,25 +310,25 @@ class Knowledge:
         return new.append(labels[older]), rows
 
     def _static_rows(
-        self, table: object, variates: Layout, panel: Panel, stored: Panel | None
+        self, table: object, variates: Layout, series: Series, stored: Series | None
     ) -> NDArray[np.float64]:
-        if "static" not in self.codings:
+        if "static" not in self.by_kind:
             return _ROWS
-        coding = self.codings["static"]
+        coding = self.by_kind["static"]
         if table is not None:
-            frame = read_static(table, variates, panel.ids)
+            frame = read_static(table, variates, series.ids)
             rows = coding.code(frame)
             coding.check_whole(rows, frame.index)
             return rows
         if variates.series == "one":
             return self.static
         known = pd.Index(() if stored is None else stored.ids, tupleize_cols=False)
-        at = rows_at(known, pd.Index(panel.ids, tupleize_cols=False), coding.name, panel)
+        at = rows_at(known, pd.Index(series.ids, tupleize_cols=False), coding.name, series)
         return self.static[at]
 
     def _assemble(
         self,
-        panel: Panel,
+        series: Series,
         variates: Layout,
         *,
         past: NDArray[np.float64],
@@ -358,15 +336,15 @@ class Knowledge:
         static: NDArray[np.float64],
     ) -> Covariates:
         """Return coded rows as the network reads them, with calendar features beside them."""
-        ahead = [future] if "future" in self.codings else []
+        ahead = [future] if "future" in self.by_kind else []
         if self.calendar:
-            features = calendar_table(panel.index, self.calendar)
-            ahead.append(self.codings["calendar"].code(features))
+            features = calendar_table(series.index, self.calendar)
+            ahead.append(self.by_kind["calendar"].code(features))
         widths, known = self.widths, ~np.isnan(past)
         if widths["n_static"]:  # (S, M, Cs)
             n_variates = len(variates.columns)
             static = static[None] if variates.series == "one" else static[:, None]
-            static = np.broadcast_to(static, (len(panel.ids), n_variates, static.shape[-1]))
+            static = np.broadcast_to(static, (len(series.ids), n_variates, static.shape[-1]))
         return Covariates(
             past=_tensor(np.nan_to_num(past)) if widths["n_past"] else None,
             past_mask=None if known.all() else torch.from_numpy(known),
@@ -378,12 +356,12 @@ class Knowledge:
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the rows as plain types."""
-        codings = {kind: coding.to_json() for kind, coding in self.codings.items()}
+        codings = {kind: coding.to_json() for kind, coding in self.by_kind.items()}
         return {"codings": codings, "calendar": self.calendar}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the rows, by the names of their fields."""
-        names = [kind for kind in KINDS if kind in self.codings]
+        names = [kind for kind in KINDS if kind in self.by_kind]
         return {name: getattr(self, name) for name in (*names, "future_counts")}
 
     @classmethod
@@ -396,8 +374,8 @@ class Knowledge:
             It is damaged.
         """
         try:
-            codings = {k: Coding.from_json(coding) for k, coding in saved["codings"].items()}
-            return cls(codings=codings, calendar=tuple(saved["calendar"]), **arrays)
+            by_kind = {k: Coding.from_json(coding) for k, coding in saved["codings"].items()}
+            return cls(by_kind=by_kind, calendar=tuple(saved["calendar"]), **arrays)
         except (KeyError, TypeError, AttributeError) as error:
             raise SavedModelError(
                 f"the saved covariates {saved!r} are damaged. Save the model again."
@@ -417,24 +395,16 @@ def _read_rows(
     return frame.ffill() if frame.index.nlevels == 1 else frame.groupby(level=0).ffill()
 
 
-def _of_lengths(panel: Panel, counts: NDArray[np.int64]) -> Panel:
-    """Return the stamps of a panel with as many rows of every series as asked for."""
-    offsets = offsets_of(counts)
-    first = panel.index[panel.offsets[:-1].repeat(counts)]
-    index = stamps_after(first, places(offsets), panel.layout.frequency)
-    return replace(panel, values=np.empty((len(index), 0)), index=index, offsets=offsets)
-
-
 def _rows_after(
-    panel: Panel, labels: pd.Index, n_most: int
+    series: Series, labels: pd.Index, n_most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return which labels follow the values of every series without a hole.
 
     They are at most `n_most` of each; with them comes how many of each, (S,).
     """
-    ends = panel.take(panel.offsets[1:] - 1, np.ones(len(panel.ids), np.int64))
-    behind = lengthened(ends, n_most)
-    at = labels.get_indexer(label_rows(behind, labels)).reshape(len(panel.ids), -1)[:, 1:]
+    ends = series.take(series.offsets[1:] - 1, np.ones(len(series.ids), np.int64))
+    behind = ends.grid(ends.counts + n_most)
+    at = labels.get_indexer(label_rows(behind, labels)).reshape(len(series.ids), -1)[:, 1:]
     there = np.logical_and.accumulate(at >= 0, axis=1)
     return at[there], there.sum(axis=1)
 

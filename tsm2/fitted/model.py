@@ -1,0 +1,546 @@
+"""FittedModel: what a fit leaves behind, and every forecast that is made of it.
+
+    Series -> Prepared -> windows in batches -> network, rolled forward -> units of the series
+
+It owns all that a forecast depends on and nothing else: the network, the units, which columns are
+targets, how covariates are coded, the scores of held-out windows, and the last rows of the table.
+
+Sizes: S series, T rows, M columns, of which Mt targets; W windows, B windows in a batch, L
+lookback, H horizon, Q quantiles, N sampled paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsm2.errors import ParameterError, WindowError
+from tsm2.fitted.calibration import (
+    Calibration,
+    ForecastLine,
+    calibrate,
+    draw_paths,
+    read_quantiles,
+)
+from tsm2.fitted.inspection import Selection, inspect_network
+from tsm2.fitted.rolling import roll_forward, whole_horizons
+from tsm2.networks.ensemble import Ensemble
+from tsm2.networks.tsm2 import TSM2Network
+from tsm2.prepared.codings import Codings
+from tsm2.prepared.prepared import Prepared, filled
+from tsm2.prepared.roles import Roles
+from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.splits import check_long_enough, room_in_front
+from tsm2.prepared.windows import Batch, Covariates
+from tsm2.saving import check_tensors
+from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.gaps import Missing
+from tsm2.tables.ragged import offsets_of
+from tsm2.tables.series import Series, join, numbers_in, series_from_json, series_to_json
+from tsm2.training import choose_device
+
+__all__ = ["FittedModel"]
+
+_CONTEXTS = 1024  # that are forecast at once
+_INSPECTED = 64  # windows
+
+Rows = NDArray[np.int64]
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FittedModel:
+    """A trained network with all that its forecasts depend on."""
+
+    network: TSM2Network | Ensemble
+    """In evaluation mode."""
+    scaling: Scaling
+    """Units of all columns, (M,), or of each series, (S, M)."""
+    roles: Roles
+    """Which columns are targets."""
+    codings: Codings
+    """How covariates are coded, and the rows of them that belong to the stored context."""
+    context: Series
+    """The last L rows of each series, or as many as it has: what a forecast goes on from."""
+    missing: Missing
+    """What is done about gaps."""
+    calibration: Calibration | None = None
+    """Scores of held-out windows, which quantiles are read against."""
+    device: str = "auto"
+    """Where to forecast, see `tsm2.training.choose_device`."""
+
+    @property
+    def lookback(self) -> int:
+        """Rows L that the network reads."""
+        return self.network.config.lookback
+
+    @property
+    def horizon(self) -> int:
+        """Rows H that the network forecasts at once."""
+        return self.network.config.horizon
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Levels of the network's quantiles; none for a point forecast."""
+        return self.network.config.quantiles or ()
+
+    # --- make ready ---------------------------------------------------------------------------
+
+    def with_context(self, series: Series) -> Series:
+        """Put the stored context before each series that goes on where it ended.
+
+        Before a series that is short all the same go unknown rows, if gaps are masked.
+        """
+        whole = join(self.context, series)
+        if self.missing != "mask" or self.codings.by_kind or whole.layout.series == "one":
+            return whole
+        return whole.padded(room_in_front(whole, lookback=self.lookback, horizon=self.horizon))
+
+    def prepare(
+        self,
+        series: Series,
+        given: CovariateTables,
+        *,
+        starts: Rows | None = None,
+        ahead: int = 0,
+        own: bool = False,
+        read: Series | None = None,
+    ) -> Prepared:
+        """Make series ready.
+
+        Parameters
+        ----------
+        series
+            What happened.
+        given
+            Covariates of these rows; those that they lack are taken from what was kept.
+        starts
+            First forecast rows of windows, (W,): a series that fit has not seen is measured by the
+            rows before its first window; None measures it by all.
+        ahead
+            Rows to come behind each series.
+        own
+            Whether the series are those of the stored context, whatever they are called.
+        read
+            What the network reads of the rows, gaps filled; None fills them here.
+        """
+        read = filled(series, self.missing) if read is None else read
+        n_known = None if starts is None else _known_before(series, starts)
+        return Prepared.of(
+            series,
+            self.scaling if own else self.units(read, n_known),
+            self.roles,
+            self._covariates(read, given, ahead=ahead, own=own),
+            lookback=self.lookback,
+            read=read,
+            ahead=ahead,
+        )
+
+    def latest(
+        self, series: Series | None, given: CovariateTables, steps: int
+    ) -> tuple[Prepared, Rows]:
+        """Make the last context of each series ready for a forecast of `steps` rows.
+
+        Parameters
+        ----------
+        series
+            The histories; None for the stored context.
+        given
+            Covariates, as for `prepare`.
+        steps
+            Rows to forecast.
+
+        Returns
+        -------
+        The contexts, and the row that follows each, (S,).
+
+        Raises
+        ------
+        WindowError
+            A history is shorter than the lookback, and unknown rows may not stand before it.
+        """
+        own = series is None
+        read = self.context if series is None else filled(series, self.missing)
+        units = self.scaling if own else self.units(read)
+        tail = read.tail(self.lookback)
+        if self.missing == "mask" and not self.codings.by_kind:  # too short: unknown before
+            tail = tail.padded(self.lookback - tail.counts)
+        elif read.layout.series != "one":
+            check_long_enough(read, self.lookback, "lookback")
+        elif len(read.values) < self.lookback:
+            raise WindowError(
+                f"the history has {len(read.values)} rows, but a forecast reads "
+                f"{self.lookback} (lookback). Give more history."
+            )
+        ahead = whole_horizons(steps, self.horizon)
+        covariates = self._covariates(tail, given, ahead=ahead, own=own)
+        prepared = Prepared.of(
+            tail, units, self.roles, covariates, lookback=self.lookback, ahead=ahead
+        )
+        return prepared, tail.offsets[1:]
+
+    def units(self, series: Series, n_known: Rows | None = None) -> Scaling:
+        """Return the units of every series: those of the fit; a new one is measured.
+
+        It is measured by its first `n_known` rows, (S,), or by all of them.
+        """
+        if self.scaling.center.ndim == 1:
+            return self.scaling
+        numbers = numbers_in(series, self.context.ids)
+        known = series if n_known is None else series.head(n_known)
+        new, old = Scaling.of_each(known.values, known.offsets), self.scaling.take(numbers)
+        is_new = numbers[:, None] < 0
+        return Scaling(
+            center=np.where(is_new, new.center, old.center),
+            scale=np.where(is_new, new.scale, old.scale),
+        )
+
+    def units_before(self, series: Series, starts: Rows) -> Scaling:
+        """Return the units of every series as `prepare` takes them for these windows."""
+        return self.units(filled(series, self.missing), _known_before(series, starts))
+
+    def _covariates(
+        self, series: Series, given: CovariateTables, *, ahead: int, own: bool
+    ) -> Covariates:
+        """Return coded covariates of series' rows and of those to come."""
+        layout = self.context.layout
+        named = layout.kind == "frame" and layout.series != "list"
+        return self.codings.covariates(
+            given,
+            series,
+            ahead,
+            self.roles.layout(series.layout),
+            stored=self.context if own or named else None,
+            missing=self.missing,
+        )
+
+    # --- forecast -----------------------------------------------------------------------------
+
+    def forecast(
+        self, prepared: Prepared, starts: Rows, steps: int, *, size: int = _CONTEXTS
+    ) -> Numbers:
+        """Return forecasts, (W, steps, Mt), in the units of the series.
+
+        Parameters
+        ----------
+        prepared
+            Histories with the covariates that whole horizons need.
+        starts
+            First forecast row of every window, (W,).
+        steps
+            Rows to forecast; beyond the horizon the network rolls forward.
+        size
+            Windows that are forecast at once.
+
+        Raises
+        ------
+        ParameterError
+            It would roll forward over past covariates that nobody knows.
+        """
+        self._check_reach(steps)
+        network = self._placed()
+
+        def run(batch: Batch) -> Tensor:
+            return roll_forward(
+                network, batch.context, steps, self.horizon, batch.auxiliary(), point=self._point
+            )
+
+        return self._in_batches(run, prepared, starts, steps, size)
+
+    def quantiles(
+        self,
+        prepared: Prepared,
+        starts: Rows,
+        steps: int,
+        levels: Sequence[float],
+        *,
+        calibrated: bool = True,
+        size: int = _CONTEXTS,
+    ) -> Numbers:
+        """Return quantiles, (W, steps, Mt, Q), in the units of the series; they do not cross.
+
+        Parameters
+        ----------
+        prepared, starts, size
+            As for `forecast`.
+        steps
+            Rows to forecast, at most the horizon.
+        levels
+            Levels, (Q,), in (0, 1), rising.
+        calibrated
+            False takes the network's own quantiles at their word.
+
+        Raises
+        ------
+        ParameterError
+            The steps go beyond the horizon, or there is too little to read such levels against.
+        """
+        if steps > self.horizon:
+            raise ParameterError(
+                f"quantiles reach the trained horizon of {self.horizon} rows, but {steps} were "
+                f"asked for. Fit with a longer horizon, or draw paths with sample, which rolls "
+                f"forward."
+            )
+        network, calibration = self._placed(), self.calibration if calibrated else None
+
+        def run(batch: Batch) -> Tensor:
+            forecast = network(batch.context, **batch.auxiliary())
+            line = ForecastLine.of(forecast, batch.context, quantiles=self.levels, mask=batch.mask)
+            values = read_quantiles(line, levels, calibration=calibration, quantiles=self.levels)
+            return values[:, :, :steps].permute(0, 1, 3, 2)  # (B, Mt, Q, steps)
+
+        values = self._in_batches(run, prepared, starts, steps, size)  # (W, steps, Q, Mt)
+        return values.swapaxes(2, 3)
+
+    def paths(
+        self,
+        prepared: Prepared,
+        starts: Rows,
+        steps: int,
+        count: int,
+        generator: np.random.RandomState,
+    ) -> Numbers:
+        """Return paths that err as on held-out windows, (W, steps, Mt, N), in the series' units.
+
+        Parameters
+        ----------
+        prepared, starts, steps
+            As for `forecast`.
+        count
+            Paths N of every window.
+        generator
+            Draws.
+
+        Raises
+        ------
+        ParameterError
+            There is no calibration, or as for `forecast`.
+        """
+        if self.calibration is None:
+            raise ParameterError(
+                "sample draws from the errors on held-out windows, but there are none: fit with a "
+                "validation_fraction above 0, or call calibrate with later rows."
+            )
+        self._check_reach(steps)
+        network, calibration = self._placed(), self.calibration
+
+        def run(batch: Batch) -> Tensor:
+            auxiliary = batch.auxiliary()
+            paths = draw_paths(
+                network,
+                batch.context.repeat_interleave(count, dim=0),
+                steps,
+                calibration=calibration,
+                quantiles=self.levels,
+                generator=generator,
+                auxiliary={k: v.repeat_interleave(count, dim=0) for k, v in auxiliary.items()},
+            )  # (B N, Mt, steps)
+            by_window = paths.view(len(batch.context), count, *paths.shape[1:])
+            return by_window.swapaxes(1, 2)  # (B, Mt, N, steps)
+
+        size = max(1, _CONTEXTS // count)
+        values = self._in_batches(run, prepared, starts, steps, size)  # (W, steps, N, Mt)
+        return values.swapaxes(2, 3)
+
+    def select(self, prepared: Prepared, starts: Rows) -> Selection:
+        """Return what the network selects in windows, at most 64 of them, evenly spread."""
+        if len(starts) > _INSPECTED:
+            starts = starts[np.linspace(0, len(starts) - 1, _INSPECTED).round().astype(int)]
+        ((_, batch),) = self._batches(prepared, starts, self.horizon, _INSPECTED)
+        columns = self.context.layout.columns
+        names = {
+            "context": [columns[k] for k in self.roles.targets],
+            "past": [*(columns[k] for k in self.roles.others), *self.codings.labels("past")],
+            "future": self.codings.labels("future") + self.codings.labels("calendar"),
+        }
+        return inspect_network(
+            self._placed(),
+            {"context": batch.context, **batch.auxiliary()},
+            {kind: labels for kind, labels in names.items() if labels},
+            point=self._point,
+        )
+
+    def calibrated(self, prepared: Prepared, starts: Rows) -> Self:
+        """Return the model with the scores of these windows.
+
+        Raises
+        ------
+        ParameterError
+            A variate and step is not known in any of them.
+        """
+        windows = prepared.windows(starts, self.horizon)
+        scores = calibrate(self._placed(), windows, quantiles=self.levels)
+        return replace(self, calibration=scores)
+
+    def of_contexts(
+        self, contexts: Numbers, steps: int, units: Scaling | None
+    ) -> tuple[Prepared, Rows]:
+        """Make histories without stamps ready, (B, L, M); NaN where unknown.
+
+        Parameters
+        ----------
+        contexts
+            The histories.
+        steps
+            Rows to forecast.
+        units
+            Units of the histories, (M,) or (B, M); None for those of the fit.
+
+        Raises
+        ------
+        ParameterError
+            The model reads covariates.
+        """
+        if self.codings.by_kind:
+            raise ParameterError(
+                "this model reads covariates, but contexts alone were given. Call predict or "
+                "backtest, which find them by their stamps."
+            )
+        n_windows, lookback, n_columns = contexts.shape
+        series = replace(
+            self.context,
+            values=contexts.reshape(-1, n_columns),
+            index=pd.RangeIndex(n_windows * lookback),
+            ids=tuple(range(n_windows)),
+            offsets=offsets_of(np.full(n_windows, lookback)),
+        )
+        prepared = Prepared.of(
+            series,
+            self.scaling if units is None else units,
+            self.roles,
+            Covariates(),
+            lookback=self.lookback,
+            ahead=whole_horizons(steps, self.horizon),
+        )
+        return prepared, series.offsets[1:]
+
+    def _batches(
+        self, prepared: Prepared, starts: Rows, steps: int, size: int
+    ) -> Iterator[tuple[slice, Batch]]:
+        """Yield which windows, and what the network reads of them."""
+        windows = prepared.windows(starts, whole_horizons(steps, self.horizon))
+        device = choose_device(self.device)
+        for first in range(0, len(starts), size):
+            which = torch.arange(first, min(first + size, len(starts)))
+            yield slice(first, first + size), windows.gather(which).lean().to(device)
+
+    @torch.inference_mode()
+    def _in_batches(
+        self,
+        run: Callable[[Batch], Tensor],
+        prepared: Prepared,
+        starts: Rows,
+        steps: int,
+        size: int,
+    ) -> Numbers:
+        """Run batches, (B, Mt, ..., steps) each, and return all in their units, (W, steps, ...)."""
+        units = prepared.units_of(starts)
+        pieces = [
+            units.take(which).restore(run(batch).movedim(-1, 1).movedim(2, -1))
+            for which, batch in self._batches(prepared, starts, steps, size)
+        ]
+        return np.concatenate(pieces)
+
+    def _placed(self) -> TSM2Network | Ensemble:
+        return self.network.to(choose_device(self.device))
+
+    def _point(self, forecast: Tensor, *_: object) -> Tensor:
+        """Return the point forecast, (B, Mt, H), in what the network returned."""
+        return forecast[..., self.levels.index(0.5)] if self.levels else forecast
+
+    def _check_reach(self, steps: int) -> None:
+        if steps > self.horizon and self.network.config.n_past and self.missing != "mask":
+            raise ParameterError(
+                f"horizon={steps} is longer than trained ({self.horizon}) and would need past "
+                f"covariates, or columns that are only read, of rows to come. Fit with a longer "
+                f"horizon, or with missing='mask', which lets them be unknown."
+            )
+
+    # --- keep ---------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the numbers, as plain types; the network's settings are its maker's."""
+        return {"context": series_to_json(self.context), "covariates": self.codings.to_json()}
+
+    def tensors(self) -> dict[str, Tensor | NDArray[Any]]:
+        """Return the numbers by name."""
+        weights = self.network.state_dict().items()
+        found: dict[str, Tensor | NDArray[Any]] = {
+            **{f"network.{name}": weight.cpu() for name, weight in weights},
+            "center": self.scaling.center,
+            "scale": self.scaling.scale,
+            "context": self.context.values,
+            "context_offsets": self.context.offsets,
+            **{f"covariates.{name}": rows for name, rows in self.codings.arrays().items()},
+        }
+        if self.calibration is not None:
+            found["calibration"] = self.calibration.scores.numpy()
+        return found
+
+    @classmethod
+    def restored(
+        cls,
+        saved: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        target: object,
+        missing: Missing,
+        device: str,
+        make_network: Callable[[Roles, Codings], TSM2Network | Ensemble],
+    ) -> Self:
+        """Return what `to_json` and `tensors` gave.
+
+        Parameters
+        ----------
+        saved, tensors
+            As they were given.
+        target, missing, device
+            Parameters of the estimator.
+        make_network
+            Makes a fresh network for these columns and covariates.
+
+        Raises
+        ------
+        SavedModelError
+            The parts do not fit together.
+        """
+        parts = dict(tensors)
+        center, scale, context, offsets = (
+            parts.pop(name).numpy() for name in ("center", "scale", "context", "context_offsets")
+        )
+        series = series_from_json(saved["context"], context, offsets)
+        scores = parts.pop("calibration", None)
+        kept = [name for name in parts if name.startswith("covariates.")]
+        rows = {name.partition(".")[2]: parts.pop(name).numpy() for name in kept}
+        roles = Roles.of(target, series.layout)
+        codings = Codings.from_json(saved["covariates"], rows)
+        network = make_network(roles, codings)
+        weights = {name.removeprefix("network."): weight for name, weight in parts.items()}
+        own = network.state_dict().items()
+        check_tensors(weights, {name: tuple(weight.shape) for name, weight in own})
+        network.load_state_dict(weights)
+        return cls(
+            network=network.eval(),
+            scaling=Scaling(center=center, scale=scale),
+            roles=roles,
+            codings=codings,
+            context=series,
+            missing=missing,
+            calibration=None if scores is None else Calibration(scores=scores),
+            device=device,
+        )
+
+
+def _known_before(series: Series, starts: Rows) -> Rows:
+    """Return how many rows of each series stand before its first window, (S,), or all of them."""
+    owned, first = np.unique(series.owners[starts - 1], return_index=True)
+    n_known = series.counts.copy()
+    n_known[owned] = starts[first] - series.offsets[owned]
+    return n_known

@@ -1,0 +1,189 @@
+"""Prepared: series made ready for the network, once and for everybody.
+
+    Series -> gaps filled -> standard units -> targets and past columns -> covariates beside them
+    Prepared.windows(starts) -> Windows -> Batch: what a network reads and should forecast
+
+Training, validation, calibration, forecasts, backtests, scores and inspection cut their windows
+here. What happened, `series`, is kept apart from what the network reads, `values`: a filled gap is
+read, but no forecast is measured by it.
+
+Sizes: S series, T rows of all of them, M columns, of which Mt targets; W windows, B windows in a
+batch, L lookback, H horizon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsm2.errors import FrameError, WindowError
+from tsm2.prepared.roles import Roles
+from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.windows import Covariates, Windows
+from tsm2.tables.cells import check_finite
+from tsm2.tables.gaps import Missing, fill_forward
+from tsm2.tables.series import Series
+
+__all__ = ["Prepared", "filled", "measured"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prepared:
+    """Series in standard units, with all that stands beside them."""
+
+    series: Series
+    """The targets as they happened, (T, Mt), in their units; NaN where that is not known."""
+    values: Tensor
+    """What is read of them, (T + S ahead, Mt), in standard units; finite even where unknown."""
+    known: Tensor | None
+    """True where that is known, shaped alike; None if all is."""
+    covariates: Covariates
+    """Coded covariates of all rows; columns that are only read are the first past ones."""
+    units: Scaling
+    """Units of the targets: (Mt,), or of each series, (S, Mt)."""
+    lookback: int
+    """Rows L of a context."""
+    ahead: int
+    """Rows to come behind each series, for which covariates stand ready."""
+
+    @classmethod
+    def of(
+        cls,
+        series: Series,
+        units: Scaling,
+        roles: Roles,
+        covariates: Covariates,
+        *,
+        lookback: int,
+        read: Series | None = None,
+        ahead: int = 0,
+    ) -> Prepared:
+        """Make series ready.
+
+        Parameters
+        ----------
+        series
+            What happened.
+        units
+            Units of all columns, (M,), or of each series, (S, M).
+        roles
+            Which columns are targets.
+        covariates
+            Coded covariates, a row for every row and for those to come.
+        lookback
+            Rows of a context.
+        read
+            What the network is to read of the same rows; None for what happened.
+        ahead
+            Rows to come behind each series; they are unknown.
+        """
+        read = series if read is None else read
+        rows = units.take(series.owners).standardise(read.values)
+        if ahead:
+            whole = rows.new_full((len(rows) + ahead * len(series.ids), rows.shape[1]), torch.nan)
+            whole[torch.from_numpy(np.arange(len(rows)) + ahead * series.owners)] = rows
+            rows = whole
+        values, known, others, others_known = roles.split(rows, axis=1)
+        return cls(
+            series=roles.of_targets(series),
+            values=values,
+            known=known,
+            covariates=covariates.behind(others, others_known),
+            units=roles.units(units),
+            lookback=lookback,
+            ahead=ahead,
+        )
+
+    def windows(
+        self, starts: NDArray[np.int64], horizon: int, *, balanced: bool = False
+    ) -> Windows:
+        """Return windows with `horizon` target rows.
+
+        Parameters
+        ----------
+        starts
+            First target row of every window, (W,); the row behind a series is the first to come.
+        horizon
+            Rows H of target; those to come are unknown.
+        balanced
+            Let a shuffled pass draw from every series equally often, not every window once.
+
+        Raises
+        ------
+        WindowError
+            There is no window.
+        """
+        if not len(starts):
+            raise WindowError(
+                f"no series has the {self.lookback + horizon} rows of a window (lookback="
+                f"{self.lookback} + horizon={horizon}): there are at most "
+                f"{self.series.counts.max()} rows to cut windows from. Give more rows, or lower "
+                f"lookback or horizon."
+            )
+        owner = self.owners(starts)
+        return Windows(
+            values=self.values,
+            lookback=self.lookback,
+            horizon=horizon,
+            starts=torch.from_numpy(starts - self.lookback + owner * self.ahead),
+            series=torch.from_numpy(owner),
+            balanced=balanced,
+            known=self.known,
+            covariates=self.covariates,
+        )
+
+    def owners(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of the series of windows, (W,), given by their first target rows."""
+        return self.series.owners[starts - 1]
+
+    def units_of(self, starts: NDArray[np.int64]) -> Scaling:
+        """Return the units of windows, (W, Mt), given by their first target rows, (W,)."""
+        return self.units.take(self.owners(starts))
+
+    def actual(self, starts: NDArray[np.int64], horizon: int) -> NDArray[np.float64]:
+        """Return what happened in windows, (W, H, Mt), given by their first target rows."""
+        view = np.lib.stride_tricks.sliding_window_view(self.series.values, horizon, axis=0)
+        return view[starts].swapaxes(1, 2)
+
+
+def filled(series: Series, missing: Missing) -> Series:
+    """Return series with their gaps filled, if that is what is done about them.
+
+    Raises
+    ------
+    FrameError
+        A series has nothing known before its first gap.
+    """
+    if missing != "ffill":
+        return series
+    whole = replace(series, values=fill_forward(series.values, series.offsets))
+    try:
+        check_finite(whole.values, series.layout.columns, series.index)
+    except FrameError as error:
+        raise FrameError(
+            f"missing='ffill' repeats the value before a gap, but there is none at the start: "
+            f"{error}"
+        ) from None
+    return whole
+
+
+def measured(series: Series, *, each: bool) -> Scaling:
+    """Return the units of series: of all of them together, (M,), or of each, (S, M).
+
+    Raises
+    ------
+    FrameError
+        A column has no value.
+    """
+    unknown = np.isnan(series.values).all(axis=0)
+    if unknown.any():
+        label = series.layout.columns[int(unknown.argmax())]
+        raise FrameError(
+            f"column {label!r} has no value in any training row, so nothing can be learned of it. "
+            f"Drop it, or give rows that have it."
+        )
+    return Scaling.of_each(series.values, series.offsets) if each else Scaling.of(series.values)

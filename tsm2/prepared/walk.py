@@ -1,0 +1,151 @@
+"""Walks: which windows of a table, or of each of several series, are forecast.
+
+    rows 0 ... lookback | forecast 1 ->      stride rows further | forecast 2 ->      ...
+
+Sizes: S series, W windows, T rows, M variates, B windows in a batch, L lookback, H horizon.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tsm2.errors import FrameError, WindowError
+from tsm2.prepared.splits import check_long_enough
+from tsm2.tables.ragged import ranges
+from tsm2.tables.series import Series
+
+__all__ = ["Walk", "cut_contexts", "start_position"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Walk:
+    """Which windows of a table are forecast."""
+
+    lookback: int
+    """Rows L that a model may read before each forecast."""
+    horizon: int
+    """Rows H that are forecast."""
+    stride: int = 1
+    """Rows from one forecast to the next."""
+    first: int | None = None
+    """Position of the first forecast row; None for the first one with a full lookback."""
+
+    def starts(self, n_rows: int) -> NDArray[np.int64]:
+        """Return the position of the first forecast row of every window, none dropped.
+
+        Raises
+        ------
+        WindowError
+            No window fits.
+        """
+        first = self.lookback if self.first is None else self.first
+        if first < self.lookback:
+            raise WindowError(
+                f"the first forecast row is row {first} of the table, but {self.lookback} rows "
+                f"(lookback) must stand before it. Start later, or put history in front."
+            )
+        if first + self.horizon > n_rows:
+            raise WindowError(
+                f"the table has {n_rows} rows, but one forecast needs {first + self.horizon}: "
+                f"{first} before it and {self.horizon} (horizon) to compare with. Give more rows, "
+                f"or lower horizon or lookback."
+            )
+        return np.arange(first, n_rows - self.horizon + 1, self.stride)
+
+    def starts_in(self, series: Series, start: object = None) -> NDArray[np.int64]:
+        """Return the row of the first forecast row of every window, (W,), rising.
+
+        Parameters
+        ----------
+        series
+            One table, or several series, none of whose windows reaches into another.
+        start
+            Label of the first row to forecast; of several series, each starts at its first row from
+            there on that has a full lookback before it. None for the first row that has one.
+
+        Raises
+        ------
+        WindowError
+            No window fits, or, without `start`, a series is too short for one.
+        FrameError
+            `start` is no row of the table, or no label of its kind.
+        """
+        if series.layout.series == "one":
+            first = self.first if start is None else start_position(series.index, start)
+            return replace(self, first=first).starts(len(series.values))
+        before = np.full(len(series.ids), self.lookback)
+        if start is None:
+            sum_of = f"lookback={self.lookback} + horizon={self.horizon}"
+            check_long_enough(series, self.lookback + self.horizon, sum_of)
+        else:
+            before = np.maximum(before, _rows_before(series, start))
+        counts = np.maximum(0, (series.counts - before - self.horizon) // self.stride + 1)
+        if not counts.any():
+            raise WindowError(
+                f"no series has {self.horizon} rows (horizon) from start={start!r} on and "
+                f"{self.lookback} (lookback) before them. Start earlier."
+            )
+        steps = ranges(np.zeros_like(counts), counts) * self.stride
+        return np.repeat(series.offsets[:-1] + before, counts) + steps
+
+
+def _rows_before(series: Series, start: object) -> NDArray[np.int64]:
+    """Count the rows of each series that stand before a label, (S,)."""
+    try:
+        is_before = np.asarray(series.index < start)
+    except (TypeError, ValueError) as error:
+        raise FrameError(
+            f"start={start!r} cannot be compared with the rows of the series, which go from "
+            f"{series.index[0]} on ({error}). Pass a label like theirs."
+        ) from error
+    return np.add.reduceat(is_before, series.offsets[:-1], dtype=np.int64)
+
+
+def start_position(index: pd.Index, start: object) -> int:
+    """Return the position of the row labelled `start`.
+
+    Raises
+    ------
+    FrameError
+        No row has that label.
+    """
+    try:
+        position = index.get_loc(start)
+    except (KeyError, TypeError, ValueError):
+        position = None
+    if not isinstance(position, (int, np.integer)):
+        raise FrameError(
+            f"start={start!r} is not a row of the table, whose rows go from {index[0]} to "
+            f"{index[-1]}. Pass the label of the first row to forecast."
+        )
+    return int(position)
+
+
+def cut_contexts(
+    values: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    *,
+    lookback: int,
+    horizon: int,
+    size: int,
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield contexts, (B, L, M), and what followed, (B, H, M), for models that read plain numbers.
+
+    Parameters
+    ----------
+    values
+        The table, (T, M).
+    starts
+        First forecast row of every window, (W,).
+    lookback, horizon
+        Rows of both.
+    size
+        Windows in a batch.
+    """
+    before = np.lib.stride_tricks.sliding_window_view(values, lookback, axis=0)
+    behind = np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)
+    for batch in np.array_split(starts, range(size, len(starts), size)):
+        yield before[batch - lookback].swapaxes(1, 2), behind[batch].swapaxes(1, 2)

@@ -1,0 +1,161 @@
+"""Cells: the numbers of a frame or an array, and every way in which they can be unusable.
+
+Sizes: T rows, M variates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api import types
+from sklearn.utils import check_array
+
+from tsm2.errors import FrameError
+from tsm2.tables.gaps import Missing
+from tsm2.tables.stamps import type_name
+
+__all__ = ["check_finite", "name_some", "read_array", "read_cells"]
+
+
+class _CellError(FrameError, TypeError):
+    """A cell or container that is no number at all; scikit-learn wants a TypeError for these."""
+
+
+def _refuse_container(X: object) -> None:
+    """Refuse what `check_array` would misread or explain badly."""
+    advice = None
+    if isinstance(X, pd.Series):
+        advice = "a Series is one column: pass X.to_frame()"
+    elif hasattr(X, "to_pandas"):
+        advice = "pass X.to_pandas() with its time stamps as index"
+    elif isinstance(X, np.ma.MaskedArray):
+        advice = "a mask would be ignored: pass X.filled(...) or a DataFrame with the gaps filled"
+    elif isinstance(X, np.ndarray) and X.dtype.kind in "mM":
+        advice = "time stamps are no values: pass a DataFrame with them as index"
+    if advice is not None:
+        raise _CellError(
+            f"X is {type_name(X)}, but a wide DataFrame or a 2-D array is needed; {advice}."
+        )
+
+
+def read_array(X: object) -> NDArray[np.float64]:
+    """Return the numbers of an array or of what NumPy makes one of, (T, M), in memory of their own.
+
+    Raises
+    ------
+    FrameError
+        It is no 2-D table of numbers.
+    """
+    _refuse_container(X)
+    try:
+        values = check_array(
+            X, dtype="float64", order="C", copy=True, ensure_all_finite=False, input_name="X"
+        )
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        wrong_type = isinstance(error, TypeError)
+        raise (_CellError if wrong_type else FrameError)(
+            f"X is {type_name(X)} that cannot be read as a 2-D table of numbers: {error}\n"
+            f"Pass a DataFrame, or an array with a row per time step and a column per variate."
+        ) from error
+    return cast("NDArray[np.float64]", values)
+
+
+def read_cells(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the numbers of a frame, (T, M), in memory of their own; missing ones are NaN.
+
+    Raises
+    ------
+    FrameError
+        A column does not hold numbers.
+    """
+    _check_dtypes(frame)
+    values = np.empty(frame.shape)
+    for position, label in enumerate(frame.columns):  # the one copy; no mixed table in between
+        column = frame.iloc[:, position]
+        try:
+            values[:, position] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise FrameError(
+                f"column {label!r} of dtype {column.dtype} cannot be read as numbers: {error}. "
+                f"Convert it with pd.to_numeric."
+            ) from error
+    return values
+
+
+def _check_dtypes(frame: pd.DataFrame) -> None:
+    dtypes = list(zip(frame.columns, frame.dtypes, strict=True))
+    sparse = [label for label, dtype in dtypes if isinstance(dtype, pd.SparseDtype)]
+    if sparse:
+        raise FrameError(
+            f"{name_some(sparse, 'column')} sparse, but dense numbers are needed. Use "
+            f"X.sparse.to_dense()."
+        )
+    if any(types.is_complex_dtype(dtype) for _, dtype in dtypes):
+        raise FrameError("Complex data not supported: split it into real and imaginary columns.")
+    wrong = [
+        (k, d) for k, d in dtypes if not types.is_numeric_dtype(d) and not types.is_bool_dtype(d)
+    ]
+    if not wrong:
+        return
+    times = [label for label, dtype in wrong if types.is_datetime64_any_dtype(dtype)]
+    advice = "Convert with pd.to_numeric, or drop what is no series: X.select_dtypes('number')."
+    if times and len(wrong) > 1:
+        advice = (
+            "Is this a long table, with one row per series and time? Name its columns: id_col="
+            f"..., time_col={times[0]!r}, target_col=...; or make it wide: "
+            f"X.pivot(index={times[0]!r}, columns=..., values=...)."
+        )
+    elif times:
+        advice = f"Make the time stamps the index: X.set_index({times[0]!r})."
+    listed = ", ".join(f"{label!r} ({dtype})" for label, dtype in wrong[:5])
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    raise FrameError(f"every column must be numeric, but these are not: {listed}{more}. {advice}")
+
+
+def check_finite(
+    values: NDArray[np.float64],
+    columns: tuple[Hashable, ...],
+    index: pd.Index,
+    *,
+    missing: Missing = "raise",
+) -> None:
+    """Refuse NaN and infinity; say how many, in which columns, and where first.
+
+    Parameters
+    ----------
+    values
+        Numbers, (T, M).
+    columns, index
+        Labels of the columns and rows.
+    missing
+        All but "raise" lets NaN pass.
+    """
+    finite = np.isfinite(values) if missing == "raise" else ~np.isinf(values)
+    if finite.all():
+        return
+    gaps = int((np.isnan(values) & ~finite).sum())
+    infinite = int(values.size - finite.sum() - gaps)
+    kinds = [f"{gaps} NaN"] * bool(gaps) + [f"{infinite} infinity"] * bool(infinite)
+    places = []
+    for position in np.flatnonzero(~finite.all(axis=0))[:3]:
+        rows = np.flatnonzero(~finite[:, position])
+        places.append(f"{columns[position]!r} ({len(rows)}, first at {index[rows[0]]})")
+    affected = int((~finite.all(axis=0)).sum())
+    more = f" and {affected - 3} more columns" if affected > 3 else ""
+    raise FrameError(
+        f"the table contains {' and '.join(kinds)} value(s), in column {', '.join(places)}{more}; "
+        f"finite numbers are needed. Pass missing='mask' or missing='ffill' for NaN, fill them "
+        f"(X.ffill(), X.interpolate()), or drop these columns."
+    )
+
+
+def name_some(labels: Iterable[object], noun: str) -> str:
+    """Return "column 'a' is" or "columns 'a', 'b' and 7 more are"."""
+    named = [repr(label) for label in labels]
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    plural = len(named) > 1
+    return f"{noun}{'s' * plural} {', '.join(named[:5])}{more} {'are' if plural else 'is'}"
