@@ -291,7 +291,7 @@ def test_a_backtest_starts_where_it_is_told(of_dict: TSM2Forecaster) -> None:
     ]
     with pytest.raises(WindowError, match=r"no series has 6 rows .* Start earlier"):
         of_dict.backtest(TABLES, start="2030-01-01")
-    with pytest.raises(FrameError, match="start=7 cannot be compared"):
+    with pytest.raises(FrameError, match="start=7 cannot be the label of a row"):
         of_dict.backtest(TABLES, start=7)
 
 

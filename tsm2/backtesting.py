@@ -187,11 +187,11 @@ def error_table(
 
 def _of_each_row(table: pd.DataFrame, scale: pd.DataFrame) -> NDArray[np.float64]:
     """Return the scale of each row of a backtest, whose first column says of which series."""
-    variates = pd.Index(scale.columns, tupleize_cols=False).get_indexer(table["variate"])
+    variates = pd.Index(scale.columns, tupleize_cols=False).get_indexer(pd.Index(table["variate"]))
     names = pd.Index(scale.index, tupleize_cols=False)
     series = np.zeros(len(table), np.int64)
     if len(names) > 1:
-        series = names.get_indexer(pd.Index(table.iloc[:, 0].to_numpy(), tupleize_cols=False))
+        series = names.get_indexer(pd.Index(table.iloc[:, 0].tolist(), tupleize_cols=False))
     units: NDArray[np.float64] = scale.to_numpy(np.float64)[series, variates]
     return units
 

@@ -143,7 +143,8 @@ class TSM2SktimeForecaster(BaseForecaster):
         forecaster = self.forecaster_
         n_horizons = -(-_farthest(fh, self.cutoff) // forecaster.horizon)
         rows, ahead = self._rows.index, n_horizons * forecaster.horizon
-        whole = stamps_from(rows[0], len(rows) + ahead, forecaster.layout_.frequency)
+        layout = forecaster.layout_
+        whole = stamps_from(rows[0], len(rows) + ahead, layout.frequency, layout.clock)
         stamps = whole[-ahead - forecaster.lookback :]
         return known.reindex(stamps).ffill()
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from tsm2.errors import FrameError, WindowError
+from tsm2.errors import WindowError
 from tsm2.prepared.splits import check_long_enough
 from tsm2.tables.ragged import ranges
 from tsm2.tables.series import Series
+from tsm2.tables.stamps import is_before, position_of
 
-__all__ = ["Walk", "cut_contexts", "start_position"]
+__all__ = ["Walk", "cut_contexts"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,14 +74,15 @@ class Walk:
             `start` is no row of the table, or no label of its kind.
         """
         if series.layout.series == "one":
-            first = self.first if start is None else start_position(series.index, start)
+            first = self.first if start is None else position_of(series.index, start)
             return replace(self, first=first).starts(len(series.values))
         before = np.full(len(series.ids), self.lookback)
         if start is None:
             sum_of = f"lookback={self.lookback} + horizon={self.horizon}"
             check_long_enough(series, self.lookback + self.horizon, sum_of)
         else:
-            before = np.maximum(before, _rows_before(series, start))
+            rows = is_before(series.index, start)
+            before = np.maximum(before, np.add.reduceat(rows, series.offsets[:-1], dtype=np.int64))
         counts = np.maximum(0, (series.counts - before - self.horizon) // self.stride + 1)
         if not counts.any():
             raise WindowError(
@@ -90,38 +91,6 @@ class Walk:
             )
         steps = ranges(np.zeros_like(counts), counts) * self.stride
         return np.repeat(series.offsets[:-1] + before, counts) + steps
-
-
-def _rows_before(series: Series, start: object) -> NDArray[np.int64]:
-    """Count the rows of each series that stand before a label, (S,)."""
-    try:
-        is_before = np.asarray(series.index < start)
-    except (TypeError, ValueError) as error:
-        raise FrameError(
-            f"start={start!r} cannot be compared with the rows of the series, which go from "
-            f"{series.index[0]} on ({error}). Pass a label like theirs."
-        ) from error
-    return np.add.reduceat(is_before, series.offsets[:-1], dtype=np.int64)
-
-
-def start_position(index: pd.Index, start: object) -> int:
-    """Return the position of the row labelled `start`.
-
-    Raises
-    ------
-    FrameError
-        No row has that label.
-    """
-    try:
-        position = index.get_loc(start)
-    except (KeyError, TypeError, ValueError):
-        position = None
-    if not isinstance(position, (int, np.integer)):
-        raise FrameError(
-            f"start={start!r} is not a row of the table, whose rows go from {index[0]} to "
-            f"{index[-1]}. Pass the label of the first row to forecast."
-        )
-    return int(position)
 
 
 def cut_contexts(

@@ -67,6 +67,9 @@ class Layout:
     """Time from one row to the next: a pandas alias, or a whole number for "range"."""
     timezone: str | None = None
     """Name of the time zone, for "datetime"."""
+    clock: str | None = None
+    """Time of day of rows in calendar steps, where the clocks of the time zone may skip it; None
+    for midnight, and where it is not needed."""
     unit: str | None = None
     """Resolution of the stamps ("ns", "us", ...), for "datetime"."""
     series: Literal["one", "long", "levels", "list", "dict"] = "one"
@@ -261,7 +264,7 @@ def layout_from_json(saved: Mapping[str, Any]) -> Layout:
         A field is missing, unknown, or holds what no layout holds.
     """
     wanted = {f.name for f in fields(Layout)}
-    if not isinstance(saved, Mapping) or set(saved) != wanted:
+    if not isinstance(saved, Mapping) or {*saved, "clock"} != wanted:  # older ones have no clock
         raise SavedModelError(f"the saved layout {saved!r} needs exactly the fields {wanted}.")
     layout = Layout(**{name: cast("Any", _tuples(value)) for name, value in saved.items()})
     is_range = layout.index_kind == "range"

@@ -30,7 +30,9 @@ from tsm2.tables.layout import Layout, check_same, describe
 from tsm2.tables.ragged import offsets_of, places
 from tsm2.tables.series import Series
 from tsm2.tables.stamps import (
+    as_stamps,
     check_order,
+    clock_of,
     completed,
     frequency_of,
     index_kind,
@@ -136,7 +138,9 @@ def read(
     _check_order(series)
     if missing != "raise":
         series = _completed(series, frequency)
-    series = replace(series, layout=replace(series.layout, frequency=_regular(series, frequency)))
+    found = _regular(series, frequency)
+    clock = clock_of(series.index, found) if like is None else like.clock
+    series = replace(series, layout=replace(series.layout, frequency=found, clock=clock))
     fine = np.isfinite(series.values) if missing == "raise" else ~np.isinf(series.values)
     _blame(
         series,
@@ -166,6 +170,7 @@ def _opened(
 
 def _open_frame(frame: pd.DataFrame, like: Layout | None = None) -> Series:
     """Return a wide frame."""
+    frame = frame.set_axis(as_stamps(frame.index), axis=0)
     layout = describe(frame)
     if like is not None:
         check_same(layout, like)
@@ -209,7 +214,7 @@ def _is_array(X: object) -> bool:
 
 def _open_long(frame: pd.DataFrame, columns: LongColumns, like: Layout | None) -> Series:
     _check_long_columns(frame, columns)
-    stamps = pd.Index(frame[columns.time], name=columns.time)
+    stamps = as_stamps(pd.Index(frame[columns.time], name=columns.time))
     where = f"column {columns.time!r}"
     return _open_stacked(
         frame[columns.targets], frame[columns.id], columns.id, stamps, where, "long", like
@@ -217,7 +222,7 @@ def _open_long(frame: pd.DataFrame, columns: LongColumns, like: Layout | None) -
 
 
 def _open_levels(frame: pd.DataFrame, like: Layout | None) -> Series:
-    names, stamps = frame.index.get_level_values(0), frame.index.get_level_values(1)
+    names, stamps = frame.index.get_level_values(0), as_stamps(frame.index.get_level_values(1))
     where = "the second level of the index"
     return _open_stacked(frame, names, names.name, stamps, where, "levels", like)
 
@@ -410,9 +415,10 @@ def _completed(series: Series, frequency: str | int | None) -> Series:
     whole, _ = completed(_rows_of(series, int(np.argmax(series.counts))).index, frequency)
     try:
         found = frequency_of(whole, frequency)
+        grid = found, clock_of(series.index, found)
         first = series.first_stamps.repeat(series.counts)
-        steps = steps_between(first, series.index, found)
-        if (series.index != stamps_after(first, steps.clip(min=0), found)).any():
+        steps = steps_between(first, series.index, *grid)
+        if (series.index != stamps_after(first, steps.clip(min=0), *grid)).any():
             return series
     except FrameError:
         return series
@@ -422,7 +428,7 @@ def _completed(series: Series, frequency: str | int | None) -> Series:
     offsets = offsets_of(counts)
     values = np.full((offsets[-1], series.values.shape[1]), np.nan)
     values[offsets[:-1].repeat(series.counts) + steps] = series.values
-    index = stamps_after(series.first_stamps.repeat(counts), places(offsets), found)
+    index = stamps_after(series.first_stamps.repeat(counts), places(offsets), *grid)
     index = index.rename(series.index.name)
     return replace(series, values=values, index=index, offsets=offsets)
 
@@ -435,7 +441,8 @@ def _regular(series: Series, frequency: str | int | None) -> str | int:
     found = _on_its_own(series, longest, lambda one: frequency_of(one.index, frequency))
     if len(series.ids) > 1:
         first = series.first_stamps.repeat(series.counts)
-        off = np.asarray(series.index != stamps_after(first, places(series.offsets), found))
+        steps, clock = places(series.offsets), clock_of(series.index, found)
+        off = np.asarray(series.index != stamps_after(first, steps, found, clock))
         _blame(series, off, lambda one: frequency_of(one.index, found))
     return found
 

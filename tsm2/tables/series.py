@@ -23,10 +23,8 @@ from tsm2.tables.layout import Layout, layout_from_json, layout_to_json
 from tsm2.tables.ragged import offsets_of, owners, places, ranges
 from tsm2.tables.stamps import (
     Stamp,
-    into_zone,
-    offset_of,
-    on_wall_clock,
     stamps_after,
+    stamps_before,
     stamps_from,
     steps_between,
 )
@@ -127,12 +125,12 @@ class Series:
             They leave the range that pandas can represent.
         """
         behind, counts = self.counts, np.full(len(self.ids), n)
-        index = _grid(self.first_stamps, counts, self.layout.frequency, behind=behind)
+        index = _grid(self.first_stamps, counts, self.layout, behind=behind)
         return index.rename(self.layout.index_name)
 
     def grid(self, counts: Whole) -> Series:
         """Return rows without values from each first stamp on, `counts` of them, (S,)."""
-        index = _grid(self.first_stamps, counts, self.layout.frequency, behind=0 * counts)
+        index = _grid(self.first_stamps, counts, self.layout, behind=0 * counts)
         offsets = offsets_of(counts)
         return replace(self, values=np.empty((len(index), 0)), index=index, offsets=offsets)
 
@@ -160,13 +158,14 @@ class Series:
         )
 
 
-def _grid(first: pd.Index, counts: Whole, frequency: str | int, *, behind: Whole) -> pd.Index:
+def _grid(first: pd.Index, counts: Whole, layout: Layout, *, behind: Whole) -> pd.Index:
     """Return `counts` stamps of every series, from `behind` rows behind its first one on."""
+    frequency, clock = layout.frequency, layout.clock
     if len(first) == 1:  # what pandas knows of one regular index stays
         skipped, count = int(behind[0]), int(counts[0])
-        return stamps_from(first[0], skipped + count, frequency)[skipped:]
+        return stamps_from(first[0], skipped + count, frequency, clock)[skipped:]
     steps = places(offsets_of(counts)) + behind.repeat(counts)
-    return stamps_after(first.repeat(counts), steps, frequency)
+    return stamps_after(first.repeat(counts), steps, frequency, clock)
 
 
 # --- series that go on ----------------------------------------------------------------------------
@@ -248,15 +247,16 @@ def extend(past: Series, series: Series, *, over_gaps: bool = False) -> Series:
 
 def _reaching_back(series: Series, expected: pd.Index) -> Series:
     """Put unknown rows in front of series that start later than expected, (S,), on that grid."""
-    frequency, first = series.layout.frequency, series.first_stamps
+    grid = series.layout.frequency, series.layout.clock
+    first = series.first_stamps
     late = np.asarray(first > expected)
     steps = np.zeros(len(first), np.int64)
-    steps[late] = steps_between(expected[late], first[late], frequency)
-    steps[np.asarray(stamps_after(expected, steps, frequency) != first)] = 0
+    steps[late] = steps_between(expected[late], first[late], *grid)
+    steps[np.asarray(stamps_after(expected, steps, *grid) != first)] = 0
     if not steps.any():
         return series
     whole = series.padded(steps)
-    index = _grid(expected, whole.counts, frequency, behind=np.zeros_like(steps))
+    index = _grid(expected, whole.counts, series.layout, behind=np.zeros_like(steps))
     return replace(whole, index=index.rename(series.layout.index_name))
 
 
@@ -296,12 +296,12 @@ def series_from_json(
     if not fits:
         raise SavedModelError("the saved series do not fit their rows. Save the model again.")
     if layout.series == "one":
-        index = past_index(stamps[0], len(values), layout)
+        index = stamps_before(stamps[0], len(values), layout.frequency, layout.clock)
     else:
         first = pd.Index(stamps)
         if isinstance(first, pd.DatetimeIndex):
             first = first.as_unit(cast("Any", layout.unit))
-        index = stamps_after(first[owners(offsets)], places(offsets), layout.frequency)
+        index = _grid(first, np.diff(offsets), layout, behind=np.zeros(len(ids), np.int64))
     return Series(
         values=values,
         layout=layout,
@@ -340,24 +340,3 @@ def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
         raise SavedModelError(
             f"the saved stamp {saved!r} does not fit its table ({error}). Save the model again."
         ) from error
-
-
-def past_index(last: Stamp, n: int, layout: Layout) -> pd.Index:
-    """Return the n stamps that end with `last`, as the index of the table had them.
-
-    Parameters
-    ----------
-    last
-        The last stamp, as `stamp_from_json` gives it back.
-    n
-        Rows.
-    layout
-        Of the table.
-    """
-    if isinstance(last, pd.Timestamp):
-        offset = offset_of(layout.frequency)
-        wall = on_wall_clock(last, offset)
-        index = pd.date_range(end=wall, periods=n, freq=offset, unit=last.unit)
-        return into_zone(index, last).rename(layout.index_name)
-    step = 1 if isinstance(last, pd.Period) else cast("int", layout.frequency)
-    return stamps_from(last - (n - 1) * step, n, layout.frequency).rename(layout.index_name)

@@ -3,7 +3,11 @@
 Regular means: `stamps_from(first, T, frequency)` gives the index back, stamp by stamp. The same
 function writes the future, so that a forecast continues its history by construction. A calendar
 frequency ("D", "B", "MS") steps on the wall clock of the index's time zone, a fixed one ("h",
-"15min") in elapsed time.
+"15min") in elapsed time. Which frequency an index has is in `tsm2.tables.frequencies`.
+
+Where the clocks skip a time, its row stands at the end of the skip. A stamp there does not say
+which time it stands for, so the functions take a `clock`: the time of day of the table's rows, as
+`clock_of` returns it. Without it midnight is meant if that was skipped, else the stamp as it is.
 """
 
 from __future__ import annotations
@@ -16,22 +20,33 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api import types
-from pandas.tseries.frequencies import to_offset
 
 from tsm2.errors import FrameError
+from tsm2.tables.frequencies import (
+    guessed_frequency,
+    inferred_frequency,
+    is_fixed,
+    offset_of,
+    other_frequencies,
+)
+from tsm2.tables.wall_clocks import into_zone, usual_clock, wall_clock
 
 __all__ = [
     "INDEX_NAMES",
     "Stamp",
+    "as_stamps",
     "check_order",
+    "clock_of",
     "completed",
     "first_break",
     "frequency_of",
     "index_kind",
-    "into_zone",
+    "is_before",
     "offset_of",
-    "on_wall_clock",
+    "other_frequencies",
+    "position_of",
     "stamps_after",
+    "stamps_before",
     "stamps_from",
     "steps_between",
     "timezone_name",
@@ -51,6 +66,14 @@ def type_name(X: object) -> str:
     """Name what somebody passed, with its library."""
     module = type(X).__module__.partition(".")[0]
     return f"a {type(X).__name__}" if module == "builtins" else f"a {module} {type(X).__name__}"
+
+
+def as_stamps(index: pd.Index) -> pd.Index:
+    """Return dates and times that Arrow keeps as a DatetimeIndex, any other index as it is."""
+    dtype = index.dtype
+    if isinstance(dtype, pd.ArrowDtype) and dtype.kind == "M":
+        return pd.DatetimeIndex(index)
+    return index
 
 
 def index_kind(index: pd.Index) -> Literal["datetime", "period", "range"]:
@@ -107,23 +130,36 @@ def frequency_of(index: pd.Index, given: str | int | None) -> str | int:
         return frequency
     row, expected = broken
     where = f"row {row} should be at {expected}, but is at {index[row]}"
-    if given is not None and len(index) > 1:
-        own = _followed_frequency(index)
-        if first_break(index, own) is None:
-            raise FrameError(
-                f"frequency {given!r} (given, or that of the fit) contradicts the index, whose "
-                f"rows are {own!r} apart: {where}. Leave frequency out, or resample the table."
-            )
-    ways = "Insert the missing rows with X.reindex(...) and fill them."
+    own = _contradicting(index) if given is not None else None
+    if own is not None:
+        raise FrameError(
+            f"frequency {given!r} (given, or that of the fit) contradicts the index, whose rows "
+            f"are {own!r} apart: {where}. Leave frequency out, or resample the table."
+        )
+    ways = "Insert the missing rows with X.reindex(...) and fill them"
     if isinstance(index, pd.DatetimeIndex):
-        ways = (
-            f"Insert missing rows with X.asfreq({frequency!r}) and fill them; put stamps beside "
-            f"the grid on it with X.resample({frequency!r}).mean(); pass frequency= if this one "
-            f"is wrong."
+        ways = f"Insert missing rows with X.asfreq({frequency!r}) and fill them"
+    whole, _ = completed(index, frequency)
+    if len(whole) > len(index):
+        lacking = len(whole) - len(index)
+        ways += f", or pass missing='mask' or 'ffill' ({lacking} row(s) are missing, all else fits)"
+    if isinstance(index, pd.DatetimeIndex):
+        ways += (
+            f"; put stamps beside the grid on it with X.resample({frequency!r}).mean(); pass "
+            f"frequency= if this one is wrong"
         )
     raise FrameError(
-        f"the index is irregular: with frequency {frequency!r}, {where}. {ways} {_BY_POSITION}"
+        f"the index is irregular: with frequency {frequency!r}, {where}. {ways}. {_BY_POSITION}"
     )
+
+
+def _contradicting(index: pd.Index) -> str | int | None:
+    """Return the frequency that an index has without a gap, None if it has none."""
+    try:
+        own = _own_frequency(index) if len(index) > 1 else None
+        return own if own is not None and first_break(index, own) is None else None
+    except FrameError:
+        return None
 
 
 def _in_index_terms(given: str | int, index: pd.Index) -> str | int:
@@ -148,107 +184,126 @@ def _in_index_terms(given: str | int, index: pd.Index) -> str | int:
 
 
 def _own_frequency(index: pd.Index) -> str | int:
-    """Return the frequency that the index states, or that its rows follow."""
-    if isinstance(index, pd.DatetimeIndex) and index.freq is not None:
-        return _alias(index.freq)
+    """Return the frequency that the index states, or that its rows follow, perhaps with gaps."""
+    if isinstance(index, pd.PeriodIndex):
+        return index.freqstr
     if isinstance(index, pd.RangeIndex):
         return abs(index.step)
-    if len(index) == 1 and not isinstance(index, pd.PeriodIndex):
+    if len(index) == 1 and getattr(index, "freq", None) is None:
         raise FrameError(
             f"the table has one row, at {index[0]}, which says nothing about the time to the "
             f"next. Give more rows, or pass frequency=, for example frequency='h'."
         )
-    return _followed_frequency(index)
+    if isinstance(index, pd.DatetimeIndex):
+        return inferred_frequency(index) or guessed_frequency(index)
+    return max(1, int(pd.Series(np.diff(index.to_numpy())).mode()[0]))
 
 
-def _followed_frequency(index: pd.Index) -> str | int:
-    """Return the frequency of all rows, else of most."""
-    if isinstance(index, pd.PeriodIndex):
-        return index.freqstr
+def clock_of(index: pd.Index, frequency: str | int) -> str | None:
+    """Return the time of day of the rows, where a time that the clocks skip needs it.
+
+    Parameters
+    ----------
+    index
+        Stamps of one series or of several, (T,).
+    frequency
+        Time between rows.
+
+    Returns
+    -------
+    "HH:MM:SS", with decimals if there are; None for midnight, for fixed frequencies and business
+    hours, and for an index without a time zone.
+
+    Examples
+    --------
+    >>> days = stamps_from(pd.Timestamp("2024-03-30 02:30", tz="Europe/Berlin"), 3, "D")
+    >>> clock_of(days, "D"), clock_of(days[1:2], "D")
+    ('02:30:00', None)
+    """
     if not isinstance(index, pd.DatetimeIndex):
-        return max(1, int(pd.Series(np.diff(index.to_numpy())).mode()[0]))
-    middle = len(index) // 2
-    for piece in (index, index[:8], index[middle : middle + 8], index[-8:]):
-        offset = _inferred(piece)
-        if offset is not None:
-            return _alias(offset)
-    return _commonest_step(index)
-
-
-def _inferred(index: pd.DatetimeIndex) -> Any:
-    try:  # pandas 3.1 warns from infer_freq
-        return pd.DatetimeIndex(index, freq="infer").freq
-    except ValueError:  # pandas inferred what it then found not to fit, business hours for one
         return None
-
-
-def _commonest_step(index: pd.DatetimeIndex) -> str:
-    try:
-        wall = index.tz_localize(None)
-        step = pd.Series(wall[1:] - wall[:-1]).mode()[0]
-        if step > pd.Timedelta(0) and step % pd.Timedelta(days=1) == pd.Timedelta(0):
-            offset = to_offset(f"{step.days}D")  # also when the clocks change in between
-        else:
-            offset = to_offset(pd.Series(index[1:] - index[:-1]).mode()[0])
-    except (OverflowError, ValueError) as error:
-        raise FrameError(
-            f"the stamps {index[0]} and {index[1]} are too far apart ({error}). Correct them, or "
-            f"pass frequency=."
-        ) from error
-    return _alias(offset)
-
-
-def _alias(offset: Any) -> str:
-    """Return the alias of an offset, if the alias says all of it."""
-    try:
-        if to_offset(offset.freqstr) == offset:
-            return cast("str", offset.freqstr)
-    except ValueError:
-        pass
-    raise FrameError(
-        f"the index has frequency {offset!r}, which no alias expresses (holidays, a DateOffset): a "
-        f"saved model could not keep it. Pass an alias that fits as frequency=. {_BY_POSITION}"
-    )
-
-
-def offset_of(frequency: str | int) -> Any:
-    """Return the pandas offset of an alias that goes forward."""
-    try:
-        offset = to_offset(cast("str", frequency))
-    except ValueError as error:
-        raise FrameError(
-            f"frequency {frequency!r} is no pandas alias ({error}). Examples: 'h', '15min', 'D', "
-            f"'B', 'W-SUN', 'MS', 'ME', 'QE'."
-        ) from error
-    if offset.n < 1:
-        raise FrameError(f"frequency {frequency!r} does not go forward; use a positive one.")
-    return offset
+    offset = offset_of(frequency)
+    has_one = not is_fixed(offset) and not isinstance(offset, pd.offsets.BusinessHour)
+    return usual_clock(index) if has_one else None
 
 
 def first_break(index: pd.Index, frequency: str | int) -> tuple[int, object] | None:
     """Return the first row that is not where the frequency puts it, and its place; None if none."""
-    expected = stamps_from(index[0], len(index), frequency)
+    expected = stamps_from(index[0], len(index), frequency, clock_of(index, frequency))
     breaks = np.flatnonzero(np.asarray(index != expected))
     return (int(breaks[0]), expected[breaks[0]]) if breaks.size else None
 
 
-def stamps_from(first: Stamp, n: int, frequency: str | int) -> pd.Index:
-    """Return n stamps from `first` on: what regular means."""
-    offset = offset_of(frequency) if isinstance(first, pd.Timestamp) else None
+def stamps_from(first: Stamp, n: int, frequency: str | int, clock: str | None = None) -> pd.Index:
+    """Return n stamps from `first` on: what regular means.
+
+    Parameters
+    ----------
+    first
+        The first stamp.
+    n
+        Rows.
+    frequency
+        Time between rows.
+    clock
+        Time of day of the rows, see `clock_of`; it matters if the clocks skipped it at `first`.
+
+    Raises
+    ------
+    FrameError
+        The stamps leave what pandas can represent, or a whole day of them does not exist.
+
+    Examples
+    --------
+    >>> moved = pd.Timestamp("2024-09-08 01:00", tz="America/Santiago")  # there was no midnight
+    >>> stamps_from(moved, 2, "D").strftime("%d %H:%M").tolist()
+    ['08 01:00', '09 00:00']
+    """
+    return _stamps(first, n, frequency, clock, is_last=False)
+
+
+def stamps_before(last: Stamp, n: int, frequency: str | int, clock: str | None = None) -> pd.Index:
+    """Return the n stamps that end with `last`; the parameters are those of `stamps_from`.
+
+    Examples
+    --------
+    >>> stamps_before(pd.Timestamp("2024-03-31"), 3, "ME").strftime("%m-%d").tolist()
+    ['01-31', '02-29', '03-31']
+    """
+    return _stamps(last, n, frequency, clock, is_last=True)
+
+
+def _stamps(
+    stamp: Stamp, n: int, frequency: str | int, clock: str | None, *, is_last: bool
+) -> pd.Index:
+    """Return n stamps that start or end with one."""
+    offset = offset_of(frequency) if isinstance(stamp, pd.Timestamp) else None
+    end = "end" if is_last else "start"
     try:
-        if isinstance(first, pd.Timestamp):
-            wall = on_wall_clock(first, offset)
-            index = pd.date_range(wall, periods=n, freq=offset, unit=first.unit)
-            return into_zone(index, first)
-        if isinstance(first, pd.Period):
+        if isinstance(stamp, pd.Timestamp):
+            anchor: Any = pd.DatetimeIndex([stamp])
+            if not is_fixed(offset):
+                anchor = wall_clock(anchor, clock)
+            ends: dict[str, Any] = {end: anchor[0]}
+            # counted backwards, an opening hour is the closing one of the day before in pandas
+            spare = int(is_last and isinstance(offset, pd.offsets.BusinessHour))
+            index = pd.date_range(**ends, periods=n + spare, freq=offset, unit=stamp.unit)[spare:]
+            return index if index.tz is not None else into_zone(index, stamp.tz)
+        if isinstance(stamp, pd.Period):
+            first = stamp - (n - 1) if is_last else stamp
             return pd.period_range(first, periods=n, freq=cast("str", frequency))
-        steps = range(int(first), int(first) + n * int(frequency), int(frequency))
+        step = int(frequency)
+        begin = int(stamp) - (n - 1) * step if is_last else int(stamp)
+        steps = range(begin, begin + n * step, step)
         if max(abs(steps[0]), abs(steps[-1])) >= 2**63:  # RangeIndex lets some of them pass
             raise OverflowError("beyond 64 bits")
         return pd.RangeIndex(steps)
+    except FrameError:  # a day that does not exist
+        raise
     except (ValueError, OverflowError) as error:  # also pandas' OutOfBoundsDatetime
+        way = "up to" if is_last else "from"
         raise FrameError(
-            f"{n} rows from {first} on, {frequency!r} apart, leave what pandas can represent "
+            f"{n} rows {way} {stamp}, {frequency!r} apart, leave what pandas can represent "
             f"({error}). Time stamps reach further in a coarser unit: X.index.as_unit('s'). "
             f"{_BY_POSITION}"
         ) from error
@@ -263,24 +318,19 @@ def completed(index: pd.Index, frequency: str | int | None) -> tuple[pd.Index, N
     as_it_is = index, np.arange(len(index))
     given = _own_frequency(index) if frequency is None else _in_index_terms(frequency, index)
     try:
-        if isinstance(index, pd.DatetimeIndex):
-            offset = offset_of(given)
-            first, last = (on_wall_clock(end, offset) for end in (index[0], index[-1]))
-            rows = len(pd.date_range(first, last, freq=offset))
-        elif isinstance(index, pd.PeriodIndex):
-            rows = index[-1].ordinal - index[0].ordinal + 1
-        else:
-            rows = int(index[-1] - index[0]) // int(given) + 1
+        rows = int(steps_between(index[:1], index[-1:], given)[0]) + 1
         if rows > 100 * len(index):
             return as_it_is
-        whole = stamps_from(index[0], rows, given).rename(index.name)
+        whole = stamps_from(index[0], rows, given, clock_of(index, given)).rename(index.name)
     except (ValueError, OverflowError, FrameError):
         return as_it_is
     places = whole.get_indexer(index)
     return as_it_is if (places < 0).any() else (whole, places)
 
 
-def stamps_after(first: pd.Index, steps: NDArray[np.int64], frequency: str | int) -> pd.Index:
+def stamps_after(
+    first: pd.Index, steps: NDArray[np.int64], frequency: str | int, clock: str | None = None
+) -> pd.Index:
     """Return the stamps that are `steps` rows behind those of `first`, one by one.
 
     This is `stamps_from` for many series at once: fixed steps and days are added up; calendar
@@ -294,6 +344,8 @@ def stamps_after(first: pd.Index, steps: NDArray[np.int64], frequency: str | int
         Rows behind them, (N,).
     frequency
         Time between rows.
+    clock
+        Time of day of the rows, see `clock_of`.
 
     Raises
     ------
@@ -313,22 +365,23 @@ def stamps_after(first: pd.Index, steps: NDArray[np.int64], frequency: str | int
     if not isinstance(first, pd.DatetimeIndex):
         return pd.Index(_added(first.to_numpy(), steps, int(frequency), frequency))
     offset = offset_of(frequency)
-    is_fixed = isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
-    wall = first if first.tz is None else first.tz_localize(None)
-    if is_fixed and first.tz is not None:
-        wall = first.tz_convert(None)
-    if is_fixed or isinstance(offset, pd.offsets.Day):
-        step = _length_of(offset, first.unit)
-        stamps = _added(wall.asi8, steps, step, frequency).view(f"datetime64[{first.unit}]")
-        later = pd.DatetimeIndex(stamps)
+    if is_fixed(offset):
+        utc = first if first.tz is None else first.tz_convert(None)
+        stamps = _added(utc.asi8, steps, _length_of(offset, first.unit), frequency)
+        later = pd.DatetimeIndex(stamps.view(f"datetime64[{first.unit}]"))
+        return later if first.tz is None else later.tz_localize("UTC").tz_convert(first.tz)
+    wall = wall_clock(first, clock)
+    if isinstance(offset, pd.offsets.Day):
+        stamps = _added(wall.asi8, steps, _length_of(offset, first.unit), frequency)
+        later = pd.DatetimeIndex(stamps.view(f"datetime64[{first.unit}]"))
     else:
         later = _calendar_stamps(wall, steps, offset)
-    if first.tz is None:
-        return later
-    return later.tz_localize("UTC").tz_convert(first.tz) if is_fixed else into_zone(later, first[0])
+    return into_zone(later, first.tz)
 
 
-def steps_between(first: pd.Index, index: pd.Index, frequency: str | int) -> NDArray[np.int64]:
+def steps_between(
+    first: pd.Index, index: pd.Index, frequency: str | int, clock: str | None = None
+) -> NDArray[np.int64]:
     """Return how many rows behind those of `first` the stamps of `index` are, one by one.
 
     The answer for a stamp beside the grid is that of a stamp near it: `stamps_after` tells.
@@ -341,6 +394,8 @@ def steps_between(first: pd.Index, index: pd.Index, frequency: str | int) -> NDA
         Stamps of the same series, (N,), none before.
     frequency
         Time between rows.
+    clock
+        Time of day of the rows, see `clock_of`; None takes that of most of these stamps.
 
     Examples
     --------
@@ -356,13 +411,15 @@ def steps_between(first: pd.Index, index: pd.Index, frequency: str | int) -> NDA
         apart = index.to_numpy(np.int64) - first.to_numpy(np.int64)
         return apart // int(frequency)
     offset = offset_of(frequency)
-    is_tick = isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
-    start, end = (
-        each if each.tz is None else each.tz_convert(None) if is_tick else each.tz_localize(None)
-        for each in (first, index.as_unit(first.unit))
-    )
-    if is_tick or isinstance(offset, pd.offsets.Day):
-        return np.rint((end.asi8 - start.asi8) / _length_of(offset, first.unit)).astype(np.int64)
+    index = index.as_unit(first.unit)
+    if is_fixed(offset):
+        apart = index.asi8 - first.asi8
+        return np.rint(apart / _length_of(offset, first.unit)).astype(np.int64)
+    clock = clock_of(first.append(index), frequency) if clock is None else clock
+    start, end = wall_clock(first, clock), wall_clock(index, clock)
+    if isinstance(offset, pd.offsets.Day):
+        apart = end.asi8 - start.asi8
+        return np.rint(apart / _length_of(offset, first.unit)).astype(np.int64)
     calendar = pd.date_range(start.min(), end.max(), freq=offset.base, unit=first.unit)
     last, before = (calendar.searchsorted(each, side="right") for each in (end, start))
     apart = np.asarray(last - before, dtype=np.int64)
@@ -417,18 +474,119 @@ def _calendar_stamps(
     return pd.DatetimeIndex(result)
 
 
-def on_wall_clock(stamp: pd.Timestamp, offset: Any) -> pd.Timestamp:
-    """Drop the time zone for a calendar frequency; a fixed one counts elapsed time."""
-    is_fixed = isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
-    return stamp if is_fixed else stamp.tz_localize(None)
+def position_of(index: pd.Index, label: object, name: str = "start") -> int:
+    """Return the position of the row with a label, or of the first row of the time that it spans.
+
+    Parameters
+    ----------
+    index
+        The stamps of a table, (T,), in order.
+    label
+        For time stamps a time, or a text such as "2024-01-05 12:00"; a `datetime.date` or a text
+        that says less, "2024-01-05" or "2024-01", is the first row of that day or month. Without
+        a time zone it is local time. For whole numbers, a whole number.
+    name
+        Of the argument that holds it, for messages.
+
+    Raises
+    ------
+    FrameError
+        No row is there; the message names those next to it.
+
+    Examples
+    --------
+    >>> hours = pd.date_range("2024-01-04 22:00", periods=6, freq="h", tz="Europe/Berlin")
+    >>> position_of(hours, "2024-01-05"), position_of(hours, pd.Timestamp("2024-01-05 01:00"))
+    (2, 3)
+    """
+    begin, stop = _span_of(index, label, name)
+    stamps = index.to_timestamp() if isinstance(index, pd.PeriodIndex) else index
+    place = int(stamps.searchsorted(begin))
+    if place < len(index) and (stamps[place] == begin or stamps[place] < stop):
+        return place
+    if isinstance(index, pd.PeriodIndex) and place and begin <= index[place - 1].end_time:
+        return place - 1
+    near = [str(index[each]) for each in (place - 1, place) if 0 <= each < len(index)]
+    raise FrameError(
+        f"{name}={label!r} is not a row of the table, whose rows go {_ends(index)}. The nearest: "
+        f"{' and '.join(near)}. Pass the label of a row."
+    )
 
 
-def into_zone(index: pd.DatetimeIndex, stamp: pd.Timestamp) -> pd.DatetimeIndex:
-    """Put wall-clock stamps back into the time zone of `stamp`."""
-    if stamp.tz is None or index.tz is not None:
-        return index
-    first_of_two = np.ones(len(index), dtype=bool)  # an hour that comes twice in autumn
-    return index.tz_localize(stamp.tz, ambiguous=first_of_two, nonexistent="shift_forward")
+def is_before(index: pd.Index, label: object, name: str = "start") -> NDArray[np.bool_]:
+    """Return which rows, of one series or of many, stand before a label, see `position_of`.
+
+    Raises
+    ------
+    FrameError
+        It is no label of such rows.
+
+    Examples
+    --------
+    >>> hours = pd.date_range("2024-01-04 22:00", periods=4, freq="h", tz="Europe/Berlin")
+    >>> is_before(hours, "2024-01-05").tolist()
+    [True, True, False, False]
+    """
+    begin, _ = _span_of(index, label, name)
+    if isinstance(index, pd.PeriodIndex):
+        return np.asarray(index.end_time < begin)
+    return np.asarray(index < begin)
+
+
+def _span_of(index: pd.Index, label: object, name: str) -> tuple[Any, Any]:
+    """Return where the time, or the number, of a label begins and stops."""
+    zone = index.tz if isinstance(index, pd.DatetimeIndex) else None
+    if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex):
+        span = _time_span(label, zone)
+        zoned = "without" if zone is None else "with or without"
+        needed = f"a time {zoned} time zone, year first, such as '2024-01-05 12:00',"
+    else:
+        span, needed = _number_span(label), "a whole number"
+    if span is None:
+        raise FrameError(
+            f"{name}={label!r} cannot be the label of a row: the rows go {_ends(index)}, so "
+            f"{needed} is needed."
+        )
+    return span
+
+
+def _ends(index: pd.Index) -> str:
+    """Say from where to where the rows go."""
+    zone = index.tz if isinstance(index, pd.DatetimeIndex) else None
+    return f"from {index[0]} to {index[-1]}" + ("" if zone is None else f" in time zone {zone}")
+
+
+def _number_span(label: object) -> tuple[Any, Any] | None:
+    """Return a whole number as where a label begins and stops."""
+    if isinstance(label, bool | np.bool_) or not isinstance(label, int | float | np.number):
+        return None
+    return (int(label), int(label)) if float(label).is_integer() else None
+
+
+def _time_span(label: object, zone: Any) -> tuple[Any, Any] | None:
+    """Return where the time of a label begins and stops, in a time zone."""
+    span: Any
+    try:
+        if isinstance(label, str) and not re.match(r"\d{4}", label):  # "12:00" is not of today
+            return None
+        if isinstance(label, datetime.datetime | np.datetime64) or (
+            isinstance(label, str) and pd.Timestamp(label).tz is not None
+        ):
+            stamp = pd.Timestamp(label)
+            span = (stamp, stamp)
+        elif isinstance(label, str | datetime.date | pd.Period):
+            is_day = isinstance(label, datetime.date)
+            period = pd.Period(label, freq="D") if is_day else pd.Period(cast("str", label))
+            span = (period.start_time, (period + 1).start_time)
+        else:
+            return None
+    except ValueError:  # a text that says no time, or NaT
+        return None
+    if span[0] is pd.NaT or (span[0].tz is not None and zone is None):
+        return None
+    if span[0].tz is None and zone is not None:
+        span = tuple(into_zone(pd.DatetimeIndex(span), zone))
+    return span[0], span[1]
 
 
 def timezone_name(index: pd.DatetimeIndex) -> str | None:
