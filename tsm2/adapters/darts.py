@@ -199,16 +199,17 @@ averaging_reach, readout, zero_start, zero_head, instance_norm, level, separate_
         super().__init__(**self._extract_torch_model_params(**self.model_params))
         self.pl_module_params = self._extract_pl_module_params(**self.model_params)
         settings = {each.name: kwargs.get(each.name, each.default) for each in SETTINGS}
-        patches = (settings.pop(name) for name in ("patch_length", "patch_stride"))
         if self.pl_module_params.pop("use_reversible_instance_norm", False):
             settings["instance_norm"] = True
-        self._network: dict[str, Any] = {
+        settings |= patch_sizes(
+            input_chunk_length, settings["patch_length"], settings["patch_stride"]
+        )
+        self._network = {
             "lookback": input_chunk_length,
             "horizon": output_chunk_length,
             **settings,
-            **patch_sizes(input_chunk_length, *patches),
         }
-        NetworkConfig(**self._network, n_variates=1)  # raises what a series is not needed to see
+        NetworkConfig(**self._network, n_variates=1)  # refuses before a series is seen
         self._considers_static_covariates = use_static_covariates
 
     @property

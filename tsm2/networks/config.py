@@ -165,10 +165,10 @@ HINTS: dict[str, Any] = get_type_hints(NetworkConfig, include_extras=True)
 """What each field may be."""
 
 
-_DECIDED = {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static", "gaps"} | {
-    "quantiles",
+_DECIDED = {
+    "lookback", "horizon", "n_variates", "n_past", "n_future", "n_static", "gaps", "quantiles",
     "outputs",
-}
+}  # fmt: skip
 """Fields that the data, the task and the loss decide; the others are settings of the network."""
 
 
