@@ -27,9 +27,9 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "tables": 1,
     "kernels": 1,
     "networks": 2,
-    "parameters": 2,
     "prepared": 2,
     "datasets": 2,
+    "parameters": 3,
     "vision": 3,
     "training": 3,
     "fitted": 4,
@@ -87,7 +87,7 @@ def test_imports_point_one_way(file: Path) -> None:
 
 
 def test_networks_import_mixers_before_blocks_before_tsm2() -> None:
-    order = ["patches", "mixers", "heads", "blocks", "covariates", "tsm2"]
+    order = ["patches", "mixers", "heads", "blocks", "covariates", "config", "tsm2"]
     for place, name in enumerate(order):
         for imported in imported_modules(PACKAGE / "networks" / f"{name}.py"):
             package, _, module = imported.partition(".")

@@ -36,8 +36,9 @@ from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
 from tsm2.fitted.rolling import whole_horizons
+from tsm2.networks.config import NetworkConfig, patch_sizes
 from tsm2.networks.ensemble import Ensemble, members_of
-from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.networks.tsm2 import TSM2Network
 from tsm2.networks.weights import start_from
 from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
 from tsm2.plotting import plot_forecast
@@ -704,7 +705,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         return replace(self.fitted_, device=self.device)
 
     def _network_config(self, roles: Roles, codings: Codings) -> NetworkConfig:
-        patch_length = self.patch_length or min(16, self.lookback)
         given = {
             f.name: getattr(self, f.name) for f in fields(NetworkConfig) if hasattr(self, f.name)
         }
@@ -713,8 +713,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "n_variates": len(roles.targets),
             "n_past": len(roles.others) + codings.widths["n_past"],
             "gaps": self.missing == "mask",
-            "patch_length": patch_length,
-            "patch_stride": self.patch_stride or patch_length,
+            **patch_sizes(self.lookback, self.patch_length, self.patch_stride),
             "quantiles": self._trained_levels(),
         }
         return NetworkConfig(**given)

@@ -1,12 +1,14 @@
 """Parameters: what each of `TSM2Forecaster`'s may be, and which do not go together.
 
-`CONSTRAINTS` is in scikit-learn's form, which its own checks of estimators read too.
+`CONSTRAINTS` is in scikit-learn's form, whose messages name the estimator. What it says of the
+network's settings is what `NetworkConfig` says of its fields.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
 from numbers import Integral, Real
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pandas as pd
 from sklearn.utils._param_validation import (
@@ -17,6 +19,7 @@ from sklearn.utils._param_validation import (
 )
 
 from tsm2.errors import ParameterError
+from tsm2.networks.config import HINTS, SETTINGS
 from tsm2.tables.quantiles import check_levels, with_median
 
 __all__ = ["CONSTRAINTS", "check_count", "check_parameters", "check_seconds"]
@@ -25,31 +28,23 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 
+
+def _constraints(hint: Any) -> list[Any]:
+    """Return scikit-learn's form of what a setting of the network may be."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return [each for part in parts for each in _constraints(part)]
+    if origin is Annotated:
+        kind, (least, below) = parts
+        return [Interval(Integral if kind is int else Real, least, below, closed="left")]
+    if origin is Literal:
+        return [StrOptions(set(parts))]
+    return ["boolean" if hint is bool else None if hint is NoneType else hint]
+
+
 CONSTRAINTS: dict[str, list[Any] | str] = {
-    "lookback": [_COUNT],
-    "horizon": [_COUNT],
-    "features": [_COUNT],
-    "blocks": [Interval(Integral, 0, None, closed="left")],
-    "patch_length": [_COUNT, None],
-    "patch_stride": [_COUNT, None],
-    "d_state": [_COUNT],
-    "d_conv": [_COUNT],
-    "expand": [_COUNT],
-    "dropout": [Interval(Real, 0, 1, closed="left")],
-    "pre_norm": [StrOptions({"2d", "layer", "rms", "none"})],
-    "selection": [StrOptions({"convolved", "input"})],
-    "time_mixer": [StrOptions({"selective", "linear", "none"})],
-    "variate_mixer": [StrOptions({"selective", "mlp", "none"})],
-    "variate_directions": [StrOptions({"forward", "both"})],
-    "averaging": [StrOptions({"stream", "identity", "mean"})],
-    "averaging_learned": ["boolean"],
-    "averaging_reach": [_COUNT, None],
-    "readout": [StrOptions({"stream", "last"})],
-    "zero_start": ["boolean"],
-    "zero_head": ["boolean"],
-    "instance_norm": ["boolean"],
-    "level": [StrOptions({"mean", "last"})],
-    "separate_heads": ["boolean"],
+    **{name: _constraints(HINTS[name]) for name in ("lookback", "horizon")},
+    **{each.name: _constraints(each.annotation) for each in SETTINGS},
     "quantiles": ["array-like", None],
     "loss": [StrOptions({"mse", "mae", "huber", "quantile"}), None],
     "max_epochs": [_COUNT],
@@ -75,7 +70,6 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "device": [StrOptions({"auto", "cpu", "cuda", "mps"})],
     "precision": [StrOptions({"float32", "bfloat16"})],
     "compile": ["boolean"],
-    "backend": [str],
     "random_state": ["random_state"],
     "n_estimators": [_COUNT],
     "n_jobs": [_COUNT, Interval(Integral, None, -1, closed="right"), None],

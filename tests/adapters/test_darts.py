@@ -1,7 +1,7 @@
 """The Darts adapter: the network's own forecasts, and everything Darts does with a torch model."""
 
 import logging
-from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tsm2 import TSM2Forecaster
 from tsm2.adapters.darts import TSM2Model, from_darts, to_darts
 from tsm2.datasets import load_sample
 from tsm2.errors import FrameError, NotFittedError, ParameterError
-from tsm2.networks.tsm2 import NetworkConfig
+from tsm2.networks.config import SETTINGS
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
@@ -145,19 +145,42 @@ def test_settings_reach_the_network() -> None:
         "zero_start": False, "zero_head": False, "instance_norm": False, "level": "last",
         "separate_heads": True, "backend": "torch",
     }  # fmt: skip
-    sizes = {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static"}
-    decided = {"gaps", "quantiles", "outputs"}  # by the data and the likelihood or loss
-    assert {each.name for each in fields(NetworkConfig)} == {*changed} | sizes | decided
+    assert [*changed] == [each.name for each in SETTINGS]
     config = fitted(**changed).model.network.config
     assert {name: getattr(config, name) for name in changed} == changed
-    defaults, estimator = TSM2Model(24, 6)._network, TSM2Forecaster(24, 6)
-    assert {n: defaults[n] for n in changed if n not in ("patch_length", "patch_stride")} == {
-        n: getattr(estimator, n) for n in changed if n not in ("patch_length", "patch_stride")
-    }
-    with pytest.raises(ParameterError, match="patch_length \\(30\\) must not exceed"):
-        TSM2Model(24, 6, patch_length=30)
     with pytest.raises(ValueError, match="look_back"):
         TSM2Model(24, 6, look_back=3)
+
+
+def test_settings_are_recorded_and_default_to_the_estimators() -> None:
+    defaults = {each.name: each.default for each in SETTINGS}
+    given = dict(signature(TSM2Model.__init__).parameters)
+    assert [*given][4:-2] == [*defaults]
+    recorded = TSM2Model(24, 6).model_params
+    assert {name: recorded[name] for name in defaults} == defaults
+    in_their_order: Any = (24, 6, 0, 8, 2)
+    assert TSM2Model(*in_their_order).model_params["blocks"] == 2
+    got = TSM2Model(24, 6)._network
+    wanted = {each.name: getattr(TSM2Forecaster(24, 6), each.name) for each in SETTINGS}
+    sizes = {"lookback": 24, "horizon": 6, "patch_length": 16, "patch_stride": 16}
+    assert got == wanted | sizes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_length": 30}, r"patch_length \(30\) must not exceed"),
+        ({"patch_length": 0}, "patch_length must be an integer of at least 1, got 0"),
+        ({"patch_stride": 0}, "patch_stride must be an integer of at least 1, got 0"),
+        ({"time_mixer": "lstm"}, "time_mixer must be one of"),
+        ({"dropout": 7}, "dropout must be a number in"),
+    ],
+)
+def test_wrong_settings_are_refused_before_a_series_is_seen(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParameterError, match=message):
+        TSM2Model(24, 6, **changes)
 
 
 @pytest.mark.parametrize("flag", [True, {"affine": True}])

@@ -1,9 +1,9 @@
 """The neuralforecast adapter: the network's own forecasts, every loss, the library around it."""
 
 import logging
-from dataclasses import fields
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,10 @@ from neuralforecast import NeuralForecast  # pyright: ignore
 from neuralforecast.losses import pytorch as losses  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from tsm2 import TSM2Forecaster
 from tsm2.adapters.neuralforecast import TSM2, AutoTSM2
 from tsm2.datasets import load_sample
 from tsm2.errors import ParameterError
-from tsm2.networks.tsm2 import NetworkConfig
+from tsm2.networks.config import SETTINGS, NetworkConfig
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
@@ -137,16 +136,41 @@ def test_settings_reach_the_network() -> None:
         "zero_start": False, "zero_head": False, "instance_norm": False, "level": "last",
         "separate_heads": True, "backend": "torch",
     }  # fmt: skip
-    sizes = {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static"}
-    decided = {"gaps", "quantiles", "outputs"}  # by the data and the likelihood or loss
-    assert {each.name for each in fields(NetworkConfig)} == {*changed} | sizes | decided
+    assert [*changed] == [each.name for each in SETTINGS]
     config = TSM2(**SIZES | changed).network.config
     assert {name: getattr(config, name) for name in changed} == changed
-    defaults, estimator = TSM2(h=6, input_size=24, n_series=3).network.config, TSM2Forecaster(24, 6)
-    same = set(changed) - {"patch_length", "patch_stride"}
-    assert {n: getattr(defaults, n) for n in same} == {n: getattr(estimator, n) for n in same}
-    with pytest.raises(ParameterError, match="patch_length \\(30\\) must not exceed"):
-        TSM2(**SIZES | dict[str, Any](patch_length=30))
+
+
+def test_settings_are_those_of_the_network_with_its_defaults() -> None:
+    """Written out, since Lightning reads `__init__`'s arguments from its frame by their names."""
+    given = dict(signature(TSM2.__init__).parameters)
+    names = [each.name for each in SETTINGS]
+    first = [*given].index("features")
+    assert [*given][first : first + len(names)] == names
+    assert [given[name].default for name in names] == [each.default for each in SETTINGS]
+    wanted = get_type_hints(NetworkConfig)
+    wanted |= dict.fromkeys(("patch_length", "patch_stride"), int | None)
+    hints = get_type_hints(TSM2.__init__)
+    assert {name: hints[name] for name in names} == {name: wanted[name] for name in names}
+    recorded = TSM2(h=6, input_size=24, n_series=3).hparams
+    assert {name: recorded[name] for name in names} == {
+        each.name: each.default for each in SETTINGS
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_length": 30}, r"patch_length \(30\) must not exceed"),
+        ({"patch_length": 0}, "patch_length must be an integer of at least 1, got 0"),
+        ({"patch_stride": 0}, "patch_stride must be an integer of at least 1, got 0"),
+        ({"time_mixer": "lstm"}, "time_mixer must be one of"),
+        ({"dropout": 7}, "dropout must be a number in"),
+    ],
+)
+def test_wrong_settings_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        TSM2(**SIZES | changes)
 
 
 # --- losses ---------------------------------------------------------------------------------------

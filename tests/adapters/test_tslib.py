@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tsm2.adapters.tslib import Model
 from tsm2.errors import ParameterError
+from tsm2.networks.config import NetworkConfig
 
 ARGUMENTS = {  # what the runner has by default, but for the sizes
     "seq_len": 24, "label_len": 12, "pred_len": 6, "enc_in": 3, "dec_in": 3, "c_out": 3,
@@ -122,8 +123,34 @@ def test_arguments_reach_the_network() -> None:
     assert (config.features, config.blocks, config.dropout) == (8, 2, 0.1)
     assert (config.patch_length, config.patch_stride, config.d_state) == (24, 4, 3)
     assert not config.instance_norm
-    few = Namespace(task_name="long_term_forecast", seq_len=24, pred_len=6, enc_in=3)
-    assert Model(few).network.config.features == 16
+
+
+@pytest.mark.parametrize("length", [24, 12])
+def test_what_is_not_given_or_none_is_the_networks_default(length: int) -> None:
+    few: dict[str, Any] = {"seq_len": length, "pred_len": 6, "enc_in": 3}
+    nothing = dict.fromkeys(("d_model", "e_layers", "dropout", "use_norm", "patch_len", "stride"))
+    patch = min(16, length)
+    wanted = NetworkConfig(
+        lookback=length, horizon=6, n_variates=3, patch_length=patch, patch_stride=patch
+    )
+    for given in (few, few | nothing):
+        model = Model(Namespace(task_name="long_term_forecast", **given))
+        assert model.network.config == wanted
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("d_model", "8", "features must be an integer of at least 1, got '8'"),
+        ("e_layers", -1, "blocks must be an integer of at least 0, got -1"),
+        ("dropout", 7, "dropout must be a number in"),
+        ("patch_len", 0, "patch_length must be an integer of at least 1, got 0"),
+    ],
+)
+def test_a_wrong_argument_is_refused(task: str, name: str, value: object, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        made(task, **{name: value})
 
 
 def test_another_task_is_refused() -> None:

@@ -149,16 +149,3 @@ def test_mixer_parameters_are_all_but_the_linear_path() -> None:
     names = {name for name, p in network.named_parameters() if id(p) not in mixers}
     assert rest == {"embedding", "head", "blocks", "readout"}
     assert all("average" in name for name in names if name.startswith("blocks"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"patch_length": 64}, "must not exceed lookback"),
-        ({"lookback": 0}, "lookback must be at least 1"),
-        ({"readout": "last"}, "zero_start=False"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(BASE, **changes)  # type: ignore[arg-type]

@@ -17,9 +17,9 @@ from __future__ import annotations
 import copyreg
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature, signature
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,8 @@ from tsm2.adapters.peers import missing_peer
 from tsm2.errors import FrameError, NotFittedError, ParameterError
 from tsm2.fitted.model import FittedModel
 from tsm2.forecaster import TSM2Forecaster
-from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
+from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
@@ -77,6 +78,9 @@ _FAMILIES = {
     "PoissonLikelihood": distributions.LEVEL,
     "WeibullLikelihood": distributions.COUNT,
 }
+
+
+_Init = TypeVar("_Init", bound=Callable[..., None])
 
 
 class TSM2Module(PLForecastingModule):
@@ -138,6 +142,15 @@ class TSM2Module(PLForecastingModule):
         return self.family.raw(forecast)
 
 
+def _taking_settings(init: _Init) -> _Init:
+    """Put the network's settings into a signature, by which Darts records and checks parameters."""
+    mine = signature(init).parameters.values()
+    named = [each for each in mine if each.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    others = [each for each in mine if each.kind is not Parameter.POSITIONAL_OR_KEYWORD]
+    vars(init)["__signature__"] = Signature([*named, *SETTINGS, *others])
+    return init
+
+
 class TSM2Model(MixedCovariatesTorchModel):
     """TSM2, the selective state-space network, as one more torch model of Darts.
 
@@ -174,73 +187,30 @@ averaging_reach, readout, zero_start, zero_head, instance_norm, level, separate_
     (24, 5, 1)
     """
 
+    @_taking_settings
     def __init__(
         self,
         input_chunk_length: int,
         output_chunk_length: int,
         output_chunk_shift: int = 0,
-        features: int = 16,
-        blocks: int = 1,
-        patch_length: int | None = None,
-        patch_stride: int | None = None,
-        d_state: int = 4,
-        d_conv: int = 4,
-        expand: int = 1,
-        dropout: float = 0.0,
-        pre_norm: Literal["2d", "layer", "rms", "none"] = "2d",
-        selection: Literal["convolved", "input"] = "convolved",
-        time_mixer: Literal["selective", "linear", "none"] = "selective",
-        variate_mixer: Literal["selective", "mlp", "none"] = "selective",
-        variate_directions: Literal["forward", "both"] = "both",
-        averaging: Literal["stream", "identity", "mean"] = "stream",
-        averaging_learned: bool = True,
-        averaging_reach: int | None = None,
-        readout: Literal["stream", "last"] = "stream",
-        zero_start: bool = True,
-        zero_head: bool = True,
-        instance_norm: bool = True,
-        level: Literal["mean", "last"] = "mean",
-        separate_heads: bool = False,
-        backend: str = "auto",
+        *,
         use_static_covariates: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**self._extract_torch_model_params(**self.model_params))
         self.pl_module_params = self._extract_pl_module_params(**self.model_params)
+        settings = {each.name: kwargs.get(each.name, each.default) for each in SETTINGS}
         if self.pl_module_params.pop("use_reversible_instance_norm", False):
-            instance_norm = True
-        patch_length = patch_length or min(16, input_chunk_length)
-        self._network: dict[str, Any] = {
+            settings["instance_norm"] = True
+        settings |= patch_sizes(
+            input_chunk_length, settings["patch_length"], settings["patch_stride"]
+        )
+        self._network = {
             "lookback": input_chunk_length,
             "horizon": output_chunk_length,
-            "features": features,
-            "blocks": blocks,
-            "patch_length": patch_length,
-            "patch_stride": patch_stride or patch_length,
-            "d_state": d_state,
-            "d_conv": d_conv,
-            "expand": expand,
-            "dropout": dropout,
-            "pre_norm": pre_norm,
-            "selection": selection,
-            "time_mixer": time_mixer,
-            "variate_mixer": variate_mixer,
-            "variate_directions": variate_directions,
-            "averaging": averaging,
-            "averaging_learned": averaging_learned,
-            "averaging_reach": averaging_reach,
-            "readout": readout,
-            "zero_start": zero_start,
-            "zero_head": zero_head,
-            "instance_norm": instance_norm,
-            "level": level,
-            "separate_heads": separate_heads,
-            "backend": backend,
+            **settings,
         }
-        try:
-            NetworkConfig(**self._network, n_variates=1)
-        except ValueError as error:
-            raise ParameterError(f"TSM2Model cannot be made: {error}.") from error
+        NetworkConfig(**self._network, n_variates=1)  # refuses before a series is seen
         self._considers_static_covariates = use_static_covariates
 
     @property
@@ -313,7 +283,7 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
             "only a TSM2Forecaster that was fit on one table, without covariates and gaps, becomes "
             "a TSM2Model. Fit one like that, or fit a TSM2Model with the series and covariates."
         )
-    chosen = {name: getattr(config, name) for name in _SETTINGS}
+    chosen = {each.name: getattr(config, each.name) for each in SETTINGS}
     if config.quantiles is not None:
         chosen["likelihood"] = QuantileRegression(list(config.quantiles))
     model = TSM2Model(config.lookback, config.horizon, **chosen | kwargs)
@@ -368,7 +338,7 @@ def from_darts(model: TSM2Model, series: TimeSeries | None = None) -> TSM2Foreca
     forecaster = TSM2Forecaster(
         config.lookback,
         config.horizon,
-        **{name: getattr(config, name) for name in _SETTINGS},
+        **{each.name: getattr(config, each.name) for each in SETTINGS},
         quantiles=config.quantiles,
         random_state=model.model_params.get("random_state"),
     )
@@ -389,14 +359,6 @@ def from_darts(model: TSM2Model, series: TimeSeries | None = None) -> TSM2Foreca
         ),
         history_table([last]),
     )
-
-
-_SETTINGS = sorted(
-    {each.name for each in fields(NetworkConfig)}
-    - {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static", "gaps"}
-    - {"quantiles", "outputs"}
-)
-"""Settings of a network that an estimator and a model are told by the same names."""
 
 
 def _context_series(forecaster: TSM2Forecaster) -> TimeSeries:

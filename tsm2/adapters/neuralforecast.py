@@ -25,8 +25,9 @@ from tsm2.adapters import distributions
 from tsm2.adapters.distributions import inverse_softplus
 from tsm2.adapters.peers import missing_peer
 from tsm2.errors import ParameterError
+from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
 from tsm2.networks.heads import ParameterKind
-from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.networks.tsm2 import TSM2Network
 
 try:
     from neuralforecast.common._base_auto import BaseAuto
@@ -168,43 +169,20 @@ averaging_reach, readout, zero_start, zero_head, instance_norm, level, separate_
             **trainer_kwargs,
         )
         self.demand = _demand(self.loss)
-        patch_length = patch_length or min(16, input_size)
-        try:
-            config = NetworkConfig(
-                lookback=input_size,
-                horizon=h,
-                n_variates=n_series,
-                n_past=self.hist_exog_size * n_series,
-                n_future=self.futr_exog_size * n_series,
-                n_static=self.stat_exog_size,
-                features=features,
-                blocks=blocks,
-                patch_length=patch_length,
-                patch_stride=patch_stride or patch_length,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                dropout=dropout,
-                pre_norm=pre_norm,
-                selection=selection,
-                time_mixer=time_mixer,
-                variate_mixer=variate_mixer,
-                variate_directions=variate_directions,
-                averaging=averaging,
-                averaging_learned=averaging_learned,
-                averaging_reach=averaging_reach,
-                readout=readout,
-                zero_start=zero_start,
-                zero_head=zero_head,
-                instance_norm=instance_norm,
-                level=level,
-                separate_heads=separate_heads,
-                quantiles=self.demand.quantiles,
-                outputs=self.demand.outputs,
-                backend=backend,
-            )
-        except ValueError as error:
-            raise ParameterError(f"TSM2 cannot be made: {error}.") from error
+        # Lightning has read the arguments from this frame by their names, so that they stay written
+        # out; a saved model says by them what it was made with.
+        settings = {each.name: self.hparams[each.name] for each in SETTINGS}
+        config = NetworkConfig(
+            lookback=input_size,
+            horizon=h,
+            n_variates=n_series,
+            n_past=self.hist_exog_size * n_series,
+            n_future=self.futr_exog_size * n_series,
+            n_static=self.stat_exog_size,
+            quantiles=self.demand.quantiles,
+            outputs=self.demand.outputs,
+            **settings | patch_sizes(input_size, patch_length, patch_stride),
+        )
         self.network = TSM2Network(config)
 
     def forward(self, windows_batch: dict[str, Any]) -> Tensor:

@@ -12,17 +12,28 @@ Sizes: B windows, L seq_len, H pred_len, N enc_in variates.
 Interface: Time-Series-Library, `models/*.py`, commit 4e938a1.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
-from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.networks.config import NetworkConfig, patch_sizes
+from tsm2.networks.heads import ParameterKind
+from tsm2.networks.tsm2 import TSM2Network
 
 __all__ = ["Model"]
 
 _FORECASTS = ("long_term_forecast", "short_term_forecast")
 _REPEATS = ("imputation", "anomaly_detection")
+_NAMES = {  # the network's settings among the runner's arguments; None and absence mean the default
+    "features": "d_model",
+    "blocks": "e_layers",
+    "d_state": "d_state",
+    "d_conv": "d_conv",
+    "expand": "expand",
+    "dropout": "dropout",
+}
 
 
 class Model(nn.Module):
@@ -55,26 +66,24 @@ class Model(nn.Module):
                 f"{', '.join(_REPEATS)}, classification."
             )
         classifies = self.task_name == "classification"
-        patch_length = min(_given(configs, "patch_len", 16), configs.seq_len)
-        features = _given(configs, "d_model", 16)
+        given = {ours: getattr(configs, theirs, None) for ours, theirs in _NAMES.items()}
+        length = getattr(configs, "patch_len", None)
+        length = None if length is None else min(length, configs.seq_len)
+        use_norm = getattr(configs, "use_norm", None)
         config = NetworkConfig(
             lookback=configs.seq_len,
             horizon=self._horizon(configs),
             n_variates=configs.enc_in,
-            patch_length=patch_length,
-            patch_stride=_given(configs, "stride", patch_length),
-            features=features,
-            blocks=_given(configs, "e_layers", 1),
-            d_state=_given(configs, "d_state", 4),
-            d_conv=_given(configs, "d_conv", 4),
-            expand=_given(configs, "expand", 1),
-            dropout=_given(configs, "dropout", 0.0),
-            instance_norm=bool(_given(configs, "use_norm", 1)) and not classifies,
-            outputs=("free",) * features if classifies else None,
+            instance_norm=(use_norm is None or bool(use_norm)) and not classifies,
+            **patch_sizes(configs.seq_len, length, getattr(configs, "stride", None)),
+            **{name: value for name, value in given.items() if value is not None},
         )
+        if classifies:
+            free: ParameterKind = "free"
+            config = replace(config, outputs=(free,) * config.features)
         self.network = TSM2Network(config)
         if classifies:
-            self.classify = nn.Linear(configs.enc_in * features, configs.num_class)
+            self.classify = nn.Linear(configs.enc_in * config.features, configs.num_class)
 
     def forward(
         self,
@@ -113,9 +122,3 @@ class Model(nn.Module):
         if self.task_name in _FORECASTS:
             return int(configs.pred_len)
         return 1 if self.task_name == "classification" else int(configs.seq_len)
-
-
-def _given(configs: Any, name: str, default: Any) -> Any:
-    """Return an argument of the runner; None and absence stand for the default."""
-    value = getattr(configs, name, None)
-    return default if value is None else value

@@ -17,148 +17,25 @@ the linear path, and a linear map of the mask tells the mixers which were.
 
 Sizes: B windows, M variates, T lookback, P patches, F features, H horizon, Q quantiles, K
 parameters of a distribution; Cp past, Cf future and Cs static covariates.
-Source: Behrouz et al. (2024), arXiv:2403.19888, section 5; what it leaves open is a setting here.
+Source: Behrouz et al. (2024), arXiv:2403.19888, section 5; what it leaves open is a setting, see
+`tsm2.networks.config`.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tsm2.networks.blocks import (
-    AveragingInit,
-    MambaMixerBlock,
-    MixerBranch,
-    PreNorm,
-    PreNormKind,
-    WeightedAverage,
-)
+from tsm2.networks.blocks import MambaMixerBlock, MixerBranch, PreNorm, WeightedAverage
+from tsm2.networks.config import NetworkConfig
 from tsm2.networks.covariates import CourseEncoder
-from tsm2.networks.heads import (
-    ParameterHead,
-    ParameterKind,
-    PointHead,
-    QuantileHead,
-    in_units,
-)
-from tsm2.networks.mixers import AxisLinear, AxisMLP, Directions, Selection, SelectiveMixer
-from tsm2.networks.patches import count_patches, cut_patches, interpolate_gaps
+from tsm2.networks.heads import ParameterHead, PointHead, QuantileHead, in_units
+from tsm2.networks.mixers import AxisLinear, AxisMLP, Directions, SelectiveMixer
+from tsm2.networks.patches import cut_patches, interpolate_gaps
 
 __all__ = ["NetworkConfig", "TSM2Network"]
 
 _VARIATE_AXIS, _PATCH_AXIS = 1, 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkConfig:
-    """Sizes and settings of a TSM2 network; says nothing about training or data."""
-
-    lookback: int
-    """Time steps T that the network reads."""
-    horizon: int
-    """Time steps H that it forecasts at once."""
-    n_variates: int
-    """Variates M; only fixed mixers, separate heads and covariates tie weights to it."""
-    n_past: int = 0
-    """Past covariates Cp."""
-    n_future: int = 0
-    """Future covariates Cf."""
-    n_static: int = 0
-    """Static covariates Cs."""
-    gaps: bool = False
-    """Learn from where values are unknown."""
-    patch_length: int = 16
-    """Time steps in a patch, from 1 to the lookback."""
-    patch_stride: int = 16
-    """Time steps from one patch to the next."""
-    features: int = 16
-    """Width F of a patch's embedding."""
-    blocks: int = 1
-    """MambaMixer blocks; 0 leaves the linear path alone."""
-    d_state: int = 4
-    """States N per inner feature of a scan."""
-    d_conv: int = 4
-    """Taps of the causal convolution before a scan."""
-    expand: int = 1
-    """Inner width of a mixer as a multiple of F."""
-    dropout: float = 0.0
-    """Share of a mixer's output that is zeroed in training, in [0, 1)."""
-    pre_norm: PreNormKind = "2d"
-    """What normalises a mixer's input, see `PreNorm`."""
-    selection: Selection = "convolved"
-    """What B, C and delta are computed from, see `DirectedScan`."""
-    time_mixer: Literal["selective", "linear", "none"] = "selective"
-    """What mixes the patches of a variate; all but "selective" are for ablation."""
-    variate_mixer: Literal["selective", "mlp", "none"] = "selective"
-    """What mixes the variates of a patch; all but "selective" are for ablation."""
-    variate_directions: Directions = "both"
-    """Directions in which the variates are scanned."""
-    averaging: AveragingInit = "stream"
-    """Initial weights of the averaging of earlier outputs, see `WeightedAverage`."""
-    averaging_learned: bool = True
-    """Learn these weights."""
-    averaging_reach: int | None = None
-    """How many outputs back a block may look; None for all."""
-    readout: Literal["stream", "last"] = "stream"
-    """What the head reads: the sum that a next block would receive, or the last output."""
-    zero_start: bool = True
-    """Start the mixers' output projections at zero."""
-    zero_head: bool = True
-    """Start the head at zero, so that the first forecast is the window's level."""
-    instance_norm: bool = True
-    """Subtract each window's level and divide by its deviation, and undo both at the end."""
-    level: Literal["mean", "last"] = "mean"
-    """What the level is: the mean of the window, or its last value."""
-    separate_heads: bool = False
-    """Give every variate a head of its own."""
-    quantiles: tuple[float, ...] | None = None
-    """Levels Q of a quantile forecast, rising, 0.5 among them; None for a point forecast."""
-    outputs: tuple[ParameterKind, ...] | None = None
-    """Kinds of the K parameters of a distribution that are forecast instead; None for none."""
-    backend: str = "auto"
-    """Kernel backend, see `tsm2.kernels.selective_scan`."""
-
-    def __post_init__(self) -> None:
-        for name in ("lookback", "horizon", "n_variates", "patch_length", "patch_stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.patch_length > self.lookback:
-            raise ValueError(
-                f"patch_length ({self.patch_length}) must not exceed lookback ({self.lookback})"
-            )
-        if self.quantiles is not None:
-            steps = pairwise((0.0, *self.quantiles, 1.0))
-            if (
-                len(self.quantiles) < 2
-                or 0.5 not in self.quantiles
-                or any(a >= b for a, b in steps)
-            ):
-                raise ValueError(
-                    f"quantiles must be two or more that rise inside (0, 1) and hold 0.5, got "
-                    f"{self.quantiles}"
-                )
-        if self.outputs is not None and (self.quantiles is not None or not self.outputs):
-            raise ValueError(
-                f"outputs must be one kind or more, and quantiles None, got {self.outputs} and "
-                f"{self.quantiles}"
-            )
-        if self.readout == "last" and self.zero_start:
-            raise ValueError(
-                "readout='last' with zero_start=True would forecast a constant at first and get "
-                "no gradient; pass zero_start=False"
-            )
-
-    @property
-    def n_patches(self) -> int:
-        """Patches P of a course of T steps: the values', and each kind of covariates'."""
-        return count_patches(self.lookback, self.patch_length, self.patch_stride)
-
-    @property
-    def n_courses(self) -> int:
-        """Courses of T steps that follow each other: the values, and each kind of covariates."""
-        return 1 + (self.n_past > 0) + (self.n_future > 0) + (self.n_static > 0)
 
 
 class TSM2Network(nn.Module):

@@ -14,8 +14,9 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
+from tsm2.networks.config import NetworkConfig
 from tsm2.networks.ensemble import Ensemble
-from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.windows import Windows
 from tsm2.training.callbacks import history_table
 from tsm2.training.fit import Epoch, TrainingConfig
