@@ -9,7 +9,7 @@ A step is forward, mean squared error, backward and AdamW. A candidate is a name
 every variate of a window is a series), iTransformer and TSMixer come from neuralforecast; what
 cannot be imported is named as missing. Every network has the dropout that its library trains with;
 ours has none. Random numbers cost PyTorch much time: `--no-dropout` leaves them out, which favours
-the peers. All run as in a fit of ours, in a process that keeps freed memory
+the peers. All run as in `tsm2 fit`, in a process that keeps freed memory
 (`tsm2.training.memory`); ours with the fused AdamW that a fit takes, theirs with the one that
 PyTorch takes by itself. Each step is timed after two of the same network, as in training.
 
@@ -45,7 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tsm2.kernels import available_backends, warm_up
 from tsm2.networks import NetworkConfig, TSM2Network
-from tsm2.training.memory import freed_memory_kept
+from tsm2.training.memory import keep_freed_memory
 
 LOOKBACK, HORIZON = 512, 96
 SIZES = [(64, 7), (32, 7), (32, 21)]  # windows, variates
@@ -342,12 +342,12 @@ def main() -> None:
         f"Python {platform.python_version()}, {versions('torch', 'numba', 'neuralforecast')}, "
         f"float32, backend {available_backends('cpu')[0]}"
     )
-    with freed_memory_kept():
-        for batch, variates in SIZES:
-            if options.profile:
-                print_profile(batch, variates, options)
-            else:
-                print_steps(batch, variates, options)
+    keep_freed_memory()
+    for batch, variates in SIZES:
+        if options.profile:
+            print_profile(batch, variates, options)
+        else:
+            print_steps(batch, variates, options)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ def tsm2(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPro
         [sys.executable, "-m", "tsm2.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=180,
         cwd=cwd,
     )
 

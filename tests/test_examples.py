@@ -20,7 +20,6 @@ def test_it_runs(example: Path, tmp_path: Path) -> None:
         [sys.executable, "-W", "ignore", str(example)],
         capture_output=True,
         text=True,
-        timeout=300,
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr

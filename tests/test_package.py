@@ -54,9 +54,7 @@ VISION_MAY_IMPORT = {"errors", "kernels", "networks", "vision"}
 
 
 def run_python(code: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -128,17 +126,15 @@ def test_the_public_surface_is_what_all_says(name: str) -> None:
         assert getattr(module, public) is not None
 
 
-def test_importing_tsm2_is_cheap_and_loads_nothing_optional() -> None:
+def test_importing_tsm2_loads_nothing_else() -> None:
     output = run_python(
-        "import time, torch, pandas, sys\n"
-        "start = time.perf_counter()\n"
+        "import sys\n"
+        "before = set(sys.modules)\n"
         "import tsm2\n"
-        "print(time.perf_counter() - start)\n"
-        f"print([name for name in {(*OPTIONAL, 'numba', 'accelerate')!r} if name in sys.modules])"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(new - sys.stdlib_module_names))"
     )
-    seconds, loaded = output.splitlines()
-    assert float(seconds) < 0.5
-    assert loaded == "[]"
+    assert output.strip() == "['tsm2']"
 
 
 def test_importing_the_forecaster_loads_nothing_optional() -> None:

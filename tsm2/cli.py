@@ -112,7 +112,9 @@ def demo(
 ) -> None:
     """Fit, backtest, forecast and plot the generated sample; needs no data."""
     from tsm2.demo import run_demo
+    from tsm2.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     result = run_demo(out, verbose=0 if quiet else 1)
     table = Table(title=f"Errors over {result.n_windows} test windows, standardised values")
     for column in ("model", *result.errors.columns):
@@ -187,7 +189,9 @@ def fit(
     """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
+    from tsm2.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     long = [id_col or "unique_id", time_column or "ds", *(target_col or "y").split(",")]
     frame = read_csv(data, time_column, long, is_long=id_col is not None)
     is_long = long[0] in frame.columns
@@ -247,7 +251,9 @@ def update(
 ) -> None:
     """Let the rows of a CSV file that a saved model does not know yet become its history."""
     from tsm2.forecaster import TSM2Forecaster
+    from tsm2.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     model = TSM2Forecaster.load(model_folder)
     frame = _read_for(model, data, time_column)
     new = _later_rows(model, frame)
@@ -342,7 +348,9 @@ def backtest(
     """Measure a saved model's errors on a CSV file; prints them per variate."""
     from tsm2.backtesting import error_table
     from tsm2.forecaster import TSM2Forecaster
+    from tsm2.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     model = TSM2Forecaster.load(model_folder)
     frame = _read_for(model, data, time_column)
     if out is not None:

@@ -39,7 +39,7 @@ def test_a_model_of_ones_own_runs(folder: Path) -> None:
     (folder / "my_models.py").write_text(code, encoding="utf-8")
     (line,) = (line for line in GUIDE.splitlines() if line.startswith("tsm2") and "my_mod" in line)
     command = [sys.executable, "-m", "tsm2.cli", *shlex.split(line)[1:]]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     table = read_results(folder / "benchmark.csv")
     assert table["model"].tolist() == ["my_models:Mean", "SeasonalNaive"]

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -41,6 +43,26 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
     monkeypatch.setattr(runner, "run_apart", run_here)
     return ran
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, and leave neither it nor a process of its own behind."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that it and its children are a group
+    ) as process:
+        try:
+            yield process
+        finally:
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                with suppress(ProcessLookupError):  # all of them have ended
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def sorted_errors(file: Path) -> pd.DataFrame:
@@ -176,13 +198,13 @@ def test_a_run_ends_with_the_one_who_asked() -> None:
         horizon=24,
         label="RLinear",
         model="RLinear",
-        parameters={"max_epochs": 100_000},
+        parameters={"max_epochs": 300},  # it would end too, but with an answer
         seed=0,
     )
     line = json.dumps({name: getattr(job, name) for name in Job.__slots__}) + "\n"
     program = "from tsm2.benchmark.job import answer; answer()"
     result = subprocess.run(
-        [sys.executable, "-c", program], input=line.encode(), capture_output=True, timeout=60
+        [sys.executable, "-c", program], input=line.encode(), capture_output=True
     )
     assert (result.returncode, result.stdout) == (1, b"")
 
@@ -208,26 +230,28 @@ def test_a_kill_at_any_moment_costs_no_row(tmp_path: Path) -> None:
     """Kill the whole command at a random moment, start it again: the rows of a quiet run."""
     out = tmp_path / "r.csv"
     command = [*COMMAND, "--seeds", "1", "--out", str(out)]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not len(read_results(out)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    delay = random.SystemRandom().uniform(0, 4)
-    time.sleep(delay)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    before = out.read_bytes()
+    sizes: dict[str, Any] = {"dataset": "sample", "lookback": 48, "seed": 0}
+    jobs = [
+        Job(**sizes, horizon=horizon, label=model, model=model, parameters=parameters)
+        for horizon in (12, 24)
+        for model, parameters in (("RepeatLast", {}), ("RLinear", {"max_epochs": 1}))
+    ]
+    # One run is claimed by somebody else, so that the command cannot end before it is killed.
+    with FileLock(run_folder(out) / f"{jobs[-1].stem}.lock"), started(command) as first:
+        while not len(read_results(out)):
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.1)
+        delay = random.SystemRandom().uniform(0, 4)
+        time.sleep(delay)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        before = out.read_bytes()
     whole = before[: before.rfind(b"\n") + 1]
-    assert whole.count(b"\n") < 5, "it was too quick to be killed in its work"
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert whole.count(b"\n") < 5, "it ran what another runner had claimed"
+    again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert out.read_bytes().startswith(whole), f"a row was lost, killed after {delay} s"
-    wanted = []
-    for horizon in (12, 24):
-        for model, parameters in (("RepeatLast", {}), ("RLinear", {"max_epochs": 1})):
-            sizes = {"dataset": "sample", "lookback": 48, "horizon": horizon, "seed": 0}
-            job = Job(**sizes, label=model, model=model, parameters=parameters)  # type: ignore[arg-type]
-            wanted.append({name: measure(job).row[name] for name in ("model", "mse", "mae")})
+    wanted = [{name: measure(job).row[name] for name in ("model", "mse", "mae")} for job in jobs]
     got = read_results(out)
     assert len(got) == 4
     keys = ["model", "mse", "mae"]
@@ -245,21 +269,24 @@ def test_a_claimed_run_is_waited_for_and_taken_over(
     out = tmp_path / "r.csv"
     key = ("sample", "48", "12", "RepeatLast", "{}", "0")
     done_meanwhile: list[int] = []
-    claimed = Event()
+    claimed, over = Event(), Event()
 
     def hold_and_die() -> None:
         with FileLock(run_folder(out) / f"{run_stem(key)}.lock"):
             claimed.set()
-            while len(read_results(out)) < 2:
-                time.sleep(0.05)
+            while len(read_results(out)) < 2 and not over.wait(0.05):
+                pass
             done_meanwhile.append(len(in_this_process))
 
     other = Thread(target=hold_and_die)
     other.start()
     claimed.wait()
     asked = {"horizons": [12, 24, 36], "models": ["RepeatLast"], "lookback": 48}
-    outcome = run("sample", out=out, **asked)  # type: ignore[arg-type]
-    other.join()
+    try:
+        outcome = run("sample", out=out, **asked)  # type: ignore[arg-type]
+    finally:
+        over.set()
+        other.join()
     assert done_meanwhile == [2]
     assert sorted(outcome.results["horizon"]) == [12, 24, 36]
     assert outcome.not_run == ()
@@ -268,13 +295,10 @@ def test_a_claimed_run_is_waited_for_and_taken_over(
 def test_two_runners_share_the_work(tmp_path: Path) -> None:
     out = tmp_path / "r.csv"
     command = [*COMMAND, "--seeds", "1", "--out", str(out)]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for process in both:
-        _, messages = process.communicate(timeout=120)
-        assert process.returncode == 0, messages
+    with started(command) as one, started(command) as other:
+        for process in (one, other):
+            _, messages = process.communicate()
+            assert process.returncode == 0, messages
     table = sorted_errors(out)
     assert len(table) == 4
     assert not table.duplicated(["horizon", "model", "seed"]).any()

@@ -608,7 +608,7 @@ def test_objects_of_other_sizes_than_their_image_are_refused(tmp_path: Path) -> 
 def test_the_command_ends_with_one_message(tmp_path: Path) -> None:
     script = str(RECIPES / "classify.py")
     command = [sys.executable, script, "fashion-mnist", "--out", str(tmp_path / "run")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.startswith("error: there is no --data.")
     assert "Traceback" not in result.stderr

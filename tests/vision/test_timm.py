@@ -216,4 +216,4 @@ def test_a_pair_of_torch_and_torchvision_that_does_not_fit_is_named(tmp_path: Pa
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "operator torchvision::nms does not exist" in run.stdout
-    assert "torch==2.14.1 torchvision==0.29.1" in run.stdout
+    assert "pip install --upgrade torch torchvision timm" in run.stdout

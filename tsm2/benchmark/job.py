@@ -27,6 +27,7 @@ from tsm2.benchmark.protocol import Table, load_table, measure_errors
 from tsm2.benchmark.results import KEY, Key, run_stem
 from tsm2.errors import TSM2Error
 from tsm2.training.loop import choose_device
+from tsm2.training.memory import keep_freed_memory
 
 __all__ = [
     "Job",
@@ -265,6 +266,7 @@ def answer() -> None:
         job = Job(**json.loads(sys.stdin.buffer.readline()))
         Thread(target=_leave_with_the_one_who_asked, daemon=True).start()
         torch.set_num_threads(job.threads)
+        keep_freed_memory()
         json.dump(asdict(measure(job)), output)
 
 

@@ -29,7 +29,6 @@ from tsm2.errors import BackendError, ParameterError
 from tsm2.prepared.windows import Windows
 from tsm2.training.checkpoints import Checkpoint, digest
 from tsm2.training.fit import Epoch, Fit, TrainingConfig
-from tsm2.training.memory import freed_memory_kept
 from tsm2.training.progress import StepBar, step_bar
 
 __all__ = ["Epoch", "EpochWatch", "TrainingConfig", "choose_device", "fit_network", "seeded"]
@@ -152,7 +151,6 @@ def fit_network(
     show = bool(config.verbose) and accelerator.is_local_main_process
     with (
         seeded(seed, accelerator.device.type),
-        freed_memory_kept(),
         step_bar(fit.n_steps, show) as bar,
     ):
         if kept is not None and (saved := kept.load()) is not None:

@@ -1,59 +1,29 @@
-"""Memory between the steps of a fit.
+"""Freed memory that stays at hand, for processes of our own.
 
 A training step takes and frees the same large blocks again and again. glibc gives such blocks back
-to the system at once, and every page of the next one is a page fault: a tenth of a step's time on
-a CPU. Other C libraries have thresholds of their own, and nothing is done there.
+to the system at once, and every page of the next one is a page fault. What is set here stays set
+until the process ends (`docs/decisions/0010-memory.md`), so that only a process that tsm2 itself
+starts sets it: the command line, and the runs of a benchmark. In a process of yours, set
+`MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_THRESHOLD_=33554432` before Python starts, which does
+the same. Other C libraries have thresholds of their own, and nothing is done there.
 """
 
 import ctypes
 import platform
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 
-__all__ = ["freed_memory_kept"]
+__all__ = ["keep_freed_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's numbers
 _KEEP = 2**31 - 1
-"""Bytes of freed memory that are kept in a fit; mallopt takes no more."""
+"""Bytes of freed memory that are kept; mallopt takes no more."""
 _LARGE = 32 * 2**20
-"""Blocks above it come from the system and go back to it, in a fit too. glibc itself moves its
-threshold up to this, and that of trimming to twice as much."""
-
-_lock = threading.Lock()
-_inside = 0
+"""Bytes of the blocks above which they come from the system and go back to it all the same; glibc
+itself moves its threshold up to this."""
 
 
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Keep freed memory in the process while in here, and give it back after the last one left."""
-    global _inside
-    with _lock:
-        _inside += 1
-        if _inside == 1:
-            _set_thresholds(_KEEP)
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if not _inside:
-                _set_thresholds(2 * _LARGE)
-                _trim()
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-
-
-def _set_thresholds(trim: int) -> None:
-    if (libc := _glibc()) is not None:
+def keep_freed_memory() -> None:
+    """Keep freed memory in this process from now on, until it ends."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_THRESHOLD, _LARGE)
-        libc.mallopt(_TRIM_THRESHOLD, trim)
-
-
-def _trim() -> None:
-    if (libc := _glibc()) is not None:
-        libc.malloc_trim(0)
+        libc.mallopt(_TRIM_THRESHOLD, _KEEP)

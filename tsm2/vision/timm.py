@@ -28,7 +28,8 @@ except Exception as error:  # a torchvision made for another torch raises Runtim
     raise ImportError(
         f"tsm2.vision.timm needs timm, and a torchvision that was made for the installed torch "
         f"({torch.__version__}), but importing timm failed with {type(error).__name__}: {error}. "
-        f"Install a pair that fits: pip install torch==2.14.1 torchvision==0.29.1 timm==1.0.31"
+        f"Install torch and torchvision together, so that pip takes a pair: "
+        f"pip install --upgrade torch torchvision timm"
     ) from error
 
 __all__ = ["vim2_base", "vim2_nano", "vim2_small", "vim2_tiny"]
