@@ -1,0 +1,180 @@
+"""`tsm2 predict | backtest | inspect`: what a saved model says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsm2.cli.options import (
+    Coverage,
+    DataFile,
+    FutureFile,
+    ModelFolder,
+    PastFile,
+    Quantiles,
+    StaticFile,
+    TimeColumn,
+)
+from tsm2.cli.printing import print_table, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["backtest", "inspect", "predict"]
+
+
+def predict(
+    model_folder: ModelFolder,
+    data: DataFile,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file for the forecast; standard output by default.")
+    ] = None,
+    horizon: Annotated[int | None, typer.Option(help="Rows to forecast.")] = None,
+    coverage: Coverage = None,
+    quantiles: Quantiles = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of the forecast, .png or .svg.")
+    ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    static: StaticFile = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Forecast the rows after the end of a CSV file."""
+    from tsm2.cli.files import covariates_for, read_for, write_csv
+    from tsm2.cli.values import chosen_levels
+    from tsm2.errors import ParameterError
+    from tsm2.forecaster import TSM2Forecaster
+
+    model = TSM2Forecaster.load(model_folder)
+    frame = read_for(model, data, time_column)
+    if plot is not None and model.layout_.series != "one":
+        raise ParameterError("--plot draws one table, but the data hold many series. Leave it out.")
+    levels = chosen_levels(coverage, quantiles)
+    given = covariates_for(model, past, future, static, time_column)
+    point = forecast = model.predict(frame, horizon=horizon, **given)
+    interval = None
+    keys = [model.layout_.id_name, model.layout_.index_name]
+    if model.layout_.series == "long":
+        forecast = forecast.set_index(keys)
+    written = forecast
+    if levels is not None:
+        bounds = model.predict_quantiles(frame, quantiles=levels, horizon=horizon, **given)
+        if model.layout_.series == "long":
+            written = forecast.join(bounds.set_index(keys))
+        else:
+            written, interval = _beside(forecast, bounds), bounds
+    write_csv(written, out)
+    if plot is not None:
+        from tsm2.plotting import plot_forecast, save_figure
+
+        save_figure(plot_forecast(frame[list(point)], point, interval=interval), plot)
+        say(f"plot: {plot}")
+
+
+def backtest(
+    model_folder: ModelFolder,
+    data: DataFile,
+    start: Annotated[
+        str | None, typer.Option(help="First row to forecast, by its time stamp or number.")
+    ] = None,
+    stride: Annotated[int, typer.Option(help="Rows from one forecast to the next.")] = 1,
+    horizon: Annotated[int | None, typer.Option(help="Rows per forecast.")] = None,
+    refit: Annotated[
+        int | None,
+        typer.Option(help="Fit a copy again before every so many forecasts; needs --start."),
+    ] = None,
+    window: Annotated[
+        str, typer.Option(help="Rows of a refit: expanding takes all before it, or sliding.")
+    ] = "expanding",
+    jobs: Annotated[int, typer.Option(help="Refits side by side.")] = 1,
+    coverage: Coverage = None,
+    quantiles: Quantiles = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file with every forecast beside the truth.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of the errors per step and variate, .png or .svg.")
+    ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    static: StaticFile = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Measure a saved model's errors on a CSV file; prints them per variate."""
+    import pandas as pd
+
+    from tsm2.backtesting import error_table
+    from tsm2.cli.files import covariates_for, read_for, require_writable, write_csv
+    from tsm2.cli.known import scale_of
+    from tsm2.cli.values import chosen_levels, parse_label
+    from tsm2.forecaster import TSM2Forecaster
+
+    model = TSM2Forecaster.load(model_folder)
+    frame = read_for(model, data, time_column)
+    if out is not None:
+        require_writable(out)
+    stamps = pd.Index(frame[model.time_col]) if model.layout_.series == "long" else frame.index
+    first = None if start is None else parse_label(start, stamps)
+    levels = chosen_levels(coverage, quantiles)
+    table = model.backtest(
+        frame,
+        start=first,
+        stride=stride,
+        horizon=horizon,
+        refit=False if refit is None else refit,
+        window=window,  # type: ignore[arg-type]
+        n_jobs=jobs,
+        quantiles=levels,
+        **covariates_for(model, past, future, static, time_column),
+    )
+    scale = scale_of(model, table, frame)
+    summary = pd.concat(error_table(table, by=by, scale=scale) for by in ("variate", None))
+    n_windows = (table["step"] == 1).sum() // table["variate"].nunique()
+    title = f"Errors over {n_windows} windows, standardised values"
+    print_table(summary, "variate", title, min_width=40)
+    if out is not None:
+        write_csv(table.set_index(table.columns[0]), out)
+    if plot is not None:
+        from tsm2.plotting import plot_errors, save_figure
+
+        save_figure(plot_errors(table, scale=scale), plot)
+        say(f"plot: {plot}")
+
+
+def inspect(
+    model_folder: ModelFolder,
+    data: DataFile,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of all that was selected, .png or .svg.")
+    ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    static: StaticFile = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Show which variates move which forecasts of a saved model."""
+    from tsm2.cli.files import covariates_for, read_for
+    from tsm2.forecaster import TSM2Forecaster
+
+    model = TSM2Forecaster.load(model_folder)
+    given = covariates_for(model, past, future, static, time_column)
+    selection = model.inspect(read_for(model, data, time_column), **given)
+    title = "How far a forecast moves without the history of a variate, in deviations"
+    print_table(selection.influence, "forecast of", title, decimals=3)
+    if plot is not None:
+        from tsm2.plotting import plot_selection, save_figure
+
+        save_figure(plot_selection(selection), plot)
+        say(f"plot: {plot}")
+
+
+def _beside(forecast: "pd.DataFrame", bounds: "pd.DataFrame") -> "pd.DataFrame":
+    """Put the quantiles of each variate beside its forecast, as "load-lo-80" beside "load"."""
+    import pandas as pd
+
+    from tsm2.tables.quantiles import bound_name
+
+    variates, levels = (bounds.columns.get_level_values(place) for place in (0, 1))
+    names = [f"{v}-{bound_name(level)}" for v, level in zip(variates, levels, strict=True)]
+    return pd.concat((forecast, bounds.set_axis(names, axis="columns")), axis="columns")
