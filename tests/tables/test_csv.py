@@ -303,7 +303,7 @@ def test_parquet_needs_pyarrow(tmp_path: Path) -> None:
         import pyarrow  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
         path.write_bytes(b"PAR1")
-        with pytest.raises(DependencyError, match="pip install pyarrow"):
+        with pytest.raises(DependencyError, match=r"pip install 'tsm2\[parquet\]'"):
             read_text(path, FileOptions())
     else:
         frame.to_parquet(path)

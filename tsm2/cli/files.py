@@ -1,150 +1,177 @@
-"""Files in and out: tables and covariates for a fit or for a saved model, results as CSV."""
+"""Files in and out: tables and covariates, for a fit or for a saved model; results as CSV."""
 
 from __future__ import annotations
 
 import csv
 import os
 import sys
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tsm2.cli.printing import say
-from tsm2.errors import FrameError, OutputError
+from tsm2.cli.advice import for_command_line
+from tsm2.cli.known import as_known_ids
+from tsm2.cli.options import Reading
+from tsm2.cli.printing import print_json, say
+from tsm2.cli.values import split_names
+from tsm2.errors import OutputError
+from tsm2.tables.csv import FileOptions, FileTable, TextTable, read_text
 
 if TYPE_CHECKING:
     from tsm2.forecaster import TSM2Forecaster
 
 __all__ = [
+    "Covariates",
+    "Roles",
     "covariates_for",
     "read_covariates",
-    "read_csv",
     "read_for",
+    "read_new",
     "require_writable",
-    "write_csv",
+    "write",
 ]
 
 
-def read_csv(
-    path: Path, time_column: str | None, long: Sequence[str] = (), *, is_long: bool = False
-) -> pd.DataFrame:
-    """Read a CSV file into a frame indexed by its time column, or into a long frame.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Covariates:
+    """The files of covariates that were given; None for those that were not."""
+
+    past: Path | None = None
+    future: Path | None = None
+    static: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Roles:
+    """What the columns of a file are."""
+
+    time: str | None
+    """Name of the time column; None for the first."""
+    series: str | None = None
+    """Name of the column that says to which series a row belongs; None for one table."""
+    targets: Sequence[str] = field(default=())
+    """Columns of values of a file of many series."""
+
+
+def read_new(
+    path: Path, reading: Reading, *, time: str | None, series: str | None, targets: str | None
+) -> tuple[pd.DataFrame, Roles]:
+    """Read a file for a fit: of many series if it has the column that names them.
 
     Parameters
     ----------
     path
-        The file.
-    time_column
-        Its column of time stamps, if it holds one table; None for the first.
-    long
-        Columns of a long frame: series, time, values. A file with the first of them holds one.
-    is_long
-        Refuse another file.
+        The file; "-" for standard input.
+    reading
+        What settles how it is read.
+    time, series
+        Columns that were named; None if they were not.
+    targets
+        Columns of values that were named, between commas.
 
     Raises
     ------
     FrameError
-        The file cannot be read, or its time column is missing or not readable as times.
+        The file cannot be read.
     """
-    frame = _read_file(path)
-    if is_long or (long and long[0] in frame.columns):
-        missing = [name for name in long if name not in frame.columns]
-        if missing:
-            raise FrameError(
-                f"{path} has no column {', '.join(map(repr, missing))}; it has: "
-                f"{', '.join(map(str, frame.columns))}. Name its columns with --id-col, "
-                f"--time-col and --target-col."
-            )
-        stamps = _read_stamps(path, frame[long[1]])
-        return frame[list(long)].assign(**{long[1]: stamps})
-    column = frame.columns[0] if time_column is None else time_column
-    if column not in frame.columns:
-        raise FrameError(
-            f"{path} has no column {column!r}; it has: {', '.join(map(str, frame.columns))}."
-        )
-    return frame.set_index(_read_stamps(path, frame.pop(column)))
+    text = _open(path, reading)
+    if series is None and "unique_id" not in text.columns:
+        return _said(text.wide(time)), Roles(time=time)
+    roles = Roles(
+        time=time or "ds", series=series or "unique_id", targets=split_names(targets or "y")
+    )
+    return _said(text.long(str(roles.series), str(roles.time), roles.targets)), roles
 
 
-def _read_file(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FrameError(f"cannot read {path}: {reason}") from error
+def read_for(model: TSM2Forecaster, path: Path, time: str | None, reading: Reading) -> pd.DataFrame:
+    """Read a file in the form that a model was fitted to.
 
-
-def _read_stamps(path: Path, column: pd.Series[Any]) -> pd.Index:
-    """Return whole numbers or time stamps of a column, as an index of its name."""
-    index: pd.Index = pd.Index(column, name=str(column.name))
-    if pd.api.types.is_integer_dtype(column):
-        return index
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a format that must be guessed row by row
-            return pd.DatetimeIndex(pd.to_datetime(column), name=str(column.name))
-    except (ValueError, TypeError) as error:
-        raise FrameError(
-            f"column {column.name!r} of {path} does not hold times ({str(error).splitlines()[0]}). "
-            f"Name the time column with --time-column."
-        ) from error
-
-
-def read_for(model: TSM2Forecaster, path: Path, time_column: str | None) -> pd.DataFrame:
-    """Read a CSV file in the form that a model was fitted to."""
-    layout = model.layout_
+    Raises
+    ------
+    FrameError
+        The file cannot be read, or names series as the model does not.
+    """
+    layout, text = model.layout_, _open(path, reading)
     if layout.series != "long":
-        return read_csv(path, time_column)
-    time = time_column or model.time_col
-    long = [model.id_col, time, *map(str, layout.columns)]
-    return read_csv(path, None, long, is_long=True).rename(columns={time: model.time_col})
+        return _said(text.wide(time, index_kind=layout.index_kind, zone=layout.timezone))
+    named = time or model.time_col
+    columns = list(map(str, layout.columns))
+    table = text.long(
+        model.id_col, named, columns, index_kind=layout.index_kind, zone=layout.timezone
+    )
+    frame = _said(table).rename(columns={named: model.time_col})
+    return as_known_ids(model, frame)
 
 
 def read_covariates(
-    past: Path | None,
-    future: Path | None,
-    static: Path | None,
-    time_column: str | None,
-    long: Sequence[str],
+    files: Covariates, roles: Roles, reading: Reading, **stamps: str | None
 ) -> dict[str, Any]:
     """Read files of covariates, by the names of the arguments of `TSM2Forecaster.fit`.
 
-    `long` names the columns of series and time, if the data are a long frame. A file without the
-    first of them holds for all series.
+    A file without the column of series holds for all of them; `stamps` is what is known of them.
+
+    Raises
+    ------
+    FrameError
+        A file cannot be read.
     """
     found = {}
-    for name, path in {"past_covariates": past, "future_covariates": future}.items():
+    for name, path in {"past_covariates": files.past, "future_covariates": files.future}.items():
         if path is None:
             continue
-        frame = read_csv(path, long[1] if long else time_column)
-        if long and long[0] in frame.columns:
-            frame = frame.reset_index()
-        found[name] = frame
-    if static is not None:
-        table = _read_file(static)
-        found["static_covariates"] = table.set_index(table.columns[0])
+        text = _open(path, reading)
+        if roles.series is not None and roles.series in text.columns:
+            found[name] = _said(text.long(roles.series, str(roles.time), **stamps))
+        else:
+            found[name] = _said(text.wide(roles.time, **stamps))
+    if files.static is not None:
+        found["static_covariates"] = _said(_open(files.static, reading).static())
     return found
 
 
 def covariates_for(
-    model: TSM2Forecaster,
-    past: Path | None,
-    future: Path | None,
-    static: Path | None,
-    time_column: str | None,
+    model: TSM2Forecaster, files: Covariates, time: str | None, reading: Reading
 ) -> dict[str, Any]:
     """Read files of covariates in the form that a model was fitted to."""
-    is_long = model.layout_.series == "long"
-    long = (model.id_col, time_column or model.time_col) if is_long else ()
-    found = read_covariates(past, future, static, time_column, long)
-    renamed = {time_column: model.time_col} if is_long and time_column is not None else {}
-    return {name: frame.rename(columns=renamed) for name, frame in found.items()}
+    layout = model.layout_
+    stamps = {"index_kind": layout.index_kind, "zone": layout.timezone}
+    if layout.series != "long":
+        return read_covariates(files, Roles(time=time), reading, **stamps)
+    roles = Roles(time=time or model.time_col, series=model.id_col)
+    found = read_covariates(files, roles, reading, **stamps)
+    renamed = {roles.time: model.time_col}
+    return {
+        name: as_known_ids(model, frame.rename(columns=renamed)) for name, frame in found.items()
+    }
 
 
-def write_csv(frame: pd.DataFrame, out: Path | None) -> None:
-    """Write a table to a file, or to standard output."""
+def _open(path: Path, reading: Reading) -> TextTable:
+    source = sys.stdin.buffer if str(path) == "-" else path
+    return read_text(source, FileOptions(**reading))
+
+
+def _said(table: FileTable) -> pd.DataFrame:
+    """Say how a file was read, and return what it holds."""
+    for note in table.notes:
+        say(f"note: {for_command_line(note)}")
+    return table.frame
+
+
+def write(frame: pd.DataFrame, out: Path | None, *, as_json: bool = False) -> None:
+    """Write a table to a file as CSV, or to standard output as CSV or as one JSON object a row.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    if out is None and as_json:
+        for record in frame.reset_index().to_dict("records"):
+            print_json(record)
+        return
     try:
         frame.to_csv(sys.stdout if out is None else out, quoting=csv.QUOTE_MINIMAL)
     except BrokenPipeError:
@@ -156,7 +183,13 @@ def write_csv(frame: pd.DataFrame, out: Path | None) -> None:
 
 
 def require_writable(out: Path) -> None:
-    """Find out before the work starts that its result has a place to go."""
+    """Find out before the work starts that its result has a place to go.
+
+    Raises
+    ------
+    OutputError
+        It has not.
+    """
     parent = out.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"cannot write {out}: the folder {parent} does not exist. Make it first.")

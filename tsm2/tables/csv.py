@@ -22,6 +22,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -316,11 +317,10 @@ def read_text(source: str | os.PathLike[str] | IO[bytes], options: FileOptions) 
     if name.endswith(".parquet"):
         return _read_parquet(name, options)
     try:
-        content = (
-            open(source, "rb").read()  # noqa: SIM115 - closed by the name going out of scope
-            if isinstance(source, str | os.PathLike)
-            else source.read()
-        )
+        if isinstance(source, str | os.PathLike):
+            content = Path(source).read_bytes()
+        else:
+            content = source.read()
     except OSError as error:
         raise FrameError(f"cannot read {name}: {error.strerror or error}") from error
     text, notes = _decoded(name, content, options.encoding)
@@ -367,7 +367,10 @@ def _rows(name: str, text: str, sep: str) -> list[Cells]:
     """Split a text into rows of trimmed cells; empty rows are left out."""
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, skipinitialspace=True)
-        rows = [[cell.strip() for cell in row] for row in reader]
+        has_blanks = re.search(
+            rf'(?:^|["\n{re.escape(sep)}])\s|\s(?:["\r\n{re.escape(sep)}]|$)', text
+        )
+        rows = [[cell.strip() for cell in row] for row in reader] if has_blanks else list(reader)
     except csv.Error as error:
         raise FrameError(f"cannot read {name}: {error}.") from error
     return [row for row in rows if any(row)]
@@ -459,8 +462,8 @@ def _read_parquet(name: str, options: FileOptions) -> TextTable:
         frame = pd.read_parquet(name)
     except ImportError as error:
         raise DependencyError(
-            f"{name}: Parquet files need pyarrow, which is not installed. Install it: "
-            f"pip install pyarrow; or write the table as CSV."
+            f"{name}: Parquet files need pyarrow, which is not installed. Install it with tsm2's "
+            f"extra 'parquet': pip install 'tsm2[parquet]'; or write the table as CSV."
         ) from error
     except (OSError, ValueError) as error:
         raise FrameError(f"cannot read {name}: {error}") from error

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tsm2.cli.options import DataHome, Quiet
-from tsm2.cli.printing import print_line, print_rows, say
+from tsm2.cli.options import AsJson, DataHome, Quiet
+from tsm2.cli.printing import print_json, print_line, print_rows, say
 
 __all__ = ["benchmark"]
 
@@ -45,6 +45,7 @@ def benchmark(
     data_dir: DataHome = None,
     offline: Annotated[bool, typer.Option("--offline", help="Download no missing file.")] = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure models on benchmark datasets; exit code 1 if something asked for was not run.
 
@@ -83,19 +84,22 @@ def benchmark(
                     model,
                     horizon,
                     len(rows),
-                    f"{rows['mse'].mean():.4f}",
-                    f"{rows['mae'].mean():.4f}",
+                    *(x if as_json else f"{x:.4f}" for x in rows[["mse", "mae"]].mean()),
                 )
                 for (dataset, horizon, model, _), rows in cells
             ),
             title="Errors over every test window, standardised values, mean over seeds",
             words=2,
+            as_json=as_json,
         )
         say(f"rows: {out}")
     if report is not None:
         written = reports.write_report(out, report, not_run=outcome.not_run)
         for what, path in written.items():
-            print_line(f"{what}: {path}")
+            if as_json:
+                print_json({"written": what, "path": path})
+            else:
+                print_line(f"{what}: {path}")
     for each in outcome.not_run:
         reason = " ".join(each.reason.split())
         say(f"not run: {each.what}: {reason}")

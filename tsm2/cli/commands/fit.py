@@ -11,14 +11,17 @@ from tsm2.cli.options import (
     ModelFolder,
     PastFile,
     Quiet,
+    Reading,
     StaticFile,
     TimeColumn,
+    reads_files,
 )
 from tsm2.cli.printing import print_line, say
 
 __all__ = ["export", "fit", "update"]
 
 
+@reads_files
 def fit(
     data: DataFile,
     horizon: Annotated[int, typer.Option(help="Rows to forecast at once.")],
@@ -77,16 +80,18 @@ def fit(
         str | None, typer.Option(help="Its columns to forecast, with commas; y by default.")
     ] = None,
     quiet: Quiet = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
-    from tsm2.cli.files import read_covariates, read_csv, require_writable
-    from tsm2.cli.values import parse_levels, parse_setting
+    from tsm2.cli.files import Covariates, read_covariates, read_new, require_writable
+    from tsm2.cli.known import fitting_lookback
+    from tsm2.cli.values import parse_levels, parse_setting, split_names
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
 
-    long = [id_col or "unique_id", time_column or "ds", *(target_col or "y").split(",")]
-    frame = read_csv(data, time_column, long, is_long=id_col is not None)
-    is_long = long[0] in frame.columns
+    frame, roles = read_new(data, reading, time=time_column, series=id_col, targets=target_col)
+    is_long = roles.series is not None
     require_writable(out)
     check_replaceable(out)
     if start_from is None:
@@ -96,23 +101,30 @@ def fit(
     chosen: dict[str, object] = {"horizon": horizon, "device": device, "random_state": seed}
     chosen["verbose"] = not quiet
     if is_long:
-        chosen |= {"id_col": long[0], "time_col": long[1], "target_col": long[2:]}
+        chosen |= {"id_col": roles.series, "time_col": roles.time, "target_col": roles.targets}
     chosen |= {"lookback": lookback} if lookback is not None else {}
     chosen |= {"max_epochs": epochs} if epochs is not None else {}
     chosen |= {"quantiles": parse_levels(quantiles)} if quantiles is not None else {}
-    chosen |= {"target": target.split(",")} if target is not None else {}
-    chosen |= {"calendar": calendar.split(",")} if calendar is not None else {}
+    chosen |= {"target": split_names(target)} if target is not None else {}
+    chosen |= {"calendar": split_names(calendar)} if calendar is not None else {}
     chosen |= {"missing": missing} if missing is not None else {}
     chosen |= dict(parse_setting(model, each) for each in settings or [])
     model.set_params(**chosen)
     if rows is not None:
-        frame = frame.groupby(long[0], sort=False).head(rows) if is_long else frame.iloc[:rows]
+        frame = frame.groupby(roles.series, sort=False).head(rows) if is_long else frame.iloc[:rows]
+    if lookback is None and "lookback" not in chosen and start_from is None:
+        fitting = fitting_lookback(model, frame)
+        if fitting < model.lookback:
+            say(f"note: lookback is {fitting} of {model.lookback} rows, for the file is short.")
+            model.set_params(lookback=fitting)
+    files = Covariates(past=past, future=future, static=static)
+    covariates = read_covariates(files, roles, reading)
     model.fit(
         frame,
         checkpoint=checkpoint,
         max_time=max_time,
         log_dir=log_dir,
-        **read_covariates(past, future, static, time_column, long if is_long else ()),
+        **covariates,
     )
     model.save(out)
     losses = model.history_.iloc[-1]
@@ -126,6 +138,7 @@ def fit(
     print_line(f"model: {out}")
 
 
+@reads_files
 def update(
     model_folder: ModelFolder,
     data: DataFile,
@@ -138,22 +151,24 @@ def update(
     past: PastFile = None,
     future: FutureFile = None,
     time_column: TimeColumn = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Let the rows of a CSV file that a saved model does not know yet become its history."""
-    from tsm2.cli.files import covariates_for, read_for
+    from tsm2.cli.files import Covariates, covariates_for, read_for
     from tsm2.cli.known import later_rows
     from tsm2.errors import FrameError
     from tsm2.forecaster import TSM2Forecaster
 
     model = TSM2Forecaster.load(model_folder)
-    frame = read_for(model, data, time_column)
+    frame = read_for(model, data, time_column, reading)
     new = later_rows(model, frame)
     if new.empty:
         raise FrameError(
             f"{data} has no row after those that the model knows, which end at "
             f"{model.context_index_[model.context_offsets_[1:] - 1].max()}. Give later rows."
         )
-    given = covariates_for(model, past, future, None, time_column)
+    given = covariates_for(model, Covariates(past=past, future=future), time_column, reading)
     model.update(new, epochs=epochs, **given).save(out or model_folder)
     say(f"{len(new)} new rows")
     print_line(f"model: {out or model_folder}")
