@@ -367,10 +367,7 @@ def _rows(name: str, text: str, sep: str) -> list[Cells]:
     """Split a text into rows of trimmed cells; empty rows are left out."""
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, skipinitialspace=True)
-        has_blanks = re.search(
-            rf'(?:^|["\n{re.escape(sep)}])\s|\s(?:["\r\n{re.escape(sep)}]|$)', text
-        )
-        rows = [[cell.strip() for cell in row] for row in reader] if has_blanks else list(reader)
+        rows = [[cell.strip() for cell in row] for row in reader]
     except csv.Error as error:
         raise FrameError(f"cannot read {name}: {error}.") from error
     return [row for row in rows if any(row)]
@@ -485,6 +482,9 @@ def _decimal_sign(name: str, columns: dict[str, Cells], sep: str) -> str:
     decided: dict[str, str] = {}
     doubtful: dict[str, str] = {}
     for cells in columns.values():
+        whole = "".join(cells)
+        if "," not in whole and ("." in decided or "." not in whole):
+            continue  # nothing new to learn
         if not all(_NUMBER.fullmatch(cell) or cell in _MISSING for cell in cells[:_SAMPLE]):
             continue  # words
         for cell in cells:
@@ -525,7 +525,7 @@ def _sign_of(body: str) -> tuple[str, bool]:
 
 def _to_numbers(cells: Cells, decimal: str) -> NDArray[np.float64] | None:
     """Return numbers, NaN where one is missing; None if a cell is no number."""
-    if decimal == "." and not any("_" in cell for cell in cells):  # which Python allows in numbers
+    if decimal == "." and "_" not in "".join(cells):  # which Python allows in numbers
         try:
             return np.array(cells, dtype=object).astype(np.float64)
         except ValueError:

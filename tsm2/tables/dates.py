@@ -18,13 +18,14 @@ import re
 import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from tsm2.errors import FrameError, ParameterError
+from tsm2.tables.time_columns import TimeColumn
 
 __all__ = ["DateOptions", "check_zone", "looks_like_time", "read_stamps"]
 
@@ -84,27 +85,6 @@ class _Candidate:
     """What stands first in a date of three numbers."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Column:
-    """A time column: its different texts, and which row has which."""
-
-    name: str
-    texts: list[str]
-    """Different texts, in the order of their first rows, (U,)."""
-    codes: NDArray[np.intp]
-    """Place in `texts` of each row, (T,)."""
-    groups: list[NDArray[np.intp]]
-    """Rows of each series."""
-
-    def row_of(self, place: int) -> int:
-        """Return the number of the first row, from 1, with a text."""
-        return int(np.argmax(self.codes == place)) + 1
-
-    def refusal(self, why: str, way_out: str) -> FrameError:
-        """Return the error that says why a column is not read."""
-        return FrameError(f"column {self.name!r} {why} {way_out}")
-
-
 def read_stamps(
     texts: Sequence[str],
     options: DateOptions,
@@ -160,7 +140,7 @@ def read_stamps(
     )
     order = np.argsort(ids, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
-    column = _Column(name=name, texts=[str(text) for text in unique], codes=codes, groups=groups)
+    column = TimeColumn(name=name, texts=[str(text) for text in unique], codes=codes, groups=groups)
     if "" in column.texts:
         row = column.row_of(column.texts.index(""))
         raise column.refusal(f"has no time in row {row} below the header.", "Fill or delete it.")
@@ -223,7 +203,7 @@ def check_zone(name: str) -> None:
 
 
 def _from_numbers(
-    column: _Column, index_kind: str | None, options: DateOptions
+    column: TimeColumn, index_kind: str | None, options: DateOptions
 ) -> tuple[pd.Index, list[str]]:
     """Read whole numbers as dates, as time since 1970, or as positions."""
     texts = [re.sub(r"[.,]0*$", "", text) for text in column.texts]
@@ -258,9 +238,9 @@ def _from_numbers(
             )
         return positions, []
     is_strong = [each.words.startswith("%Y") or each.words in _UNITS for each in found]
-    is_counted = _step(column, positions.to_numpy()) is not None and texts[0][0] != "0"
+    is_counted = column.step(positions.to_numpy()) is not None and texts[0][0] != "0"
     if is_counted and not any(is_strong):
-        shown = "; ".join(f"{each.words}: {_span(column, each.stamps)}" for each in found)
+        shown = "; ".join(f"{each.words}: {column.span(each.stamps)}" for each in found)
         raise column.refusal(
             f"holds whole numbers such as {column.texts[0]}, which may be dates ({shown}) or "
             f"positions.",
@@ -270,7 +250,7 @@ def _from_numbers(
     kind = "time since 1970 in" if chosen.words in _UNITS else "dates of format"
     note = (
         f"the whole numbers of column {column.name!r} are read as {kind} {chosen.words}: "
-        f"{_span(column, chosen.stamps)}. date_format='{_POSITION}' keeps them as numbers."
+        f"{column.span(chosen.stamps)}. date_format='{_POSITION}' keeps them as numbers."
     )
     return chosen.stamps, [note]
 
@@ -279,19 +259,19 @@ def _is_excluded(form: str, options: DateOptions) -> bool:
     return form.startswith("%m" if options.day_first else "%d")
 
 
-def _only_regular(column: _Column, found: list[_Candidate]) -> _Candidate:
+def _only_regular(column: TimeColumn, found: list[_Candidate]) -> _Candidate:
     """Return the one candidate under which the rows are regular; of several the year-first ones."""
-    regular = [each for each in found if _step(column, each.stamps) is not None]
+    regular = [each for each in found if column.step(each.stamps) is not None]
     if len(regular) == 1:
         return regular[0]
-    shown = "; ".join(f"{each.words}: {_span(column, each.stamps)}" for each in regular or found)
+    shown = "; ".join(f"{each.words}: {column.span(each.stamps)}" for each in regular or found)
     raise column.refusal(
         f"holds whole numbers such as {column.texts[0]}, which can be read as {shown}.",
         f"Give date_format='{found[0].words}', another one, or '{_POSITION}'.",
     )
 
 
-def _from_fractions(column: _Column) -> tuple[pd.Index, list[str]]:
+def _from_fractions(column: TimeColumn) -> tuple[pd.Index, list[str]]:
     """Read numbers with a fraction as seconds, or fractions of them, since 1970."""
     pairs = [text.replace(",", ".").split(".") for text in column.texts]
     sizes = {len(whole) for whole, _ in pairs}
@@ -307,7 +287,7 @@ def _from_fractions(column: _Column) -> tuple[pd.Index, list[str]]:
             if (stamps.year <= _LAST_YEAR).all():
                 return stamps, [
                     f"the numbers of column {column.name!r} are read as time since 1970 in {unit}: "
-                    f"{_span(column, stamps)}."
+                    f"{column.span(stamps)}."
                 ]
     raise column.refusal(
         f"holds numbers such as {column.texts[0]}, not times or whole numbers.",
@@ -322,7 +302,7 @@ def _since_1970(values: NDArray[np.int64], unit: str) -> pd.DatetimeIndex:
 # --- dates in words and signs ---------------------------------------------------------------------
 
 
-def _by_format(column: _Column, form: str) -> tuple[pd.Index, list[str]]:
+def _by_format(column: TimeColumn, form: str) -> tuple[pd.Index, list[str]]:
     """Read a column by the format that was given."""
     if form == _POSITION or form in _UNITS:
         if not all(map(_NUMBER.fullmatch, column.texts)):
@@ -352,7 +332,7 @@ def _by_format(column: _Column, form: str) -> tuple[pd.Index, list[str]]:
     return stamps, []
 
 
-def _from_words(column: _Column, options: DateOptions) -> tuple[pd.DatetimeIndex, list[str]]:
+def _from_words(column: TimeColumn, options: DateOptions) -> tuple[pd.DatetimeIndex, list[str]]:
     """Read a column of dates as they are written."""
     texts = [_UTC.sub("Z", text) for text in column.texts]
     first = texts[0]
@@ -398,7 +378,7 @@ def _from_words(column: _Column, options: DateOptions) -> tuple[pd.DatetimeIndex
     return _choose(column, alive)
 
 
-def _unread(column: _Column, found: list[_Candidate], options: DateOptions) -> FrameError:
+def _unread(column: TimeColumn, found: list[_Candidate], options: DateOptions) -> FrameError:
     """Return the error that names the row at which the best reading ends."""
     if options.day_first is not None:
         wanted = "day" if options.day_first else "month"
@@ -413,7 +393,7 @@ def _unread(column: _Column, found: list[_Candidate], options: DateOptions) -> F
     )
 
 
-def _choose(column: _Column, alive: list[_Candidate]) -> tuple[pd.DatetimeIndex, list[str]]:
+def _choose(column: TimeColumn, alive: list[_Candidate]) -> tuple[pd.DatetimeIndex, list[str]]:
     """Return the stamps of the reading under which the rows are regular, and what to say of it."""
     different: list[_Candidate] = []
     for each in alive:
@@ -421,7 +401,7 @@ def _choose(column: _Column, alive: list[_Candidate]) -> tuple[pd.DatetimeIndex,
             different.append(each)
     if len(different) == 1:
         return different[0].stamps, []
-    steps = [(_step(column, each.stamps), each) for each in different]
+    steps = [(column.step(each.stamps), each) for each in different]
     regular = [(step, each) for step, each in steps if step is not None]
     if len(regular) == 1:
         return regular[0][1].stamps, []
@@ -432,10 +412,10 @@ def _choose(column: _Column, alive: list[_Candidate]) -> tuple[pd.DatetimeIndex,
         other = finer.order == "day"
         return coarser.stamps, [
             f"the dates of column {column.name!r} are read {coarser.order} first: "
-            f"{_span(column, coarser.stamps)}. day_first={other} reads them {finer.order} first: "
-            f"{_span(column, finer.stamps)}."
+            f"{column.span(coarser.stamps)}. day_first={other} reads them {finer.order} first: "
+            f"{column.span(finer.stamps)}."
         ]
-    shown = " or ".join(f"{each.order} first ({_span(column, each.stamps)})" for each in different)
+    shown = " or ".join(f"{each.order} first ({column.span(each.stamps)})" for each in different)
     ways = {"day": "day_first=True", "month": "day_first=False"}
     names = [ways.get(str(each.order)) or f"date_format='{each.words}'" for each in different]
     raise column.refusal(
@@ -534,55 +514,11 @@ def _parsed(texts: Sequence[str], form: str) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(found)
 
 
-# --- regular steps --------------------------------------------------------------------------------
-
-
-def _step(column: _Column, stamps: Any) -> float | None:
-    """Return the common step of the rows in days; None if they are not regular.
-
-    `stamps` are of the different texts of the column, points in time or whole numbers. Series of
-    fewer than three rows say nothing.
-    """
-    steps = {_step_of(stamps[column.codes[rows]]) for rows in column.groups if len(rows) > 2}
-    return steps.pop() if len(steps) == 1 else None
-
-
-def _step_of(stamps: Any) -> float | None:
-    """Return the step of one series in days: constant, or so many months, or business days."""
-    if isinstance(stamps, pd.DatetimeIndex):
-        stamps = stamps if stamps.tz is None else stamps.tz_convert(None)
-    values = np.asarray(stamps)
-    differences = np.diff(values)
-    one = differences[0]
-    is_constant = bool((differences == one).all())
-    if not isinstance(stamps, pd.DatetimeIndex):
-        return float(abs(one)) if is_constant and one != 0 else None
-    if is_constant:
-        days = abs(one / np.timedelta64(1, "D"))
-        return float(days) or None
-    months = np.diff(stamps.year * 12 + stamps.month)
-    is_end = bool(stamps.is_month_end.all())
-    same_day = is_end or bool((stamps.day == stamps.day[0]).all())
-    same_time = bool(((stamps - stamps.normalize()) == (stamps - stamps.normalize())[0]).all())
-    if same_day and same_time and months[0] != 0 and (months == months[0]).all():
-        return float(abs(months[0])) * 30.4375
-    days = values.astype("M8[D]")
-    is_business = bool((abs(np.busday_count(days[:-1], days[1:])) == 1).all())
-    return 1.4 if is_business and same_time and np.is_busday(days).all() else None
-
-
-def _span(column: _Column, stamps: pd.DatetimeIndex) -> str:
-    """Show the first stamps and the last one."""
-    shown = [stamps[column.codes[row]] for row in range(min(2, len(column.codes)))]
-    words = [str(stamp).removesuffix(" 00:00:00") for stamp in (*shown, stamps[column.codes[-1]])]
-    return f"{', '.join(words[:-1])} ... {words[-1]}"
-
-
 # --- time zones -----------------------------------------------------------------------------------
 
 
 def _in_one_zone(
-    column: _Column, index: pd.DatetimeIndex, zone: str | None
+    column: TimeColumn, index: pd.DatetimeIndex, zone: str | None
 ) -> tuple[pd.DatetimeIndex, list[str]]:
     """Put stamps with offsets into one zone: a named one, or that of their one offset, or UTC."""
     if zone is not None:
@@ -596,7 +532,7 @@ def _in_one_zone(
     shift = pd.TimedeltaIndex(np.array(offsets) * np.timedelta64(60, "s"))
     wall = index.tz_localize(None) + shift
     shown = " and ".join(f"{m // 60:+03d}:{m % 60:02d}" for m in different)
-    if _step(column, index.tz_localize(None)) is None and _step(column, wall) is not None:
+    if column.step(index.tz_localize(None)) is None and column.step(wall) is not None:
         raise column.refusal(
             f"has rows that are regular on the clock of a zone, but their offsets from UTC change "
             f"({shown}).",
@@ -616,7 +552,7 @@ def _minutes(offset: str) -> int:
     return -minutes if offset[0] == "-" else minutes
 
 
-def _localized(column: _Column, stamps: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
+def _localized(column: TimeColumn, stamps: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
     """Put stamps without an offset on the clock of a zone, series by series."""
     is_daily = bool((stamps == stamps.normalize()).all())
     parts = []
