@@ -17,7 +17,7 @@ PACKAGE = ROOT / "tsm2"
 MODULES = sorted(
     module.name
     for module in walk_packages(tsm2.__path__, "tsm2.")
-    if module.name != "tsm2.__main__"
+    if not module.name.endswith("__main__")
 )
 
 LAYERS = {  # a module may import its own layer and those of smaller number
@@ -33,13 +33,29 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "vision": 3,
     "training": 3,
     "fitted": 4,
-    "plotting": 5,
     "backtesting": 5,
-    "forecaster": 6,
-    "adapters": 7,
-    "benchmark": 7,
-    "demo": 8,
-    "cli": 9,
+    "plotting": 6,
+    "forecaster": 7,
+    "adapters": 8,
+    "benchmark": 8,
+    "demo": 9,
+    "cli": 10,
+}
+ORDERS = {  # within a package, a module may import those before it
+    "networks": ["patches", "mixers", "heads", "blocks", "covariates", "config", "tsm2"],
+    "tables": [
+        *("ragged", "gaps", "quantiles", "calendars", "wall_clocks", "frequencies", "stamps"),
+        *("cells", "layout", "series", "covariates", "read", "write"),
+        *("time_columns", "dates", "csv"),
+    ],
+    "prepared": [
+        *("scaling", "windows", "roles", "coding", "codings", "splits", "walk", "prepared"),
+    ],
+    "training": [
+        *("memory", "progress", "ema", "checkpoints", "optimization", "fit", "callbacks", "loop"),
+        "ensembles",
+    ],
+    "fitted": ["rolling", "calibration", "inspection", "exporting", "model"],
 }
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",
@@ -84,13 +100,20 @@ def test_imports_point_one_way(file: Path) -> None:
             assert LAYERS[target] < layer or target == parts[0], f"{file.name} imports {name}"
 
 
-def test_networks_import_mixers_before_blocks_before_tsm2() -> None:
-    order = ["patches", "mixers", "heads", "blocks", "covariates", "config", "tsm2"]
+@pytest.mark.parametrize("package", ORDERS)
+def test_imports_within_a_package_point_one_way(package: str) -> None:
+    order = ORDERS[package]
     for place, name in enumerate(order):
-        for imported in imported_modules(PACKAGE / "networks" / f"{name}.py"):
-            package, _, module = imported.partition(".")
-            if package == "networks" and module.split(".")[0] in order:
-                assert order.index(module.split(".")[0]) < place
+        for imported in imported_modules(PACKAGE / package / f"{name}.py"):
+            home, _, module = imported.partition(".")
+            if home == package and module.split(".")[0] in order:
+                assert order.index(module.split(".")[0]) < place, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("package", ["tables", "prepared", "training", "fitted"])
+def test_every_module_has_its_place_in_the_order(package: str) -> None:
+    modules = {file.stem for file in (PACKAGE / package).glob("*.py")} - {"__init__"}
+    assert modules == set(ORDERS[package])
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "vision").glob("*.py")), ids=lambda f: f.name)

@@ -31,7 +31,13 @@ from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_level, bound_name
 from tsm2.tables.series import Series
 
-__all__ = ["backtest_table", "error_table", "mean_squared_error", "refit_table"]
+__all__ = [
+    "backtest_table",
+    "error_table",
+    "mean_squared_error",
+    "refit_table",
+    "scale_of_rows",
+]
 
 _BATCH = 256
 
@@ -160,10 +166,8 @@ def error_table(
     {'MSE': 0.5, 'MAE': 0.5, 'quantile loss': 0.425, 'coverage-80': 0.5}
     """
     unit: Any = 1.0 if scale is None else scale
-    if isinstance(scale, pd.DataFrame):
-        unit = _of_each_row(table, scale)
-    elif isinstance(scale, Mapping):
-        unit = table["variate"].map(scale).to_numpy(np.float64)
+    if scale is not None:
+        unit = scale_of_rows(table, scale)
     actual, forecast = (table[name].to_numpy(np.float64) / unit for name in ("actual", "forecast"))
     each = {
         "MSE": metrics.mse(actual, forecast, axis=()),
@@ -185,8 +189,14 @@ def error_table(
     return errors.groupby(keys, observed=True, sort=False).mean()
 
 
-def _of_each_row(table: pd.DataFrame, scale: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the scale of each row of a backtest, whose first column says of which series."""
+def scale_of_rows(
+    table: pd.DataFrame, scale: Mapping[Any, float] | pd.DataFrame | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return what each row of a backtest is divided by, from any `scale` of `error_table`."""
+    if isinstance(scale, Mapping):
+        return np.asarray(table["variate"].map(scale), dtype=np.float64)
+    if not isinstance(scale, pd.DataFrame):
+        return scale
     variates = pd.Index(scale.columns, tupleize_cols=False).get_indexer(pd.Index(table["variate"]))
     names = pd.Index(scale.index, tupleize_cols=False)
     series = np.zeros(len(table), np.int64)

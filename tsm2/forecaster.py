@@ -1196,14 +1196,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         model, prepared, starts = self._walked(X, walk, given)
         return -mean_squared_error(model, prepared, starts, walk.horizon)
 
-    def error_scale(self, X: Data, *, start: object = None) -> pd.DataFrame:
+    def error_scale(
+        self, X: Data, *, horizon: int | None = None, start: object = None
+    ) -> pd.DataFrame:
         """Return what `score` divides errors by: the deviation that each variate was scaled with.
 
         A series that `fit` has not seen is measured by the rows before its first forecast.
 
         Parameters
         ----------
-        X, start
+        X, horizon, start
             As in `backtest`.
 
         Returns
@@ -1218,7 +1220,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         model = self._model()
         series = model.with_context(self._read_history(X))
-        starts = Walk(lookback=self.lookback, horizon=self.horizon).starts_in(series, start)
+        walk = Walk(lookback=self.lookback, horizon=self._count_steps(horizon))
+        starts = walk.starts_in(series, start)
         scale = model.roles.units(model.units_before(series, starts)).scale
         names = pd.Index(series.ids, tupleize_cols=False)
         columns = pd.Index(model.roles.layout(series.layout).columns, tupleize_cols=False)

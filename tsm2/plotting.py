@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tsm2.backtesting import scale_of_rows
 from tsm2.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _shade(axes: Axes, interval: pd.DataFrame, column: Hashable) -> None:
 def plot_errors(
     table: pd.DataFrame,
     *,
-    scale: Mapping[Hashable, float] | NDArray[np.float64] | None = None,
+    scale: Mapping[Hashable, float] | pd.DataFrame | NDArray[np.float64] | None = None,
     max_variates: int = 6,
 ) -> list[Axes]:
     """Draw the errors of a backtest: per step, a line for each variate, and per variate, a bar.
@@ -113,8 +114,8 @@ def plot_errors(
     table
         What `TSM2Forecaster.backtest` returns.
     scale
-        What the errors of each variate, or of each row of the table, are divided by; None for the
-        deviation of what happened, variate by variate.
+        What errors are divided by, as for `tsm2.backtesting.error_table`; None for the deviation of
+        what happened, variate by variate.
     max_variates
         Lines at most; the first variates are drawn. The bars show all.
 
@@ -135,8 +136,7 @@ def plot_errors(
     if scale is None:
         deviations = table.groupby(variate, sort=False)["actual"].std(ddof=0)
         scale = deviations.where(deviations > 0, 1.0).to_dict()
-    unit = variate.map(scale).astype(float) if isinstance(scale, Mapping) else scale
-    errors = (table["forecast"] - table["actual"]).abs() / unit
+    errors = (table["forecast"] - table["actual"]).abs() / scale_of_rows(table, scale)
     steps = errors.groupby([variate, table["step"]], sort=False).mean().unstack(0)
     for column in list(steps.columns[:max_variates]):
         by_step.plot(steps.index, steps[column], lw=1.2, label=str(column))

@@ -91,6 +91,12 @@ class FittedModel:
         """Levels of the network's quantiles; none for a point forecast."""
         return self.network.config.quantiles or ()
 
+    @property
+    def ends(self) -> pd.Series[Any]:
+        """The last stamp that is known of each series, by name."""
+        names = pd.Index(self.context.ids, tupleize_cols=False)
+        return pd.Series(self.context.last_stamps, index=names)
+
     # --- make ready ---------------------------------------------------------------------------
 
     def with_context(self, series: Series) -> Series:

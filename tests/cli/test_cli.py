@@ -1,39 +1,15 @@
 """The command line: each command does its job, and a user's mistake is one line and exit code 2."""
 
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import FAST, own_process, refused, tsm2
 
 from tsm2 import TSM2Forecaster
 from tsm2.datasets import load_stores
-
-FAST = ["--lookback", "24", "--epochs", "1", "--device", "cpu", "--set", "features=8", "-q"]
-
-
-def tsm2(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tsm2.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-    )
-
-
-def refused(*arguments: object) -> str:
-    """Run what must fail by the user's fault, and return its one line."""
-    result = tsm2(*arguments)
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("tsm2: ")
-    assert result.stdout == ""
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +226,8 @@ def test_a_file_of_many_series(shops: Path) -> None:
 def test_mistakes_with_many_series_are_one_line(shops: Path, tmp_path: Path) -> None:
     model, data = shops / "shops", shops / "shops.csv"
     assert "has no column 'shop'" in refused("predict", model, shops / "data.csv")
-    assert "draws one table" in refused("predict", model, data, "--plot", tmp_path / "p.png")
+    plot = ("--plot", tmp_path / "p.png", "--series")
+    assert "Did you mean new?" in refused("predict", model, data, *plot, "knew")
     assert "'new' is new" in refused("update", model, data)
     fit = ("fit", data, "--horizon", 6, "--out", tmp_path / "m", *FAST)
     assert "has no column 'ds', 'y'" in refused(*fit, "--id-col", "shop")
@@ -320,7 +297,7 @@ def test_a_file_with_gaps_and_a_target(work: Path, tmp_path: Path) -> None:
 
 
 def test_info_explains_the_kernels() -> None:
-    result = tsm2("info")
+    result = own_process("info")
     assert result.returncode == 0, result.stderr
     assert "kernels: numba" in result.stdout
     assert "threads" in result.stdout
@@ -340,7 +317,7 @@ def test_data_lists_and_checks(tmp_path: Path) -> None:
 
 
 def test_help_names_every_command() -> None:
-    result = tsm2("--help")
+    result = own_process("--help")
     assert result.returncode == 0
     for command in ("demo", "fit", "update", "predict", "backtest", "benchmark", "data", "info"):
         assert command in result.stdout

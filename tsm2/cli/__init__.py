@@ -1,0 +1,80 @@
+"""The command line: `tsm2 demo | fit | update | predict | backtest | benchmark | ...`.
+
+Results go to files or standard output, progress and messages to standard error. Exit codes: 0 for
+success, 1 for a check that found a fault, 2 for a mistake in what was asked, 130 when interrupted.
+
+`commands` holds one function per command, `options` the options that they share, `values` what
+their texts mean, `files` how files are read and written, `known` what a saved model knows of them,
+`advice` puts the library's advice into options, and `printing`
+and `pictures` show results. pandas, torch and scikit-learn are imported when a command runs, so
+that `--help` is quick.
+"""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from tsm2 import __version__
+from tsm2.cli.commands.benchmark import benchmark
+from tsm2.cli.commands.data import data_check, data_get, data_list
+from tsm2.cli.commands.fit import export, fit, update
+from tsm2.cli.commands.forecast import backtest, inspect, predict
+from tsm2.cli.commands.machine import demo, info
+from tsm2.cli.printing import print_line, say
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tsm2",
+    help="Forecast your own tables with TSM2, a selective state-space model.",
+    no_args_is_help=True,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)
+    ] = False,
+) -> None:
+    """Forecast your own tables with TSM2, a selective state-space model."""
+    if version:
+        print_line(f"tsm2 {__version__}")
+        raise typer.Exit
+
+
+for command in (demo, fit, update, predict, backtest, inspect, export, benchmark, info):
+    app.command()(command)
+
+data_app = typer.Typer(help="List, fetch and check the benchmark datasets.", no_args_is_help=True)
+data_app.command("list")(data_list)
+data_app.command("get")(data_get)
+data_app.command("check")(data_check)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    logging.basicConfig(format="tsm2: %(message)s")
+    logging.getLogger("tsm2").setLevel(logging.INFO)  # such as: kernels are being compiled
+    try:
+        app()
+    except KeyboardInterrupt:
+        say("tsm2: interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        from tsm2.cli.advice import for_command_line
+        from tsm2.errors import TSM2Error  # imports scikit-learn, which help does not need
+
+        if not isinstance(error, TSM2Error):
+            raise
+        say(f"tsm2: {for_command_line(str(error))}")
+        sys.exit(2)

@@ -1,0 +1,187 @@
+"""`tsm2 fit | update | export`: what makes a saved model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsm2.cli.options import (
+    DataFile,
+    FutureFile,
+    ModelFolder,
+    PastFile,
+    Quiet,
+    Reading,
+    StaticFile,
+    TimeColumn,
+    reads_files,
+)
+from tsm2.cli.printing import print_line, say
+
+__all__ = ["export", "fit", "update"]
+
+
+@reads_files
+def fit(
+    data: DataFile,
+    horizon: Annotated[int, typer.Option(help="Rows to forecast at once.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    lookback: Annotated[
+        int | None, typer.Option(help="Rows that the model reads; 96 by default.")
+    ] = None,
+    quantiles: Annotated[
+        str | None, typer.Option(help="Levels that the network learns, such as 0.1,0.9.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    rows: Annotated[
+        int | None, typer.Option(help="Use only so many first rows of the data, or of each series.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Columns to forecast, with commas; the others are only read."),
+    ] = None,
+    calendar: Annotated[
+        str | None, typer.Option(help="Features of the time stamps to read: hour,dayofweek.")
+    ] = None,
+    missing: Annotated[
+        str | None, typer.Option(help="What is done about gaps: raise, mask or ffill.")
+    ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    static: StaticFile = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter; may be repeated."),
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Saved model whose weights and parameters to begin with.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps the fit; the same command goes on after a kill."),
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="End training after so long, such as 90min.")
+    ] = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's record of every epoch.")
+    ] = None,
+    time_column: TimeColumn = None,
+    id_col: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that says which series a row belongs to, in a file of many; unique_id "
+            "is known as one."
+        ),
+    ] = None,
+    target_col: Annotated[
+        str | None, typer.Option(help="Its columns to forecast, with commas; y by default.")
+    ] = None,
+    quiet: Quiet = False,
+    *,
+    reading: Reading,
+) -> None:
+    """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
+    from tsm2.cli.files import Covariates, read_covariates, read_new, require_writable
+    from tsm2.cli.known import fitting_lookback
+    from tsm2.cli.values import parse_levels, parse_setting, split_names
+    from tsm2.forecaster import TSM2Forecaster
+    from tsm2.saving import check_replaceable
+
+    frame, roles = read_new(data, reading, time=time_column, series=id_col, targets=target_col)
+    is_long = roles.series is not None
+    require_writable(out)
+    check_replaceable(out)
+    if start_from is None:
+        model = TSM2Forecaster()
+    else:
+        model = TSM2Forecaster.load(start_from).set_params(warm_start=True)
+    chosen: dict[str, object] = {"horizon": horizon, "device": device, "random_state": seed}
+    chosen["verbose"] = not quiet
+    if is_long:
+        chosen |= {"id_col": roles.series, "time_col": roles.time, "target_col": roles.targets}
+    chosen |= {"lookback": lookback} if lookback is not None else {}
+    chosen |= {"max_epochs": epochs} if epochs is not None else {}
+    chosen |= {"quantiles": parse_levels(quantiles)} if quantiles is not None else {}
+    chosen |= {"target": split_names(target)} if target is not None else {}
+    chosen |= {"calendar": split_names(calendar)} if calendar is not None else {}
+    chosen |= {"missing": missing} if missing is not None else {}
+    chosen |= dict(parse_setting(model, each) for each in settings or [])
+    model.set_params(**chosen)
+    if rows is not None:
+        frame = frame.groupby(roles.series, sort=False).head(rows) if is_long else frame.iloc[:rows]
+    if lookback is None and "lookback" not in chosen and start_from is None:
+        fitting = fitting_lookback(model, frame)
+        if fitting < model.lookback:
+            say(f"note: lookback is {fitting} of {model.lookback} rows, for the file is short.")
+            model.set_params(lookback=fitting)
+    files = Covariates(past=past, future=future, static=static)
+    covariates = read_covariates(files, roles, reading)
+    model.fit(
+        frame,
+        checkpoint=checkpoint,
+        max_time=max_time,
+        log_dir=log_dir,
+        **covariates,
+    )
+    model.save(out)
+    losses = model.history_.iloc[-1]
+    series = f" of {len(model.series_)} series" if is_long else ""
+    several = f"{model.n_estimators} networks for up to " if model.n_estimators > 1 else ""
+    say(
+        f"trained {several}{model.n_iter_} epochs on {model.n_features_in_} variates{series}; "
+        f"last losses: "
+        f"train {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}"
+    )
+    print_line(f"model: {out}")
+
+
+@reads_files
+def update(
+    model_folder: ModelFolder,
+    data: DataFile,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the new rows to learn from them; 0 learns nothing.")
+    ] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the new model; in place of the old by default.")
+    ] = None,
+    past: PastFile = None,
+    future: FutureFile = None,
+    time_column: TimeColumn = None,
+    *,
+    reading: Reading,
+) -> None:
+    """Let the rows of a CSV file that a saved model does not know yet become its history."""
+    from tsm2.cli.files import Covariates, covariates_for, read_for
+    from tsm2.cli.known import later_rows
+    from tsm2.errors import FrameError
+    from tsm2.forecaster import TSM2Forecaster
+    from tsm2.training.memory import keep_freed_memory
+
+    keep_freed_memory()
+    model = TSM2Forecaster.load(model_folder)
+    frame = read_for(model, data, time_column, reading)
+    new = later_rows(model, frame)
+    if new.empty:
+        raise FrameError(
+            f"{data} has no row after those that the model knows, which end at "
+            f"{model.fitted_.ends.max()}. Give later rows."
+        )
+    given = covariates_for(model, Covariates(past=past, future=future), time_column, reading)
+    model.update(new, epochs=epochs, **given).save(out or model_folder)
+    say(f"{len(new)} new rows")
+    print_line(f"model: {out or model_folder}")
+
+
+def export(
+    model_folder: ModelFolder,
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+) -> None:
+    """Write a saved model as an ONNX file, for onnxruntime in any language."""
+    from tsm2.forecaster import TSM2Forecaster
+
+    TSM2Forecaster.load(model_folder).to_onnx(out)
+    say(f"written: {out}")
