@@ -52,11 +52,11 @@ _STEPS = (  # of pandas, and what is done to a file in their place
      "Keep one row each in the file. Several series below each other need --id-col."),
     (r"Use X\.sort_index\(\)\.", "Sort the rows of the file by time."),
     (r"Insert (?:the )?missing rows with X\.(?:reindex|asfreq)\([^)]*\) and fill them"
-     r"(?:, or pass missing='mask' or 'ffill' \([^)]*\))?[.;]?"
+     r"(?:, or pass missing='mask' or 'ffill' \(.*?all else fits\))?[.;]?"
      r"(?: put stamps beside the grid on it with X\.resample\([^)]*\)\.mean\(\);)?"
      r"(?: pass frequency= if this one is wrong\.)?",
-     "Give --missing mask or --missing ffill if rows are missing, --set frequency=... if this step is "
-     "wrong, or correct the file."),
+     "Give --missing mask or --missing ffill if rows are missing, another frequency with --set if "
+     "this step is wrong, or correct the file."),
     (r"Convert with pd\.to_numeric, or drop what is no series: X\.select_dtypes\('number'\)\.",
      "Correct the cells that are no numbers (see --decimal), or delete these columns."),
     (r"Is this a long table.*$",
