@@ -5,28 +5,44 @@ BIN := .venv/bin
 # Spinning OpenMP threads on shared cores cost a factor of ten.
 export OMP_WAIT_POLICY := PASSIVE
 
+# Less than a minute on two cores once the kernels are compiled: no peers, no processes of their own.
+QUICK := tests/tables tests/prepared tests/networks tests/datasets tests/test_forecaster.py \
+	tests/test_many_series.py tests/test_saving.py tests/test_metrics.py tests/test_package.py \
+	tests/kernels/test_kernel_contract.py tests/kernels/test_kernel_reference.py \
+	tests/benchmark/test_protocol.py tests/benchmark/test_results.py tsm2
+
+# What else the extras of the oldest environment are for.
+EXTRAS := tests/fitted/test_exporting.py tests/test_plotting.py tests/training/test_tensorboard.py
+
 # Peer libraries pin versions that exclude ours or each other's, so that each has an environment of
-# its own: the extra of its name, or EXTRAS, at the versions in constraints/, kept until one of
-# these changes.
+# its own, and so have the oldest versions that pyproject.toml promises: the extras that
+# constraints/update.py names, at the versions in constraints/, kept until one of these changes.
 PEERS := darts neuralforecast sktime vision
 TESTS_PEERS := tests/adapters/test_pages.py tests/benchmark/test_peers.py
 TESTS_darts := tests/adapters/test_darts.py $(TESTS_PEERS)
-EXTRAS_darts := darts,onnx
 TESTS_neuralforecast := tests/adapters/test_neuralforecast.py $(TESTS_PEERS)
 TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
 TESTS_vision := tests/vision tsm2/vision
-EXTRAS_vision := vision-recipes,onnx
 
-.PHONY: demo test test-slow lint docs bench clean $(PEERS:%=test-%)
+.PHONY: demo quick test test-slow test-oldest test-peers $(PEERS:%=test-%) lint docs bench \
+	constraints clean
 
 demo: .venv/made
 	$(BIN)/tsm2 demo
 
-test: .venv/made $(PEERS:%=test-%)
+quick: .venv/made
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(QUICK)
+
+test: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+test-oldest: .venvs/oldest/made
+	OMP_NUM_THREADS=1 .venvs/oldest/bin/python -m pytest -n 2 --dist loadfile $(QUICK) $(EXTRAS)
+
+test-peers: $(PEERS:%=test-%)
 
 $(PEERS:%=test-%): test-%: .venvs/%/made
 	OMP_NUM_THREADS=1 .venvs/$*/bin/python -m pytest -n 2 $(TESTS_$*)
@@ -56,10 +72,14 @@ bench: .venv/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
+constraints: .venv/made
+	$(BIN)/python constraints/update.py
+
 .venvs/%/made: pyproject.toml constraints/%.txt
 	$(PYTHON) -m venv .venvs/$*
 	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt torch
-	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt -e '.[$(or $(EXTRAS_$*),$*),test]'
+	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt \
+		-e ".[$$($(PYTHON) constraints/update.py --extras $*)]"
 	touch $@
 
 clean:

@@ -175,6 +175,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_the_wheel_holds_tsm2_alone(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         check=True,
