@@ -96,7 +96,8 @@ class Case:
             "ensemble": {"n_estimators": 2},
             "calendar and target": {"calendar": ("hour",), "target": "b"},
         }
-        return model.set_params(**changes.get(self.features, {}))
+        chosen: TSM2Forecaster = model.set_params(**changes.get(self.features, {}))
+        return chosen
 
     @property
     def covariates(self) -> dict[str, Any]:
