@@ -39,7 +39,7 @@ def selective_scan(tensors: ScanTensors, walk: Walk, backend: str) -> Tensor:
     if torch.compiler.is_compiling():
         out, _ = _scan_operator(*tensors, *walk, keep_states, backend)
     elif keep_states:
-        out, _ = _SelectiveScan.apply(*tensors, *walk, True, backend)  # type: ignore[no-untyped-call]
+        out = _SelectiveScan.apply(*tensors, walk, backend)  # type: ignore[no-untyped-call]
     else:
         out, _ = _scan_forward(tensors, walk, False, backend)
     return out
@@ -51,7 +51,7 @@ def causal_conv(tensors: ConvTensors, walk: Walk, silu: bool, backend: str) -> T
     if torch.compiler.is_compiling():
         out = _conv_operator(*tensors, *walk, silu, backend)
     elif _needs_graph(tensors):
-        out = _CausalConv.apply(*tensors, *walk, silu, backend)  # type: ignore[no-untyped-call]
+        out = _CausalConv.apply(*tensors, walk, silu, backend)  # type: ignore[no-untyped-call]
     else:
         out = _conv_forward(tensors, walk, silu, backend)
     return out
@@ -69,7 +69,7 @@ def trains_eagerly(tensors: SSMTensors) -> bool:
 
 def selective_ssm(tensors: SSMTensors, walk: Walk, backend: str) -> Tensor:
     """Convolve, select and scan; see `tsm2.kernels.selective_ssm`."""
-    out: Tensor = _SelectiveSSM.apply(*tensors, *walk, backend)  # type: ignore[no-untyped-call]
+    out: Tensor = _SelectiveSSM.apply(*tensors, walk, backend)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -78,8 +78,10 @@ def projected(tensors: ScanTensors) -> ScanTensors:
     delta, weight = tensors.delta, tensors.delta_weight
     if weight is None:
         return tensors
-    wide = functional.linear(delta, weight.to(delta.dtype))
-    return tensors._replace(delta=wide, delta_weight=None)
+    # Autocast brings both to a dtype of its own.
+    if weight.dtype != delta.dtype and not torch.is_autocast_enabled(delta.device.type):
+        weight = weight.to(delta.dtype)
+    return tensors._replace(delta=functional.linear(delta, weight), delta_weight=None)
 
 
 def _needs_graph(tensors: Sequence[Tensor | None]) -> bool:
@@ -152,51 +154,31 @@ def _as_taken(tensors: ScanTensors, backend: str) -> ScanTensors:
 
 # --- autograd ---------------------------------------------------------------------------------
 #
-# Autograd and torch.library see tensors only if they stand alone among the arguments.
+# Autograd sees tensors only if they stand alone among the arguments.
 # The Functions have no `setup_context` of torch's: it inspects a signature in every call, which
 # takes longer than the rest of the call.
-
-
-def _gathered(kind: type[Any], flat: Sequence[Any]) -> Any:
-    """Return the tensors, the walk and what follows them, out of a flat list of arguments."""
-    n = len(kind._fields)
-    axes, reverse, *settings = flat[n:]
-    return kind(*flat[:n]), Walk(tuple(axes), reverse), *settings
 
 
 class _SelectiveScan(torch.autograd.Function):
     """The scan as one node of the graph; it has no second derivative."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = _scan_forward(*_gathered(ScanTensors, inputs))
-        _SelectiveScan.keep(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def keep(ctx: Any, inputs: Any, output: Any) -> None:
-        tensors, walk, _, backend = _gathered(ScanTensors, inputs)
-        _, states = output
-        ctx.mark_non_differentiable(states)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, walk, backend = inputs
+        out, states = _scan_forward(ScanTensors(*tensors), walk, True, backend)
         ctx.save_for_backward(states, *tensors)
         ctx.settings = (walk, backend)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, dout: Tensor, _: Tensor
+        ctx: Any, dout: Tensor
     ) -> tuple[Tensor | None, ...]:
         states, *tensors = ctx.saved_tensors  # asked for once: checkpointing allows no more
         walk, backend = ctx.settings
         gradients = _scan_backward(ScanTensors(*tensors), walk, backend, dout, states)
-        return (*gradients, None, None, None, None)
-
-    @staticmethod
-    def backward_in_graph(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        states, *tensors = ctx.saved_tensors
-        walk, backend = ctx.settings
-        gradients = _scan_backward_operator(dout, states, *tensors, *walk, backend)
-        return (*_only_wanted(gradients, tensors), None, None, None, None)
+        return (*gradients, None, None)
 
 
 class _CausalConv(torch.autograd.Function):
@@ -204,15 +186,10 @@ class _CausalConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _conv_forward(*_gathered(ConvTensors, inputs))
-        _CausalConv.keep(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def keep(ctx: Any, inputs: Any, output: Any) -> None:
-        tensors, *settings = _gathered(ConvTensors, inputs)
+        *tensors, walk, silu, backend = inputs
         ctx.save_for_backward(*tensors)
-        ctx.settings = settings
+        ctx.settings = (walk, silu, backend)
+        return _conv_forward(ConvTensors(*tensors), walk, silu, backend)
 
     @staticmethod
     @once_differentiable
@@ -221,14 +198,7 @@ class _CausalConv(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         walk, silu, backend = ctx.settings
         gradients = _conv_backward(ConvTensors(*ctx.saved_tensors), walk, silu, backend, dout)
-        return (*gradients, None, None, None, None)
-
-    @staticmethod
-    def backward_in_graph(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
-        walk, silu, backend = ctx.settings
-        gradients = _conv_backward_operator(dout, *tensors, *walk, silu, backend)
-        return (*_only_wanted(gradients, tensors), None, None, None, None)
+        return (*gradients, None, None, None)
 
 
 class _SelectiveSSM(torch.autograd.Function):
@@ -239,11 +209,12 @@ class _SelectiveSSM(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        tensors, walk, backend = _gathered(SSMTensors, inputs)
+        *saved, walk, backend = inputs
+        tensors = SSMTensors(*saved)
         u = _conv_forward(tensors.conv(), walk, True, backend)
         selected = functional.linear(u, tensors.select_weight)
         out, states = _scan_forward(tensors.scan(u, selected), walk, True, backend)
-        ctx.save_for_backward(u, selected, states, *tensors)
+        ctx.save_for_backward(u, selected, states, *saved)
         ctx.settings = (walk, backend)
         return out
 
@@ -260,28 +231,46 @@ class _SelectiveSSM(torch.autograd.Function):
         scan.u.flatten(0, -2).addmm_(dselected, tensors.select_weight)
         conv = _conv_backward(tensors.conv(), walk, True, backend, scan.u)
         rest = (scan.A, scan.D, scan.z, scan.delta_bias, scan.delta_weight)
-        return (*conv, dselect_weight, *rest, None, None, None)
+        return (*conv, dselect_weight, *rest, None, None)
 
 
 # --- operators --------------------------------------------------------------------------------
+#
+# They take and return nothing but tensors, numbers and lists of numbers, one after the other.
 
 _library = torch.library.Library("tsm2", "DEF")  # type: ignore[no-untyped-call]
 
 
-def _scan_in_graph(*flat: Any) -> tuple[Tensor, Tensor]:
+def _flattened(kind: type[Any]) -> str:
+    """Declare the tensors of a kind, and their walk."""
+    tensors = (
+        f"{'Tensor' if hint is Tensor else 'Tensor?'} {name}"
+        for name, hint in kind.__annotations__.items()
+    )
+    return f"{', '.join(tensors)}, int[] axes, bool reverse"
+
+
+def _gathered(kind: type[Any], flat: Sequence[Any]) -> Any:
+    """Return the tensors, their walk and what follows: the inverse of `_flattened`."""
+    n = len(kind._fields)
+    axes, reverse, *settings = flat[n:]
+    return kind(*flat[:n]), Walk(tuple(axes), reverse), *settings
+
+
+def _flat_scan(*flat: Any) -> tuple[Tensor, Tensor]:
     return _scan_forward(*_gathered(ScanTensors, flat))
 
 
-def _scan_backward_in_graph(dout: Tensor, states: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+def _flat_scan_backward(dout: Tensor, states: Tensor, *flat: Any) -> tuple[Tensor, ...]:
     tensors, walk, backend = _gathered(ScanTensors, flat)
     return _all_tensors(_scan_backward(tensors, walk, backend, dout, states), dout)
 
 
-def _conv_in_graph(*flat: Any) -> Tensor:
+def _flat_conv(*flat: Any) -> Tensor:
     return _conv_forward(*_gathered(ConvTensors, flat))
 
 
-def _conv_backward_in_graph(dout: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+def _flat_conv_backward(dout: Tensor, *flat: Any) -> tuple[Tensor, ...]:
     tensors, walk, silu, backend = _gathered(ConvTensors, flat)
     return _all_tensors(_conv_backward(tensors, walk, silu, backend, dout), dout)
 
@@ -300,7 +289,7 @@ def _only_wanted(
 
 
 def _fake_scan(*flat: Any) -> tuple[Tensor, Tensor]:
-    """Say what `_scan_in_graph` returns, without its values."""
+    """Say what `_flat_scan` returns, without its values."""
     (u, _, A, *_), walk, keep_states, _ = _gathered(ScanTensors, flat)
     out = u.new_empty(u.shape)
     if not keep_states:
@@ -330,6 +319,32 @@ def _fake_gradients(dout: Tensor, arguments: Sequence[Tensor | None]) -> tuple[T
     )
 
 
+def _keep_scan(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, axes, reverse, _, backend = inputs
+    _, states = output
+    ctx.mark_non_differentiable(states)
+    ctx.save_for_backward(states, *tensors)
+    ctx.settings = (axes, reverse, backend)
+
+
+def _gradients_of_scan(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    gradients = _scan_backward_operator(dout, *saved, *ctx.settings)
+    return (*_only_wanted(gradients, saved[1:]), None, None, None, None)
+
+
+def _keep_conv(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, axes, reverse, silu, backend = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.settings = (axes, reverse, silu, backend)
+
+
+def _gradients_of_conv(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    gradients = _conv_backward_operator(dout, *saved, *ctx.settings)
+    return (*_only_wanted(gradients, saved), None, None, None, None)
+
+
 def _register(
     name: str,
     arguments: str,
@@ -344,47 +359,36 @@ def _register(
     return getattr(torch.ops.tsm2, name).default
 
 
-def _flattened(kind: type[Any]) -> str:
-    """Declare the tensors of a kind and their walk, as `_gathered` expects them."""
-    tensors = (
-        f"{'Tensor' if hint is Tensor else 'Tensor?'} {name}"
-        for name, hint in kind.__annotations__.items()
-    )
-    return f"{', '.join(tensors)}, int[] axes, bool reverse"
-
-
 _scan_operator = _register(
     "selective_scan",
     f"{_flattened(ScanTensors)}, bool keep_states, str backend",
     "(Tensor, Tensor)",
-    _scan_in_graph,
+    _flat_scan,
     _fake_scan,
 )
 _scan_backward_operator = _register(
     "selective_scan_backward",
     f"Tensor dout, Tensor states, {_flattened(ScanTensors)}, str backend",
     f"({', '.join(['Tensor'] * len(ScanTensors._fields))})",
-    _scan_backward_in_graph,
+    _flat_scan_backward,
     _fake_scan_backward,
 )
 _conv_operator = _register(
     "causal_conv",
     f"{_flattened(ConvTensors)}, bool silu, str backend",
     "Tensor",
-    _conv_in_graph,
+    _flat_conv,
     _fake_conv,
 )
 _conv_backward_operator = _register(
     "causal_conv_backward",
     f"Tensor dout, {_flattened(ConvTensors)}, bool silu, str backend",
     "(Tensor, Tensor, Tensor)",
-    _conv_backward_in_graph,
+    _flat_conv_backward,
     _fake_conv_backward,
 )
-for _operator, _function in ((_scan_operator, _SelectiveScan), (_conv_operator, _CausalConv)):
-    torch.library.register_autograd(
-        _operator,
-        _function.backward_in_graph,
-        setup_context=_function.keep,
-        lib=_library,
-    )
+for _operator, _keep, _gradients in (
+    (_scan_operator, _keep_scan, _gradients_of_scan),
+    (_conv_operator, _keep_conv, _gradients_of_conv),
+):
+    torch.library.register_autograd(_operator, _gradients, setup_context=_keep, lib=_library)

@@ -135,11 +135,15 @@ def converted(tensors: _Tensors, dtype: torch.dtype) -> _Tensors:
 
 def as_arguments(gradients: _Tensors, arguments: _Tensors) -> _Tensors:
     """Give each gradient its argument's dtype, and leave out those of arguments that are None."""
-    changed: Iterator[Any] = (
-        None if gradient is None or argument is None else gradient.to(argument.dtype)
+    changed: Any = [
+        None if gradient is None or argument is None else _in_dtype(gradient, argument.dtype)
         for gradient, argument in zip(gradients, arguments, strict=True)
-    )
+    ]
     return type(arguments)(*changed)
+
+
+def _in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)  # the call costs, too
 
 
 class DifferentiableKernels(Protocol):
