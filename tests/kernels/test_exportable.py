@@ -8,6 +8,7 @@ from kernel_cases import assert_close, conv_arguments, scan_arguments
 from torch import Tensor, nn
 
 from tsm2.kernels import causal_conv, exportable, selective_scan
+from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk
 from tsm2.networks.mixers import SelectiveMixer
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 
@@ -19,11 +20,12 @@ WALKS = [((1,), False), ((2,), True), ((1, 2), False), ((2, 1), True)]
 @pytest.mark.parametrize(("axes", "reverse"), WALKS, ids=str)
 def test_it_agrees_with_the_reference(axes: tuple[int, ...], reverse: bool) -> None:
     scan = {name: each.double() for name, each in scan_arguments((2, 4, 5), 6).items()}
-    got = exportable.selective_scan(**scan, axes=axes, reverse=reverse)
+    walk = Walk(axes, reverse)
+    got = exportable.selective_scan(ScanTensors(**scan), walk)
     wanted = selective_scan(**scan, axes=axes, reverse=reverse, backend="reference")
     assert_close({"out": got}, {"out": wanted}, (1e-12, 0))
     conv = {name: each.double() for name, each in conv_arguments((2, 4, 5), 6).items()}
-    got = exportable.causal_conv(**conv, axes=axes, reverse=reverse, silu=True)
+    got = exportable.causal_conv(ConvTensors(**conv), walk, silu=True)
     wanted = causal_conv(**conv, axes=axes, reverse=reverse, backend="reference")
     assert_close({"out": got}, {"out": wanted}, (1e-12, 0))
 
@@ -32,7 +34,7 @@ def test_it_agrees_with_the_reference(axes: tuple[int, ...], reverse: bool) -> N
 def test_options_may_be_absent(absent: list[str]) -> None:
     arguments = scan_arguments((2, 5), 6, leave_out=tuple(absent))
     options: Any = dict.fromkeys(absent)
-    got = exportable.selective_scan(**arguments, **options, axes=(1,), reverse=False)
+    got = exportable.selective_scan(ScanTensors(**arguments, **options), Walk((1,), False))
     torch.testing.assert_close(got, selective_scan(**arguments, backend="reference"))
 
 

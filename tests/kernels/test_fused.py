@@ -10,8 +10,9 @@ from kernel_cases import conv_arguments, run_with_gradients, scan_arguments
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsm2.kernels import available_backends, causal_conv, fused, selective_scan
+from tsm2.kernels import available_backends, causal_conv, selective_scan
 from tsm2.kernels.dispatch import is_fused
+from tsm2.kernels.interface import STATE_STEPS
 from tsm2.networks.mixers import SelectiveMixer
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 
@@ -72,7 +73,7 @@ def test_the_gradients_are_sound_operators(backend: str, dtype: torch.dtype) -> 
     arguments = scan_arguments((2, 40), 5)
     tensors = in_order(arguments | {"u": arguments["u"].to(dtype)})
     out, states = torch.ops.tsm2.selective_scan(*tensors, (1,), False, True, backend)
-    assert states.shape == (2, 40 // fused.STATE_STEPS, 3, 5)
+    assert states.shape == (2, 40 // STATE_STEPS, 3, 5)
     given = (out, states, *tensors, (1,), False, backend)
     backward = torch.ops.tsm2.selective_scan_backward.default
     torch.library.opcheck(backward, given, test_utils=checks)

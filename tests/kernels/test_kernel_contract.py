@@ -4,6 +4,7 @@ import pytest
 import torch
 from kernel_cases import (
     Arguments,
+    assert_close,
     assert_conv_agrees,
     assert_scan_agrees,
     conv_arguments,
@@ -138,6 +139,17 @@ def test_autocast_does_not_reach_inside(backend: str) -> None:
         assert selective_scan(**mixed, backend=backend).dtype == torch.bfloat16
     for name in wanted:
         torch.testing.assert_close(got[name], wanted[name], rtol=0, atol=0)
+
+
+@every_backend
+@pytest.mark.parametrize("name", ["delta", "delta_weight"])
+def test_a_step_weight_may_have_another_dtype_than_the_steps(backend: str, name: str) -> None:
+    arguments = scan_arguments((2, 18), rank=2)
+    half = {**arguments, name: arguments[name].bfloat16()}
+    got = run_with_gradients(selective_scan, half, {"backend": backend})
+    wanted = run_with_gradients(selective_scan, arguments, {"backend": "reference"})
+    assert got[name].dtype == torch.bfloat16
+    assert_close(got, wanted, (2**-6, 2**-5))
 
 
 @every_backend

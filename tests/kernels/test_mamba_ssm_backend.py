@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tsm2.errors import BackendError
 from tsm2.kernels import causal_conv, explain_backends, selective_scan
+from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk
 
 
 def official_scan(
@@ -75,17 +76,21 @@ WALKS = [((1,), False), ((2,), True), ((1, 2), False), ((2, 1), True)]
 def test_every_walk_is_laid_out_as_the_official_kernels_read_it(
     backend: Any, axes: tuple[int, ...], reverse: bool
 ) -> None:
-    walk = {"axes": axes, "reverse": reverse}
+    walk, options = Walk(axes, reverse), {"axes": axes, "reverse": reverse, "backend": "reference"}
     scan = {name: each.double() for name, each in scan_arguments((2, 4, 5), 6).items()}
     assert_close(
-        run_with_gradients(backend.selective_scan, scan, walk),
-        run_with_gradients(selective_scan, scan, walk | {"backend": "reference"}),
+        run_with_gradients(
+            lambda **given: backend.selective_scan(ScanTensors(**given), walk), scan, {}
+        ),
+        run_with_gradients(selective_scan, scan, options),
         (1e-12, 1e-10),
     )
     conv = {name: each.double() for name, each in conv_arguments((2, 4, 5), 6).items()}
     assert_close(
-        run_with_gradients(backend.causal_conv, conv, walk | {"silu": True}),
-        run_with_gradients(causal_conv, conv, walk | {"backend": "reference"}),
+        run_with_gradients(
+            lambda **given: backend.causal_conv(ConvTensors(**given), walk, True), conv, {}
+        ),
+        run_with_gradients(causal_conv, conv, options),
         (1e-12, 1e-10),
     )
 
@@ -93,20 +98,19 @@ def test_every_walk_is_laid_out_as_the_official_kernels_read_it(
 @pytest.mark.parametrize("leave_out", [("D",), ("z",), ("delta_bias",)], ids=str)
 def test_options_may_be_absent(backend: Any, leave_out: tuple[str]) -> None:
     arguments = scan_arguments((2, 5), 6, leave_out=leave_out)
-    absent = dict.fromkeys(leave_out)
-    got = backend.selective_scan(**arguments, **absent, axes=(1,), reverse=False)
+    absent: Any = dict.fromkeys(leave_out)
+    got = backend.selective_scan(ScanTensors(**arguments, **absent), Walk((1,), False))
     wanted = selective_scan(**arguments, backend="reference")
     torch.testing.assert_close(got, wanted)
 
 
 def test_what_the_official_kernels_cannot_do_is_refused(backend: Any) -> None:
-    arguments = scan_arguments((1, 2), 3, states=257)
+    walk = Walk((1,), False)
+    arguments = ScanTensors(**scan_arguments((1, 2), 3, states=257))
     with pytest.raises(BackendError, match=r"at most 256 .*got 257.*backend='auto'"):
-        backend.selective_scan(**arguments, axes=(1,), reverse=False)
+        backend.selective_scan(arguments, walk)
     with pytest.raises(BackendError, match=r"2 to 4 taps, got 5"):
-        backend.causal_conv(
-            **conv_arguments((1, 2), 3, taps=5), axes=(1,), reverse=False, silu=True
-        )
+        backend.causal_conv(ConvTensors(**conv_arguments((1, 2), 3, taps=5)), walk, silu=True)
 
 
 def test_it_is_explained_where_it_cannot_run() -> None:

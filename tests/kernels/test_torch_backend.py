@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tsm2.kernels import reference, torch_backend
+from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk
 
 Arguments = dict[str, Tensor | None]
 
@@ -55,13 +56,27 @@ def upstream_of(signal: Tensor) -> Tensor:
     return torch.linspace(-3, 4, signal.numel(), device="cpu").cos().view(signal.shape).double()
 
 
-def by_reference(kernel: str, arguments: Arguments, **options: Any) -> Arguments:
+def scan_tensors(arguments: Arguments) -> ScanTensors:
+    return ScanTensors(**arguments)  # type: ignore[arg-type]
+
+
+def conv_tensors(arguments: Arguments) -> ConvTensors:
+    return ConvTensors(**arguments)  # type: ignore[arg-type]
+
+
+def by_reference(
+    kernel: str, arguments: Arguments, axes: tuple[int, ...], reverse: bool, **options: Any
+) -> Arguments:
     """Return the reference's output, and its gradients by autograd, in float64."""
     leaves = {
         name: None if each is None else each.detach().double().requires_grad_()
         for name, each in arguments.items()
     }
-    out = getattr(reference, kernel)(**leaves, **options)
+    walk = Walk(axes, reverse)
+    if kernel == "selective_scan":
+        out = reference.selective_scan(scan_tensors(leaves), walk)
+    else:
+        out = reference.causal_conv(conv_tensors(leaves), walk, **options)
     present = {name: leaf for name, leaf in leaves.items() if leaf is not None}
     gradients = torch.autograd.grad(
         out, list(present.values()), upstream_of(out), materialize_grads=True
@@ -70,20 +85,27 @@ def by_reference(kernel: str, arguments: Arguments, **options: Any) -> Arguments
     return {"out": out.detach(), **{name: found.get(name) for name in arguments}}
 
 
-def by_torch(kernel: str, arguments: Arguments, **options: Any) -> Arguments:
+def by_torch(
+    kernel: str, arguments: Arguments, axes: tuple[int, ...], reverse: bool, **options: Any
+) -> Arguments:
     """Return the output and the gradients of the chunked kernels."""
     signal = next(iter(arguments.values()))
     assert signal is not None
     dout = upstream_of(signal).to(signal.dtype)
     values = {name: None if each is None else each.detach() for name, each in arguments.items()}
+    walk = Walk(axes, reverse)
+    gradients: ScanTensors | ConvTensors
     with torch.no_grad():
         if kernel == "selective_scan":
-            out, kept = torch_backend.scan_forward(**values, **options, keep_states=True)  # type: ignore[arg-type]
-            gradients = torch_backend.scan_backward(dout, kept, **values, **options)  # type: ignore[arg-type]
+            scan = scan_tensors(values)
+            out, kept = torch_backend.scan_forward(scan, walk, keep_states=True)
+            gradients = torch_backend.scan_backward(scan, walk, dout, kept)
         else:
-            out = torch_backend.conv_forward(**values, **options)  # type: ignore[arg-type]
-            gradients = torch_backend.conv_backward(dout, **values, **options)  # type: ignore[arg-type]
-    return {"out": out, **dict(zip(arguments, gradients, strict=True))}
+            conv = conv_tensors(values)
+            out = torch_backend.conv_forward(conv, walk, **options)
+            gradients = torch_backend.conv_backward(conv, walk, **options, dout=dout)
+    found = gradients._asdict()
+    return {"out": out, **{name: found[name] for name in arguments}}
 
 
 def assert_agrees(
@@ -255,24 +277,16 @@ def test_kept_states_are_the_references(
     plain = {**arguments, "D": None, "z": None}
     batch = 2 * 3 if axes == (1,) else length
     tokens = length if axes == (1,) else 3 * 2
+    walk = Walk(axes, reverse)
     path = []  # h after each token, in the order of the walk
     for unit in torch.eye(3).double():
-        y = reference.selective_scan(
-            **{**plain, "C": unit.expand_as(C)},
-            axes=axes,
-            reverse=reverse,
-        )
+        y = reference.selective_scan(scan_tensors({**plain, "C": unit.expand_as(C)}), walk)
         rows = y.movedim(axes, tuple(range(-1 - len(axes), -1)))
         rows = rows.reshape(batch, tokens, 7)
         path.append(rows.flip(1) if reverse else rows)
     wanted = torch.stack(path, 2)[:, 15:-1:16]  # (S, ., N, E)
     with torch.no_grad():
-        _, got = torch_backend.scan_forward(
-            **arguments,  # type: ignore[arg-type]
-            axes=axes,
-            reverse=reverse,
-            keep_states=True,
-        )
+        _, got = torch_backend.scan_forward(scan_tensors(arguments), walk, keep_states=True)
     assert got.shape == (batch, max(0, -(-tokens // 16) - 1), 3, 7)
     assert got.is_contiguous()
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
@@ -282,7 +296,7 @@ def test_states_are_kept_in_the_dtype_of_the_state_and_only_if_asked() -> None:
     arguments = {**changed(scan_arguments(2, 40), torch.float32)}
     arguments["u"] = arguments["u"].bfloat16() if arguments["u"] is not None else None
     kept = [
-        torch_backend.scan_forward(**arguments, axes=(1,), reverse=False, keep_states=keep)[1]  # type: ignore[arg-type]
+        torch_backend.scan_forward(scan_tensors(arguments), Walk((1,), False), keep)[1]
         for keep in (True, False)
     ]
     assert kept[0].shape == (2, 2, 3, 7)
@@ -370,16 +384,15 @@ def test_no_value_is_read_by_the_host_and_nothing_lies_on_another_device() -> No
         name: None if each is None else each.to("meta")
         for name, each in scan_arguments(3, 40).items()
     }
-    dout = arguments["u"]
-    out, kept = torch_backend.scan_forward(
-        **arguments,  # type: ignore[arg-type]
-        axes=(1,),
-        reverse=True,
-        keep_states=True,
+    scan, walk = scan_tensors(arguments), Walk((1,), True)
+    out, kept = torch_backend.scan_forward(scan, walk, keep_states=True)
+    gradients = torch_backend.scan_backward(scan, walk, scan.u, kept)
+    conv = conv_tensors(
+        {
+            name: None if each is None else each.to("meta")
+            for name, each in conv_arguments(3, 40).items()
+        }
     )
-    gradients = torch_backend.scan_backward(dout, kept, **arguments, axes=(1,), reverse=True)  # type: ignore[arg-type]
-    x, weight, bias = (each for each in conv_arguments(3, 40).values() if each is not None)
-    conv = (x.to("meta"), weight.to("meta"), bias.to("meta"), (1,), True, True)
-    made = [out, kept, *gradients, torch_backend.conv_forward(*conv)]
-    made += torch_backend.conv_backward(x.to("meta"), *conv)
+    made = [out, kept, *gradients, torch_backend.conv_forward(conv, walk, silu=True)]
+    made += torch_backend.conv_backward(conv, walk, True, conv.x)
     assert {each.device.type for each in made if each is not None} == {"meta"}

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from traceback import walk_stack
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from tsm2.errors import BackendError
+from tsm2.kernels.interface import DifferentiableKernels, FusedKernels
 
 __all__ = [
-    "DifferentiableKernels",
-    "FusedKernels",
     "KernelFallbackWarning",
     "available_backends",
     "choose_backend",
@@ -35,117 +34,6 @@ __all__ = [
 
 class KernelFallbackWarning(UserWarning):
     """backend="auto" had to take slow kernels; the message says why."""
-
-
-class DifferentiableKernels(Protocol):
-    """What a backend's module provides that is made of operations which autograd knows.
-
-    Arguments arrive checked: one device, one floating dtype, axes counted from the front.
-    """
-
-    def selective_scan(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        delta_bias: Tensor | None,
-        axes: tuple[int, ...],
-        reverse: bool,
-    ) -> Tensor:
-        """Scan, as `tsm2.kernels.selective_scan` defines it."""
-        ...
-
-    def causal_conv(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        axes: tuple[int, ...],
-        reverse: bool,
-        silu: bool,
-    ) -> Tensor:
-        """Convolve, as `tsm2.kernels.causal_conv` defines it."""
-        ...
-
-
-class FusedKernels(Protocol):
-    """What a backend's module provides that computes gradients itself; `fused` does the rest.
-
-    Arguments arrive checked: one device, any floating dtypes, axes counted from the front.
-    Outputs are new and contiguous, in the dtype of the signal; gradients are so too, each in the
-    shape and dtype of its argument, and None for None. `delta_weight` comes only to a backend that
-    takes steps of that rank.
-    """
-
-    def scan_forward(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        delta_bias: Tensor | None,
-        axes: tuple[int, ...],
-        reverse: bool,
-        keep_states: bool,
-        delta_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the output and, if asked, the states that the backward pass starts from.
-
-        These are h before tokens 16, 32, ... of each walk, (sequences, chunks - 1, N, E), the
-        sequences in row-major order of the batch axes; else an empty tensor, (0,).
-        """
-        ...
-
-    def scan_backward(
-        self,
-        dout: Tensor,
-        states: Tensor,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        delta_bias: Tensor | None,
-        axes: tuple[int, ...],
-        reverse: bool,
-        delta_weight: Tensor | None = ...,
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of u, delta, A, B, C, D, z, delta_bias and any delta_weight."""
-        ...
-
-    def conv_forward(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        axes: tuple[int, ...],
-        reverse: bool,
-        silu: bool,
-    ) -> Tensor:
-        """Convolve."""
-        ...
-
-    def conv_backward(
-        self,
-        dout: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        axes: tuple[int, ...],
-        reverse: bool,
-        silu: bool,
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, weight and bias."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -286,22 +174,23 @@ def is_fused(requested: str) -> bool:
     return requested not in _BACKENDS or _BACKENDS[requested].fused
 
 
-def takes_step_rank(device: str, dtype: torch.dtype, requested: str, rank: int) -> bool:
+def takes_step_rank(signal: Tensor, requested: str, rank: int) -> bool:
     """Whether the chosen backend's scan takes `delta_weight`; else delta is projected before."""
-    name = choose_backend(device, dtype, requested)
+    name = choose_backend(signal.device.type, signal.dtype, requested)
     return rank <= _BACKENDS[name].step_rank
 
 
-def load_differentiable(device: str, dtype: torch.dtype, requested: str) -> DifferentiableKernels:
+def load_differentiable(signal: Tensor, requested: str) -> DifferentiableKernels:
     """Import a backend that was named and is not fused, or what can be exported if one is."""
     if is_fused(requested):
         return cast(DifferentiableKernels, import_module("tsm2.kernels.exportable"))
-    name = choose_backend(device, dtype, requested)
+    name = choose_backend(signal.device.type, signal.dtype, requested)
     return cast(DifferentiableKernels, import_module(_BACKENDS[name].module))
 
 
-def load_fused(device: str, dtype: torch.dtype, requested: str) -> FusedKernels:
+def load_fused(signal: Tensor, requested: str) -> FusedKernels:
     """Import the chosen backend, and warn if "auto" could not take one made for the device."""
+    device, dtype = signal.device.type, signal.dtype
     name = choose_backend(device, dtype, requested)
     if requested == "auto" and name == "torch":
         _announce_fallback(device, dtype)

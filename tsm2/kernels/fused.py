@@ -16,83 +16,72 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from tsm2.kernels.dispatch import load_fused, takes_step_rank
+from tsm2.kernels.interface import (
+    STATE_STEPS,
+    ConvTensors,
+    ScanTensors,
+    SSMTensors,
+    Walk,
+    state_dtype,
+)
 
-__all__ = ["STATE_STEPS", "causal_conv", "selective_scan", "selective_ssm", "trains_eagerly"]
-
-STATE_STEPS = 16
-"""Tokens between two states that a scan keeps for its backward pass."""
+__all__ = ["causal_conv", "projected", "selective_scan", "selective_ssm", "trains_eagerly"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Tensors = TypeVar("_Tensors", ScanTensors, ConvTensors)
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_weight: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-    backend: str,
-) -> Tensor:
+def selective_scan(tensors: ScanTensors, walk: Walk, backend: str) -> Tensor:
     """Scan; see `tsm2.kernels.selective_scan`."""
-    tensors = (u, delta, A, B, C, D, z, delta_bias, delta_weight)
     keep_states = _needs_graph(tensors)
-    settings: Any = (axes, reverse, keep_states, backend)
     out: Tensor
     if torch.compiler.is_compiling():
-        out, _ = _scan_operator(*tensors, *settings)
+        out, _ = _scan_operator(*tensors, *walk, keep_states, backend)
     elif keep_states:
-        out, _ = _SelectiveScan.apply(*tensors, *settings)  # type: ignore[no-untyped-call]
+        out = _SelectiveScan.apply(*tensors, walk, backend)  # type: ignore[no-untyped-call]
     else:
-        out, _ = _scan_forward(*tensors, *settings)
+        out, _ = _scan_forward(tensors, walk, False, backend)
     return out
 
 
-def causal_conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-    silu: bool,
-    backend: str,
-) -> Tensor:
+def causal_conv(tensors: ConvTensors, walk: Walk, silu: bool, backend: str) -> Tensor:
     """Convolve; see `tsm2.kernels.causal_conv`."""
-    tensors = (x, weight, bias)
-    settings: Any = (axes, reverse, silu, backend)
     out: Tensor
     if torch.compiler.is_compiling():
-        out = _conv_operator(*tensors, *settings)
+        out = _conv_operator(*tensors, *walk, silu, backend)
     elif _needs_graph(tensors):
-        out = _CausalConv.apply(*tensors, *settings)  # type: ignore[no-untyped-call]
+        out = _CausalConv.apply(*tensors, walk, silu, backend)  # type: ignore[no-untyped-call]
     else:
-        out = _conv_forward(*tensors, *settings)
+        out = _conv_forward(tensors, walk, silu, backend)
     return out
 
 
-def trains_eagerly(signal: Tensor, *others: Tensor | None) -> bool:
+def trains_eagerly(tensors: SSMTensors) -> bool:
     """Whether `selective_ssm` takes these: float32 with gradients, no compiler, no autocast."""
-    tensors = (signal, *others)
     return (
         _needs_graph(tensors)
         and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled(signal.device.type)
+        and not torch.is_autocast_enabled(tensors.x.device.type)
         and all(each is None or each.dtype is torch.float32 for each in tensors)
     )
 
 
-def selective_ssm(
-    tensors: Sequence[Tensor | None], axes: tuple[int, ...], reverse: bool, backend: str
-) -> Tensor:
-    """Convolve, select and scan the tensors of `tsm2.kernels.selective_ssm`, in its order."""
-    out: Tensor = _SelectiveSSM.apply(*tensors, axes, reverse, backend)  # type: ignore[no-untyped-call]
+def selective_ssm(tensors: SSMTensors, walk: Walk, backend: str) -> Tensor:
+    """Convolve, select and scan; see `tsm2.kernels.selective_ssm`."""
+    out: Tensor = _SelectiveSSM.apply(*tensors, walk, backend)  # type: ignore[no-untyped-call]
     return out
+
+
+def projected(tensors: ScanTensors) -> ScanTensors:
+    """Project steps of low rank onto the channels."""
+    delta, weight = tensors.delta, tensors.delta_weight
+    if weight is None:
+        return tensors
+    # Autocast brings both to a dtype of its own.
+    if weight.dtype != delta.dtype and not torch.is_autocast_enabled(delta.device.type):
+        weight = weight.to(delta.dtype)
+    return tensors._replace(delta=functional.linear(delta, weight), delta_weight=None)
 
 
 def _needs_graph(tensors: Sequence[Tensor | None]) -> bool:
@@ -102,15 +91,16 @@ def _needs_graph(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def _without_autocast(
-    function: Callable[Concatenate[Tensor, _P], _R],
-) -> Callable[Concatenate[Tensor, _P], _R]:
+    function: Callable[Concatenate[_Tensors, _P], _R],
+) -> Callable[Concatenate[_Tensors, _P], _R]:
     """Keep autocast from lowering the precision of a backend that is made of torch operations."""
 
-    def run(signal: Tensor, /, *rest: _P.args, **named: _P.kwargs) -> _R:
-        if not torch.is_autocast_enabled(signal.device.type):
-            return function(signal, *rest, **named)
-        with torch.autocast(signal.device.type, enabled=False):
-            return function(signal, *rest, **named)
+    def run(tensors: _Tensors, /, *rest: _P.args, **named: _P.kwargs) -> _R:
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(tensors, *rest, **named)
+        with torch.autocast(device, enabled=False):
+            return function(tensors, *rest, **named)
 
     return run
 
@@ -120,99 +110,169 @@ def _without_autocast(
 
 @_without_autocast
 def _scan_forward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_weight: Tensor | None,
-    axes: Sequence[int],
-    reverse: bool,
-    keep_states: bool,
-    backend: str,
+    tensors: ScanTensors, walk: Walk, keep_states: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    kernels = load_fused(u.device.type, u.dtype, backend)
-    delta, own = _projected(delta, delta_weight, u, backend)
-    return kernels.scan_forward(
-        u, delta, A, B, C, D, z, delta_bias, tuple(axes), reverse, keep_states, **own
-    )
+    kernels = load_fused(tensors.u, backend)
+    return kernels.scan_forward(_as_taken(tensors, backend), walk, keep_states)
 
 
 @_without_autocast
 def _scan_backward(
-    dout: Tensor,
-    states: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_weight: Tensor | None,
-    axes: Sequence[int],
-    reverse: bool,
-    backend: str,
-) -> tuple[Tensor, ...]:
-    kernels = load_fused(u.device.type, u.dtype, backend)
-    wide, own = _projected(delta, delta_weight, u, backend)
-    gradients = kernels.scan_backward(
-        dout, states, u, wide, A, B, C, D, z, delta_bias, tuple(axes), reverse, **own
-    )
-    if own:
-        return _all_tensors(gradients, u)
-    du, dwide, *rest = gradients
-    if delta_weight is None or dwide is None:
-        return _all_tensors((du, dwide, *rest, None), u)
-    rows = dwide.flatten(0, -2)
-    dweight = rows.t() @ delta.flatten(0, -2).to(rows.dtype)
-    ddelta = dwide @ delta_weight.to(rows.dtype)
-    return _all_tensors((du, ddelta, *rest, dweight.to(delta_weight.dtype)), u)
+    tensors: ScanTensors, walk: Walk, backend: str, dout: Tensor, states: Tensor
+) -> ScanTensors:
+    kernels = load_fused(tensors.u, backend)
+    taken, weight = _as_taken(tensors, backend), tensors.delta_weight
+    gradients = kernels.scan_backward(taken, walk, dout, states)
+    if taken.delta_weight is weight or weight is None:
+        return gradients
+    wide = gradients.delta
+    rows = wide.flatten(0, -2)
+    dweight = rows.t() @ tensors.delta.flatten(0, -2).to(rows.dtype)
+    ddelta = wide @ weight.to(rows.dtype)
+    return gradients._replace(delta=ddelta, delta_weight=dweight.to(weight.dtype))
 
 
 @_without_autocast
-def _conv_forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    axes: Sequence[int],
-    reverse: bool,
-    silu: bool,
-    backend: str,
-) -> Tensor:
-    kernels = load_fused(x.device.type, x.dtype, backend)
-    return kernels.conv_forward(x, weight, bias, tuple(axes), reverse, silu)
+def _conv_forward(tensors: ConvTensors, walk: Walk, silu: bool, backend: str) -> Tensor:
+    return load_fused(tensors.x, backend).conv_forward(tensors, walk, silu)
 
 
 @_without_autocast
 def _conv_backward(
-    dout: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    axes: Sequence[int],
-    reverse: bool,
-    silu: bool,
-    backend: str,
-) -> tuple[Tensor, ...]:
-    kernels = load_fused(x.device.type, x.dtype, backend)
-    gradients = kernels.conv_backward(dout, x, weight, bias, tuple(axes), reverse, silu)
-    return _all_tensors(gradients, x)
+    tensors: ConvTensors, walk: Walk, silu: bool, backend: str, dout: Tensor
+) -> ConvTensors:
+    return load_fused(tensors.x, backend).conv_backward(tensors, walk, silu, dout)
 
 
-def _projected(
-    delta: Tensor, weight: Tensor | None, u: Tensor, backend: str
-) -> tuple[Tensor, dict[str, Any]]:
+def _as_taken(tensors: ScanTensors, backend: str) -> ScanTensors:
     """Return steps of low rank as the backend takes them: with their weight, or already wide."""
-    if weight is None:
-        return delta, {}
-    if takes_step_rank(u.device.type, u.dtype, backend, weight.shape[1]):
-        return delta, {"delta_weight": weight}
-    return functional.linear(delta, weight.to(delta.dtype)), {}
+    weight = tensors.delta_weight
+    if weight is None or takes_step_rank(tensors.u, backend, weight.shape[1]):
+        return tensors
+    return projected(tensors)
+
+
+# --- autograd ---------------------------------------------------------------------------------
+#
+# Autograd sees tensors only if they stand alone among the arguments.
+# The Functions have no `setup_context` of torch's: it inspects a signature in every call, which
+# takes longer than the rest of the call.
+
+
+class _SelectiveScan(torch.autograd.Function):
+    """The scan as one node of the graph; it has no second derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, walk, backend = inputs
+        out, states = _scan_forward(ScanTensors(*tensors), walk, True, backend)
+        ctx.save_for_backward(states, *tensors)
+        ctx.settings = (walk, backend)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        states, *tensors = ctx.saved_tensors  # asked for once: checkpointing allows no more
+        walk, backend = ctx.settings
+        gradients = _scan_backward(ScanTensors(*tensors), walk, backend, dout, states)
+        return (*gradients, None, None)
+
+
+class _CausalConv(torch.autograd.Function):
+    """The convolution as one node of the graph; it has no second derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, walk, silu, backend = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.settings = (walk, silu, backend)
+        return _conv_forward(ConvTensors(*tensors), walk, silu, backend)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        walk, silu, backend = ctx.settings
+        gradients = _conv_backward(ConvTensors(*ctx.saved_tensors), walk, silu, backend, dout)
+        return (*gradients, None, None, None)
+
+
+class _SelectiveSSM(torch.autograd.Function):
+    """Convolution, selection and scan as one node.
+
+    What the selection gives back is added in place to the gradient that the scan gives u.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *saved, walk, backend = inputs
+        tensors = SSMTensors(*saved)
+        u = _conv_forward(tensors.conv(), walk, True, backend)
+        selected = functional.linear(u, tensors.select_weight)
+        out, states = _scan_forward(tensors.scan(u, selected), walk, True, backend)
+        ctx.save_for_backward(u, selected, states, *saved)
+        ctx.settings = (walk, backend)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        u, selected, states, *saved = ctx.saved_tensors  # asked for once, as above
+        tensors, (walk, backend) = SSMTensors(*saved), ctx.settings
+        scan = _scan_backward(tensors.scan(u, selected), walk, backend, dout, states)
+        dselected = torch.cat((scan.delta, scan.B, scan.C), dim=-1).flatten(0, -2)
+        dselect_weight = dselected.t() @ u.flatten(0, -2)  # (R + 2 N, E)
+        scan.u.flatten(0, -2).addmm_(dselected, tensors.select_weight)
+        conv = _conv_backward(tensors.conv(), walk, True, backend, scan.u)
+        rest = (scan.A, scan.D, scan.z, scan.delta_bias, scan.delta_weight)
+        return (*conv, dselect_weight, *rest, None, None)
+
+
+# --- operators --------------------------------------------------------------------------------
+#
+# They take and return nothing but tensors, numbers and lists of numbers, one after the other.
+
+_library = torch.library.Library("tsm2", "DEF")  # type: ignore[no-untyped-call]
+
+
+def _flattened(kind: type[Any]) -> str:
+    """Declare the tensors of a kind, and their walk."""
+    tensors = (
+        f"{'Tensor' if hint is Tensor else 'Tensor?'} {name}"
+        for name, hint in kind.__annotations__.items()
+    )
+    return f"{', '.join(tensors)}, int[] axes, bool reverse"
+
+
+def _gathered(kind: type[Any], flat: Sequence[Any]) -> Any:
+    """Return the tensors, their walk and what follows: the inverse of `_flattened`."""
+    n = len(kind._fields)
+    axes, reverse, *settings = flat[n:]
+    return kind(*flat[:n]), Walk(tuple(axes), reverse), *settings
+
+
+def _flat_scan(*flat: Any) -> tuple[Tensor, Tensor]:
+    return _scan_forward(*_gathered(ScanTensors, flat))
+
+
+def _flat_scan_backward(dout: Tensor, states: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    tensors, walk, backend = _gathered(ScanTensors, flat)
+    return _all_tensors(_scan_backward(tensors, walk, backend, dout, states), dout)
+
+
+def _flat_conv(*flat: Any) -> Tensor:
+    return _conv_forward(*_gathered(ConvTensors, flat))
+
+
+def _flat_conv_backward(dout: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    tensors, walk, silu, backend = _gathered(ConvTensors, flat)
+    return _all_tensors(_conv_backward(tensors, walk, silu, backend, dout), dout)
 
 
 def _all_tensors(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
@@ -223,230 +283,112 @@ def _all_tensors(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tens
 def _only_wanted(
     gradients: Sequence[Tensor], arguments: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """Drop the gradients of arguments that are None."""
+    """Drop the gradients of arguments that are None: the inverse of `_all_tensors`."""
     pairs = zip(gradients, arguments, strict=True)
     return tuple(None if argument is None else gradient for gradient, argument in pairs)
 
 
-# --- autograd ---------------------------------------------------------------------------------
-#
-# The Functions have no `setup_context` of torch's: it inspects a signature in every call, which
-# takes longer than the rest of the call.
-
-
-class _SelectiveScan(torch.autograd.Function):
-    """The scan as one node of the graph; it has no second derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = _scan_forward(*inputs)
-        _SelectiveScan.keep(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def keep(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, axes, reverse, _, backend = inputs
-        _, states = output
-        ctx.mark_non_differentiable(states)
-        ctx.save_for_backward(states, *tensors)
-        ctx.settings = (axes, reverse, backend)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, dout: Tensor, _: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # asked for once: checkpointing allows no more
-        gradients = _scan_backward(dout, *saved, *ctx.settings)
-        return _SelectiveScan.of_inputs(gradients, saved)
-
-    @staticmethod
-    def backward_in_graph(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        gradients = _scan_backward_operator(dout, *saved, *ctx.settings)
-        return _SelectiveScan.of_inputs(gradients, saved)
-
-    @staticmethod
-    def of_inputs(
-        gradients: Sequence[Tensor], saved: Sequence[Tensor]
-    ) -> tuple[Tensor | None, ...]:
-        return (*_only_wanted(gradients, saved[1:]), None, None, None, None)
-
-
-class _CausalConv(torch.autograd.Function):
-    """The convolution as one node of the graph; it has no second derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _conv_forward(*inputs)
-        _CausalConv.keep(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def keep(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, axes, reverse, silu, backend = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.settings = (axes, reverse, silu, backend)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, dout: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        gradients = _conv_backward(dout, *saved, *ctx.settings)
-        return _CausalConv.of_inputs(gradients, saved)
-
-    @staticmethod
-    def backward_in_graph(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        gradients = _conv_backward_operator(dout, *saved, *ctx.settings)
-        return _CausalConv.of_inputs(gradients, saved)
-
-    @staticmethod
-    def of_inputs(
-        gradients: Sequence[Tensor], saved: Sequence[Tensor]
-    ) -> tuple[Tensor | None, ...]:
-        return (*_only_wanted(gradients, saved), None, None, None, None)
-
-
-class _SelectiveSSM(torch.autograd.Function):
-    """Convolution, selection and scan as one node.
-
-    What the selection gives back is added in place to the gradient that the scan gives u.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        conv_weight: Tensor,
-        conv_bias: Tensor | None,
-        select_weight: Tensor,
-        A: Tensor,
-        *rest: Any,
-    ) -> Tensor:
-        D, z, delta_bias, delta_weight, axes, reverse, backend = rest
-        u = _conv_forward(x, conv_weight, conv_bias, axes, reverse, True, backend)
-        selected = functional.linear(u, select_weight)
-        parameters = (D, z, delta_bias, delta_weight)
-        delta, B, C = _selection(selected, A)
-        out, states = _scan_forward(u, delta, A, B, C, *parameters, axes, reverse, True, backend)
-        ctx.save_for_backward(
-            x, conv_weight, conv_bias, select_weight, u, selected, states, A, *parameters
-        )
-        ctx.settings = (axes, reverse, backend)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, dout: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        saved: Any = ctx.saved_tensors  # asked for once: checkpointing allows no more
-        x, conv_weight, conv_bias, select_weight, u, selected, states, A, *rest = saved
-        D, z, delta_bias, delta_weight = rest
-        axes, reverse, backend = ctx.settings
-        delta, B, C = _selection(selected, A)
-        scanned = (u, delta, A, B, C, D, z, delta_bias, delta_weight)
-        convolved = (x, conv_weight, conv_bias)
-        gradients: Any = _only_wanted(
-            _scan_backward(dout, states, *scanned, axes, reverse, backend), scanned
-        )
-        du, ddelta, dA, dB, dC, *dparameters = gradients
-        dselected = torch.cat((ddelta, dB, dC), dim=-1).flatten(0, -2)  # (tokens, R + 2 N)
-        dselect_weight = dselected.t() @ u.flatten(0, -2)
-        du.flatten(0, -2).addmm_(dselected, select_weight)
-        dconvolved = _only_wanted(
-            _conv_backward(du, *convolved, axes, reverse, True, backend), convolved
-        )
-        return (*dconvolved, dselect_weight, dA, *dparameters, None, None, None)
-
-
-def _selection(selected: Tensor, A: Tensor) -> tuple[Tensor, ...]:
-    """Take delta, B and C out of what was selected, (*lead, R + 2 N)."""
-    states = A.shape[1]
-    return torch.split(selected, [selected.shape[-1] - 2 * states, states, states], dim=-1)
-
-
-# --- operators --------------------------------------------------------------------------------
-
-_SCAN_TENSORS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
-    "Tensor? delta_bias, Tensor? delta_weight"
-)
-_CONV_TENSORS = "Tensor x, Tensor weight, Tensor? bias"
-_ORDER = "int[] axes, bool reverse"
-
-_library = torch.library.Library("tsm2", "DEF")  # type: ignore[no-untyped-call]
-
-
-def _fake_scan(u: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """Say what `_scan_forward` returns, without its values."""
-    A, axes, keep_states = rest[1], rest[8], rest[10]
+def _fake_scan(*flat: Any) -> tuple[Tensor, Tensor]:
+    """Say what `_flat_scan` returns, without its values."""
+    (u, _, A, *_), walk, keep_states, _ = _gathered(ScanTensors, flat)
     out = u.new_empty(u.shape)
     if not keep_states:
         return out, u.new_empty(0)
-    length = prod(u.shape[axis] for axis in axes)
-    sequences = prod(size for axis, size in enumerate(u.shape[:-1]) if axis not in axes)
+    length = prod(u.shape[axis] for axis in walk.axes)
+    sequences = prod(size for axis, size in enumerate(u.shape[:-1]) if axis not in walk.axes)
     borders: Any = torch.sym_max(0, (length - 1) // STATE_STEPS)  # type: ignore[no-untyped-call]
-    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    return out, u.new_empty(sequences, borders, A.shape[1], u.shape[-1], dtype=dtype)
+    kept = (sequences, borders, A.shape[1], u.shape[-1])
+    return out, u.new_empty(kept, dtype=state_dtype(u))
 
 
-def _fake_scan_backward(dout: Tensor, states: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _fake_gradients(dout, rest[:9])
+def _fake_scan_backward(dout: Tensor, states: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    return _fake_gradients(dout, _gathered(ScanTensors, flat)[0])
 
 
 def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _fake_conv_backward(dout: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _fake_gradients(dout, rest[:3])
+def _fake_conv_backward(dout: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    return _fake_gradients(dout, _gathered(ConvTensors, flat)[0])
 
 
 def _fake_gradients(dout: Tensor, arguments: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    return tuple(
-        dout.new_empty(0) if argument is None else argument.new_empty(argument.shape)
-        for argument in arguments
+    return _all_tensors(
+        [None if each is None else each.new_empty(each.shape) for each in arguments], dout
     )
 
 
-def _register(signature: str, call: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    name, library = signature.partition("(")[0], cast(Any, _library)
-    library.define(signature, tags=(torch.Tag.pt2_compliant_tag,))
+def _keep_scan(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, axes, reverse, _, backend = inputs
+    _, states = output
+    ctx.mark_non_differentiable(states)
+    ctx.save_for_backward(states, *tensors)
+    ctx.settings = (axes, reverse, backend)
+
+
+def _gradients_of_scan(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    gradients = _scan_backward_operator(dout, *saved, *ctx.settings)
+    return (*_only_wanted(gradients, saved[1:]), None, None, None, None)
+
+
+def _keep_conv(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, axes, reverse, silu, backend = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.settings = (axes, reverse, silu, backend)
+
+
+def _gradients_of_conv(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    gradients = _conv_backward_operator(dout, *saved, *ctx.settings)
+    return (*_only_wanted(gradients, saved), None, None, None, None)
+
+
+def _register(
+    name: str,
+    arguments: str,
+    returns: str,
+    call: Callable[..., Any],
+    fake: Callable[..., Any],
+) -> Any:
+    library = cast(Any, _library)
+    library.define(f"{name}({arguments}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag,))
     library.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"tsm2::{name}", fake, lib=_library)
     return getattr(torch.ops.tsm2, name).default
 
 
 _scan_operator = _register(
-    f"selective_scan({_SCAN_TENSORS}, {_ORDER}, bool keep_states, str backend) -> (Tensor, Tensor)",
-    _scan_forward,
+    "selective_scan",
+    f"{_flattened(ScanTensors)}, bool keep_states, str backend",
+    "(Tensor, Tensor)",
+    _flat_scan,
     _fake_scan,
 )
 _scan_backward_operator = _register(
-    f"selective_scan_backward(Tensor dout, Tensor states, {_SCAN_TENSORS}, {_ORDER}, str backend)"
-    f" -> ({', '.join(['Tensor'] * 9)})",
-    _scan_backward,
+    "selective_scan_backward",
+    f"Tensor dout, Tensor states, {_flattened(ScanTensors)}, str backend",
+    f"({', '.join(['Tensor'] * len(ScanTensors._fields))})",
+    _flat_scan_backward,
     _fake_scan_backward,
 )
 _conv_operator = _register(
-    f"causal_conv({_CONV_TENSORS}, {_ORDER}, bool silu, str backend) -> Tensor",
-    _conv_forward,
+    "causal_conv",
+    f"{_flattened(ConvTensors)}, bool silu, str backend",
+    "Tensor",
+    _flat_conv,
     _fake_conv,
 )
 _conv_backward_operator = _register(
-    f"causal_conv_backward(Tensor dout, {_CONV_TENSORS}, {_ORDER}, bool silu, str backend)"
-    " -> (Tensor, Tensor, Tensor)",
-    _conv_backward,
+    "causal_conv_backward",
+    f"Tensor dout, {_flattened(ConvTensors)}, bool silu, str backend",
+    "(Tensor, Tensor, Tensor)",
+    _flat_conv_backward,
     _fake_conv_backward,
 )
-for _operator, _function in ((_scan_operator, _SelectiveScan), (_conv_operator, _CausalConv)):
-    torch.library.register_autograd(
-        _operator,
-        _function.backward_in_graph,
-        setup_context=_function.keep,
-        lib=_library,
-    )
+for _operator, _keep, _gradients in (
+    (_scan_operator, _keep_scan, _gradients_of_scan),
+    (_conv_operator, _keep_conv, _gradients_of_conv),
+):
+    torch.library.register_autograd(_operator, _gradients, setup_context=_keep, lib=_library)

@@ -1,19 +1,13 @@
 """The causal depthwise convolution on the CPU, forward and backward.
 
-    p[t] = bias + sum_k W[K-1-k] x[t-k]    out[t] = silu(p[t])  or  p[t]
+The formulas are those of `tsm2.kernels.interface`; W is the weight.
 
-With `dq` for the gradient of the loss by q:
-
-    dp[t] = dout[t] silu'(p[t])  or  dout[t]
-    dx[t] = sum_k W[K-1-k] dp[t+k]         dW[K-1-k] = sum_t dp[t] x[t-k]  dbias = sum_t dp[t]
-
-W[K-1-k] is the weight of the token k places back; outside of the sequence x and dp are zero.
 Sizes: E channels, K taps; a tile is 16 channels (one vector), a block 16 tiles. One task walks
 through one sequence, a block of channels at a time. The backward pass writes dp[t] to the place
 of dx[t] and replaces it K - 1 steps later, when the last dx that needs it is done.
 """
 
-# ruff: noqa: N815 (fields are named as in the formulas above)
+# ruff: noqa: N815 (fields are named as in the formulas)
 
 from typing import Any, NamedTuple
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from tsm2.errors import BackendError
+from tsm2.kernels.interface import Walk
 from tsm2.kernels.numba_vectors import inlined, load_offset
 
-__all__ = ["Path", "Rows", "Walk", "kernel_input", "path", "row", "walk_over"]
+__all__ = ["Path", "RowTables", "Rows", "kernel_input", "path", "row", "tables_of"]
 
 _FLOAT_BYTES = 4
 
@@ -53,29 +54,27 @@ def row(path: Path, t: int) -> Any:
     return path.start + load_offset(path.steps, t)
 
 
-class Walk:
-    """The order in which the tokens of some lead axes are visited.
+class RowTables:
+    """Where the rows of tensors are, in the order of a walk.
 
     Parameters
     ----------
     lead
         Sizes of all axes but the last.
-    axes
-        Those that a sequence runs along, the last named one fastest; the others count sequences.
-    reverse
-        From the last token to the first.
+    walk
+        A sequence runs along its axes; the other lead axes count sequences.
     """
 
-    def __init__(self, lead: tuple[int, ...], axes: tuple[int, ...], reverse: bool) -> None:
-        self._lead, self._axes, self._reverse = lead, axes, reverse
-        self._batch_axes = tuple(axis for axis in range(len(lead)) if axis not in axes)
+    def __init__(self, lead: tuple[int, ...], walk: Walk) -> None:
+        self._lead, self._walk = lead, walk
+        self._batch_axes = tuple(axis for axis in range(len(lead)) if axis not in walk.axes)
         self.sequences = prod(lead[axis] for axis in self._batch_axes)
-        self.length = prod(lead[axis] for axis in axes)
+        self.length = prod(lead[axis] for axis in walk.axes)
         self._tables: dict[tuple[int, ...], tuple[int, int]] = {}
         self._kept: list[npt.NDArray[np.int64]] = []  # addresses are no references
 
     def rows(self, tensor: Tensor | None) -> Rows:
-        """Describe a tensor of these lead axes; good while the tensor and this walk live."""
+        """Describe a tensor of these lead axes; good while the tensor and this object live."""
         if tensor is None:
             return Rows(0, 0, 0)
         strides = tensor.stride()
@@ -84,8 +83,8 @@ class Walk:
 
     def _make_tables(self, strides: tuple[int, ...]) -> tuple[int, int]:
         """Make the tables for some strides and return their addresses."""
-        steps = self._offsets(strides, self._axes)
-        steps = np.ascontiguousarray(steps[::-1]) if self._reverse else steps
+        steps = self._offsets(strides, self._walk.axes)
+        steps = np.ascontiguousarray(steps[::-1]) if self._walk.reverse else steps
         sequences = self._offsets(strides, self._batch_axes)
         self._kept += sequences, steps
         self._tables[strides] = sequences.ctypes.data, steps.ctypes.data
@@ -100,8 +99,8 @@ class Walk:
         return table
 
 
-walk_over = lru_cache(maxsize=64)(Walk)
-"""The same walk for the same arguments, so that its tables are made once."""
+tables_of = lru_cache(maxsize=64)(RowTables)
+"""The same object for the same arguments, so that its tables are made once."""
 
 
 def kernel_input(tensor: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numba import njit, types
-from numba.core import event
+from numba import njit, typeof
+from numba.core import event  # numba's manual describes it, but none of its public modules has it
 
 from tsm2.kernels.numba_vectors import VECTOR_BYTES, fetch_add
 
@@ -78,12 +78,9 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
-def _numba_type(kind: type) -> Any:
-    """Translate int, or a NamedTuple of such, for numba."""
-    if kind is int:
-        return types.int64
-    members = [_numba_type(member) for member in kind.__annotations__.values()]
-    return types.BaseTuple.from_types(members, kind)  # type: ignore[no-untyped-call]
+def _zeros(kind: type) -> Any:
+    """Make an integer, or a NamedTuple of such."""
+    return 0 if kind is int else kind(*map(_zeros, kind.__annotations__.values()))
 
 
 class _Announcer(event.Listener):
@@ -105,7 +102,8 @@ def _compiled(body: Callable[..., None]) -> Callable[..., None]:
     """Compile a body, or load it from numba's cache on disk; without a cache if none works."""
     name = f"{body.__module__}.{body.__name__}"
     loop = _task_loop(body, _source_digest())
-    signature = (_numba_type(body.__annotations__["call"]), _numba_type(_Work), types.int64)
+    kinds = (body.__annotations__["call"], _Work, int)
+    signature = tuple(typeof(_zeros(kind)) for kind in kinds)  # type: ignore[no-untyped-call]
 
     def build(*, on_disk: bool) -> Callable[..., None]:
         kernel = njit(nogil=True, cache=on_disk, error_model="numpy")(loop)

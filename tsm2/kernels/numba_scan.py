@@ -1,19 +1,6 @@
 """The selective scan on the CPU, forward and backward.
 
-    x[t] = delta[t] + delta_bias           dt[t] = softplus(x[t])        v[t] = dt[t] u[t]
-           W delta[t] + delta_bias with a delta of low rank
-    h[t] = a[t] h[t-1] + B[t] v[t]         a[t] = exp(dt[t] A)
-    y[t] = C[t] h[t] + D u[t]              out[t] = y[t] silu(z[t])
-
-With `dq` for the gradient of the loss by q, g[t] = dh[t] runs backwards and the rest follows:
-
-    dy[t] = dout[t] silu(z[t])             dz[t] = dout[t] y[t] silu'(z[t])
-    g[t] = C[t] dy[t] + a[t+1] g[t+1]      r[t] = g[t] a[t] h[t-1]
-    dC[t] = sum_e dy[t] h[t]               dB[t] = sum_e g[t] v[t]
-    dv[t] = sum_n g[t] B[t]                du[t] = dv[t] dt[t] + D dy[t]
-    ddt[t] = sum_n r[t] A + dv[t] u[t]     dx[t] = ddt[t] sigmoid(x[t])
-    dA = sum_t r[t] dt[t]                  dD = sum_t dy[t] u[t]         ddelta_bias = sum_t dx[t]
-    ddelta[t] = dx[t], or dx[t] W          dW = sum_t dx[t] delta[t]
+The formulas are those of `tsm2.kernels.interface`.
 
 Sizes: E channels, N states per channel, R step rank; a chunk is 16 steps of time, a
 tile 16 channels (one vector), a block 8 tiles. One task walks through one sequence, a block of
@@ -24,7 +11,7 @@ pass keeps h between chunks, and the backward pass recomputes the h in between.
 Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algorithm 2.
 """
 
-# ruff: noqa: N815 (fields are named as in the formulas above)
+# ruff: noqa: N815 (fields are named as in the formulas)
 
 from math import log
 from typing import Any, NamedTuple

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from llvmlite import ir
 from numba import types
-from numba.core.datamodel import models
 from numba.extending import (
     intrinsic,
     lower_builtin,
+    models,
     register_jitable,
     register_model,
     type_callable,

@@ -15,6 +15,14 @@ from torch.nn import functional
 from tsm2.errors import ParameterError
 from tsm2.kernels import fused
 from tsm2.kernels.dispatch import is_fused, load_differentiable
+from tsm2.kernels.interface import (
+    ConvTensors,
+    ScanTensors,
+    SSMTensors,
+    Walk,
+    converted,
+    state_dtype,
+)
 
 __all__ = ["causal_conv", "selective_scan", "selective_ssm", "warm_up"]
 
@@ -112,37 +120,18 @@ def selective_scan(
     >>> y.flatten().tolist()
     [1.0, 2.0, 3.0]
     """
-    scan_axes = _checked_axes(axes, u, "u")
-    lead, channels = u.shape[:-1], u.shape[-1]
-    states = _check_parameters("u", u, A, D, z, delta_bias, delta_weight)
-    for name, tensor, wanted in (
-        ("delta", delta, (*lead, channels if delta_weight is None else delta_weight.shape[1])),
-        ("B", B, (*lead, states)),
-        ("C", C, (*lead, states)),
-    ):
-        _check_like("u", u, name, tensor, wanted)
+    tensors = ScanTensors(u, delta, A, B, C, D, z, delta_bias, delta_weight)
+    walk = _checked_walk(axes, reverse, "u", u)
+    states = _check_parameters("u", u, tensors)
+    lead, rank = u.shape[:-1], u.shape[-1] if delta_weight is None else delta_weight.shape[1]
+    for name, tensor, columns in (("delta", delta, rank), ("B", B, states), ("C", C, states)):
+        _check_like("u", u, name, tensor, (*lead, columns))
 
     if is_fused(backend) and not torch.compiler.is_exporting():
-        return fused.selective_scan(
-            u, delta, A, B, C, D, z, delta_bias, delta_weight, scan_axes, reverse, backend
-        )
-    if delta_weight is not None:
-        delta = functional.linear(delta, delta_weight)
-    kernels = load_differentiable(u.device.type, u.dtype, backend)
-    state = _state_dtype(u)
-    y = kernels.selective_scan(
-        u.to(state),
-        delta.to(state),
-        A.to(state),
-        B.to(state),
-        C.to(state),
-        None if D is None else D.to(state),
-        None if z is None else z.to(state),
-        None if delta_bias is None else delta_bias.to(state),
-        scan_axes,
-        reverse,
-    )
-    return y.to(u.dtype)
+        return fused.selective_scan(tensors, walk, backend)
+    tensors = fused.projected(tensors)
+    kernels = load_differentiable(u, backend)
+    return kernels.selective_scan(converted(tensors, state_dtype(u)), walk).to(u.dtype)
 
 
 def causal_conv(
@@ -211,19 +200,17 @@ def causal_conv(
     >>> y.flatten().tolist()
     [1.0, 12.0, 24.0]
     """
-    scan_axes = _checked_axes(axes, x, "x")
+    tensors = ConvTensors(x, weight, bias)
+    walk = _checked_walk(axes, reverse, "x", x)
     _check_taps(x, "weight", weight, "bias", bias)
     if activation not in ("silu", None):
         raise ParameterError(f"activation must be 'silu' or None, got {activation!r}")
 
     silu = activation == "silu"
     if is_fused(backend) and not torch.compiler.is_exporting():
-        return fused.causal_conv(x, weight, bias, scan_axes, reverse, silu, backend)
-    kernels = load_differentiable(x.device.type, x.dtype, backend)
-    state = _state_dtype(x)
-    bias = None if bias is None else bias.to(state)
-    y = kernels.causal_conv(x.to(state), weight.to(state), bias, scan_axes, reverse, silu)
-    return y.to(x.dtype)
+        return fused.causal_conv(tensors, walk, silu, backend)
+    kernels = load_differentiable(x, backend)
+    return kernels.causal_conv(converted(tensors, state_dtype(x)), walk, silu).to(x.dtype)
 
 
 def selective_ssm(
@@ -289,19 +276,19 @@ def selective_ssm(
     True
     """
     channels = x.shape[-1]
-    scan_axes = _checked_axes(axes, x, "x")
+    tensors = SSMTensors(
+        x, conv_weight, conv_bias, select_weight, A, D, z, delta_bias, delta_weight
+    )
+    walk = _checked_walk(axes, reverse, "x", x)
     _check_taps(x, "conv_weight", conv_weight, "conv_bias", conv_bias)
-    states = _check_parameters("x", x, A, D, z, delta_bias, delta_weight)
+    states = _check_parameters("x", x, tensors)
     rank = channels if delta_weight is None else delta_weight.shape[1]
     _check_like("x", x, "select_weight", select_weight, (rank + 2 * states, channels))
-    tensors = x, conv_weight, conv_bias, select_weight, A, D, z, delta_bias, delta_weight
-    if is_fused(backend) and fused.trains_eagerly(*tensors):
-        return fused.selective_ssm(tensors, scan_axes, reverse, backend)
+    if is_fused(backend) and fused.trains_eagerly(tensors):
+        return fused.selective_ssm(tensors, walk, backend)
     order: Any = {"axes": axes, "reverse": reverse, "backend": backend}
     u = causal_conv(x, conv_weight, conv_bias, **order)
-    selected = functional.linear(u, select_weight)
-    delta, B, C = torch.split(selected, [rank, states, states], dim=-1)
-    return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_weight, **order)
+    return selective_scan(*tensors.scan(u, functional.linear(u, select_weight)), **order)
 
 
 def warm_up(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -327,8 +314,8 @@ def warm_up(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
     y.sum().backward()  # type: ignore[no-untyped-call]
 
 
-def _checked_axes(axes: Sequence[int], signal: Tensor, name: str) -> tuple[int, ...]:
-    """Return the scan axes counted from the front."""
+def _checked_walk(axes: Sequence[int], reverse: bool, name: str, signal: Tensor) -> Walk:
+    """Return the walk, its axes counted from the front."""
     counted = tuple(axis + signal.ndim if axis < 0 else axis for axis in axes)
     n_lead = signal.ndim - 1
     if (
@@ -340,7 +327,7 @@ def _checked_axes(axes: Sequence[int], signal: Tensor, name: str) -> tuple[int, 
             f"axes must name one or two different axes of {name} without the last, "
             f"got axes={tuple(axes)} for {name} of shape {tuple(signal.shape)}"
         )
-    return counted
+    return Walk(counted, reverse)
 
 
 def _check_taps(
@@ -354,17 +341,9 @@ def _check_taps(
     _check_like("x", x, bias_name, bias, (channels,))
 
 
-def _check_parameters(
-    signal_name: str,
-    signal: Tensor,
-    A: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_weight: Tensor | None,
-) -> int:
+def _check_parameters(signal_name: str, signal: Tensor, tensors: ScanTensors | SSMTensors) -> int:
     """Return a scan's number of states; raise unless what does not depend on it fits the signal."""
-    channels = signal.shape[-1]
+    channels, A, delta_weight = signal.shape[-1], tensors.A, tensors.delta_weight
     if A.ndim != 2 or A.shape[0] != channels:
         raise _mismatch("A", A, (channels, "N"), signal_name, signal)
     if delta_weight is not None:
@@ -373,9 +352,9 @@ def _check_parameters(
         wanted = (channels, delta_weight.shape[1])
         _check_like(signal_name, signal, "delta_weight", delta_weight, wanted)
     _check_like(signal_name, signal, "A", A, tuple(A.shape))
-    _check_like(signal_name, signal, "D", D, (channels,))
-    _check_like(signal_name, signal, "z", z, tuple(signal.shape))
-    _check_like(signal_name, signal, "delta_bias", delta_bias, (channels,))
+    _check_like(signal_name, signal, "D", tensors.D, (channels,))
+    _check_like(signal_name, signal, "z", tensors.z, tuple(signal.shape))
+    _check_like(signal_name, signal, "delta_bias", tensors.delta_bias, (channels,))
     states: int = A.shape[1]
     return states
 
@@ -407,7 +386,3 @@ def _mismatch(
         f"{name} has shape {tuple(tensor.shape)}, but {signal_name} of shape "
         f"{tuple(signal.shape)} needs ({shape}{',' * (len(wanted) == 1)})"
     )
-
-
-def _state_dtype(signal: Tensor) -> torch.dtype:
-    return torch.float64 if signal.dtype == torch.float64 else torch.float32

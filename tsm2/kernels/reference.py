@@ -18,34 +18,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu as silu_of
 
+from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk
+
 __all__ = ["causal_conv", "selective_scan"]
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-) -> Tensor:
+def selective_scan(tensors: ScanTensors, walk: Walk) -> Tensor:
     """Scan token by token; see `tsm2.kernels.selective_scan`."""
+    u, delta, A, B, C, D, z, delta_bias, _ = tensors
     delta = delta if delta_bias is None else delta + delta_bias
     step = torch.logaddexp(delta, delta.new_zeros(()))  # softplus without torch's threshold at 20
-    tokens = zip(
-        *(_tokens(each, axes, reverse) for each in (step, step * u, B, C)),
-        strict=True,
-    )
+    tokens = zip(*(_tokens(each, walk) for each in (step, step * u, B, C)), strict=True)
     h = torch.zeros((), dtype=u.dtype, device=u.device)
     outputs = []
     for d, du, b, c in tokens:
         h = torch.exp(d[..., None] * A) * h + du[..., None] * b[..., None, :]  # (*, E, N)
         outputs.append((h * c[..., None, :]).sum(-1))  # (*, E)
-    y = _untoken(outputs, u, axes, reverse)
+    y = _untoken(outputs, u, walk)
     if D is not None:
         y = y + D * u
     if z is not None:
@@ -53,37 +42,28 @@ def selective_scan(
     return y
 
 
-def causal_conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-    silu: bool,
-) -> Tensor:
+def causal_conv(tensors: ConvTensors, walk: Walk, silu: bool) -> Tensor:
     """Convolve token by token; see `tsm2.kernels.causal_conv`."""
-    tokens = _tokens(x, axes, reverse)
+    x, weight, bias = tensors
+    tokens = _tokens(x, walk)
     taps = weight.flip(-1).unbind(-1)  # taps[k] meets the token k places back
     start = torch.zeros_like(weight[:, 0]) if bias is None else bias
     outputs = []
     for t in range(len(tokens)):
         seen = zip(taps, reversed(tokens[: t + 1]), strict=False)
         outputs.append(sum((tap * token for tap, token in seen), start=start))
-    y = _untoken(outputs, x, axes, reverse)
+    y = _untoken(outputs, x, walk)
     return silu_of(y) if silu else y
 
 
-def _tokens(tensor: Tensor, axes: tuple[int, ...], reverse: bool) -> tuple[Tensor, ...]:
+def _tokens(tensor: Tensor, walk: Walk) -> tuple[Tensor, ...]:
     """Cut a tensor into its tokens, each (*, channels), in the order of the walk."""
-    front = tensor.movedim(axes, tuple(range(len(axes)))).flatten(0, len(axes) - 1)
-    tokens = front.unbind(0)
-    return tokens[::-1] if reverse else tokens
+    tokens = walk.unroll(tensor).unbind(0)
+    return tokens[::-1] if walk.reverse else tokens
 
 
-def _untoken(tokens: list[Tensor], like: Tensor, axes: tuple[int, ...], reverse: bool) -> Tensor:
+def _untoken(tokens: list[Tensor], like: Tensor, walk: Walk) -> Tensor:
     """Put tokens back to their places: the inverse of `_tokens`."""
     if not tokens:
         return like.clone(memory_format=torch.contiguous_format)  # as empty as the output
-    front = torch.stack(tokens[::-1] if reverse else tokens)
-    front = front.reshape(*(like.shape[axis] for axis in axes), *front.shape[1:])
-    return front.movedim(tuple(range(len(axes))), axes).contiguous()
+    return walk.roll_up(torch.stack(tokens[::-1] if walk.reverse else tokens), like)

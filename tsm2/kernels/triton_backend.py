@@ -6,17 +6,19 @@ outside of it: the first call for each width of rows measures which block size i
 
 import os
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
 from torch import Tensor
 
 from tsm2.kernels import triton_conv, triton_scan
-from tsm2.kernels.fused import STATE_STEPS
+from tsm2.kernels.interface import STATE_STEPS, ConvTensors, ScanTensors, Walk, as_arguments
 from tsm2.kernels.triton_rows import Rows, rows_of
 
 __all__ = ["conv_backward", "conv_forward", "scan_backward", "scan_forward"]
+
+_Tensors = TypeVar("_Tensors", ScanTensors, ConvTensors)
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _BLOCKS = ((16, 1), (32, 2), (32, 4), (64, 8))
@@ -48,8 +50,9 @@ def _most_programs(device: torch.device) -> int:
     return processors * _PROGRAMS_PER_PROCESSOR
 
 
-def _zeros_like(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.new_zeros(tensor.shape)
+def _zeros_like(tensors: _Tensors) -> _Tensors:
+    zeros: Any = (None if each is None else each.new_zeros(each.shape) for each in tensors)
+    return type(tensors)(*zeros)
 
 
 def _grid(programs: int, channels: int) -> Any:
@@ -59,30 +62,19 @@ def _grid(programs: int, channels: int) -> Any:
 # --- scan -------------------------------------------------------------------------------------
 
 
-def scan_forward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-    keep_states: bool,
-) -> tuple[Tensor, Tensor]:
+def scan_forward(tensors: ScanTensors, walk: Walk, keep_states: bool) -> tuple[Tensor, Tensor]:
     """Scan, and keep the states before every chunk but the first."""
-    channels, states = A.shape
+    u = tensors.u
+    channels, states = tensors.A.shape
     out = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    rows = rows_of(u.shape[:-1], [u, delta, z, B, C, _row_numbers(u)], axes)
+    rows = rows_of(u.shape[:-1], [*_signals(tensors), _row_numbers(u)], walk.axes)
     borders = max(0, (rows.length - 1) // STATE_STEPS)
     shape = (rows.sequences, borders, states, channels) if keep_states else (0,)
     kept = torch.empty(shape, dtype=torch.float32, device=u.device)
     if out.numel():
         _scan_forward[_grid(rows.sequences, channels)](
             *rows.tensors[:5],
-            *_parameters(A, D, delta_bias),
+            *_parameters(tensors),
             out,
             kept if kept.numel() else None,
             *rows.strides,
@@ -91,32 +83,20 @@ def scan_forward(
             rows.length,
             channels,
             states,
-            REVERSE=reverse,
+            REVERSE=walk.reverse,
             STEPS=STATE_STEPS,
             BLOCK_N=triton.next_power_of_2(max(1, states)),
         )
     return out, kept
 
 
-def scan_backward(
-    dout: Tensor,
-    states: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-) -> tuple[Tensor | None, ...]:
+def scan_backward(tensors: ScanTensors, walk: Walk, dout: Tensor, states: Tensor) -> ScanTensors:
     """Find all gradients, from the last chunk to the first."""
+    u, delta, A, B, _, _, z, *_ = tensors
     if not u.numel():
-        return tuple(map(_zeros_like, (u, delta, A, B, C, D, z, delta_bias)))
+        return _zeros_like(tensors)
     channels, n_states = A.shape
-    rows = rows_of(u.shape[:-1], [u, delta, z, B, C, dout, _row_numbers(u)], axes)
+    rows = rows_of(u.shape[:-1], [*_signals(tensors), dout, _row_numbers(u)], walk.axes)
     programs = min(rows.sequences, _most_programs(u.device))
     single: Any = {"dtype": torch.float32, "device": u.device}
     du, ddelta = (torch.empty(u.shape, dtype=each.dtype, device=u.device) for each in (u, delta))
@@ -130,7 +110,7 @@ def scan_backward(
     scratch = torch.empty(programs, STATE_STEPS + 1, block_n, padded, **single)
     _scan_backward[_grid(programs, channels)](
         *rows.tensors[:5],
-        *_parameters(A, D, delta_bias),
+        *_parameters(tensors),
         rows.tensors[5],
         states.contiguous(),
         scratch,
@@ -149,21 +129,27 @@ def scan_backward(
         channels,
         n_states,
         padded,
-        REVERSE=reverse,
+        REVERSE=walk.reverse,
         STEPS=STATE_STEPS,
         BLOCK_N=block_n,
     )
     blocks = triton.cdiv(channels, _scan_backward.best_config.kwargs["BLOCK_E"])
-    return (
-        du,
-        ddelta,
-        dA.sum(0).to(A.dtype),
-        dB[:blocks].sum(0).to(B.dtype),
-        dC[:blocks].sum(0).to(C.dtype),
-        None if D is None else dD.sum(0).to(D.dtype),
-        dz,
-        None if delta_bias is None else ddelta_bias.sum(0).to(delta_bias.dtype),
+    gradients = ScanTensors(
+        u=du,
+        delta=ddelta,
+        A=dA.sum(0),
+        B=dB[:blocks].sum(0),
+        C=dC[:blocks].sum(0),
+        D=dD.sum(0),
+        z=dz,
+        delta_bias=ddelta_bias.sum(0),
     )
+    return as_arguments(gradients, tensors)
+
+
+def _signals(tensors: ScanTensors) -> tuple[Tensor | None, ...]:
+    """Return what has rows, in the order of the kernels."""
+    return tensors.u, tensors.delta, tensors.z, tensors.B, tensors.C
 
 
 def _row_numbers(signal: Tensor) -> Tensor:
@@ -171,44 +157,26 @@ def _row_numbers(signal: Tensor) -> Tensor:
     return torch.empty((*signal.shape[:-1], 1), device="meta")
 
 
-def _parameters(
-    A: Tensor, D: Tensor | None, delta_bias: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    return (
-        A.contiguous(),
-        None if D is None else D.contiguous(),
-        None if delta_bias is None else delta_bias.contiguous(),
-    )
+def _parameters(tensors: ScanTensors) -> tuple[Tensor | None, ...]:
+    """Return what has none, in the order of the kernels."""
+    parameters = (tensors.A, tensors.D, tensors.delta_bias)
+    return tuple(None if each is None else each.contiguous() for each in parameters)
 
 
 # --- convolution ------------------------------------------------------------------------------
 
 
-def conv_forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-    silu: bool,
-) -> Tensor:
+def conv_forward(tensors: ConvTensors, walk: Walk, silu: bool) -> Tensor:
     """Convolve."""
-    return _convolve(x, weight, bias, axes, reverse, silu, x.dtype)
+    return _convolve(tensors, walk, silu, tensors.x.dtype)
 
 
-def _convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-    silu: bool,
-    dtype: torch.dtype,
-) -> Tensor:
+def _convolve(tensors: ConvTensors, walk: Walk, silu: bool, dtype: torch.dtype) -> Tensor:
+    x, weight, bias = tensors
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
     if out.numel():
         channels, taps = weight.shape
-        rows = rows_of(x.shape[:-1], [x, _row_numbers(x)], axes)
+        rows = rows_of(x.shape[:-1], [x, _row_numbers(x)], walk.axes)
         block = _tokens_in_tile(rows)
         tasks = rows.sequences * triton.cdiv(rows.length, block)
         _conv_forward[_grid(tasks, channels)](
@@ -222,26 +190,19 @@ def _convolve(
             channels,
             TAPS=taps,
             SILU=silu,
-            REVERSE=reverse,
+            REVERSE=walk.reverse,
             BLOCK_T=block,
         )
     return out
 
 
-def conv_backward(
-    dout: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    axes: tuple[int, ...],
-    reverse: bool,
-    silu: bool,
-) -> tuple[Tensor | None, ...]:
+def conv_backward(tensors: ConvTensors, walk: Walk, silu: bool, dout: Tensor) -> ConvTensors:
     """Find the gradients of x, weight and bias."""
+    x, weight, bias = tensors
     if not x.numel():
-        return tuple(map(_zeros_like, (x, weight, bias)))
+        return _zeros_like(tensors)
     channels, taps = weight.shape
-    rows = rows_of(x.shape[:-1], [x, dout, _row_numbers(x)], axes)
+    rows = rows_of(x.shape[:-1], [x, dout, _row_numbers(x)], walk.axes)
     block = _tokens_in_tile(rows)
     tasks = rows.sequences * triton.cdiv(rows.length, block)
     programs = min(tasks, _most_programs(x.device))
@@ -261,16 +222,18 @@ def conv_backward(
         channels,
         TAPS=taps,
         SILU=silu,
-        REVERSE=reverse,
+        REVERSE=walk.reverse,
         BLOCK_K=triton.next_power_of_2(taps + 1),
         BLOCK_T=block,
     )
     total = sums.sum(0)
-    return (
-        _convolve(dp, weight, None, axes, not reverse, False, x.dtype),
-        total[:taps].flip(0).t().contiguous().to(weight.dtype),
-        None if bias is None else total[taps].clone().to(bias.dtype),
+    way_back = Walk(walk.axes, not walk.reverse)
+    gradients = ConvTensors(
+        x=_convolve(ConvTensors(dp, weight, None), way_back, False, x.dtype),
+        weight=total[:taps].flip(0).t().contiguous(),
+        bias=total[taps].clone(),
     )
+    return as_arguments(gradients, tensors)
 
 
 def _tokens_in_tile(rows: Rows) -> int:

@@ -1,12 +1,8 @@
 """The causal depthwise convolution on a GPU.
 
-    p[t] = bias + sum_k W[K-1-k] x[t-k]         out[t] = silu(p[t])  or  p[t]
+The formulas are those of `tsm2.kernels.interface`; dx is also the convolution of dp in the other
+direction, without a bias.
 
-With `dq` for the gradient of the loss by q:
-
-    dp[t] = dout[t] silu'(p[t])                 dW[K-1-k] = sum_t dp[t] x[t-k]   dbias = sum_t dp[t]
-
-and dx is the convolution of dp in the other direction. Tokens outside of the sequence are zero.
 Sizes: E channels, K taps. A tile is BLOCK_T tokens of BLOCK_E channels; its tokens are read K
 times, all but the first from the cache. Sums over tokens are written for each program and added
 afterwards in a fixed order.

@@ -1,14 +1,6 @@
-"""The selective scan on a GPU, forward and backward; the formulas are those of `numba_scan`.
+"""The selective scan on a GPU, forward and backward.
 
-    d[t] = softplus(delta[t] + delta_bias)      a[t] = exp(d[t] A)
-    h[t] = a[t] h[t-1] + B[t] d[t] u[t]         y[t] = C[t] h[t] + D u[t]
-
-With `dq` for the gradient of the loss by q, and g for that of h:
-
-    g[t] = C[t] dy[t] + a[t+1] g[t+1]           r[t] = a[t] g[t] h[t-1]
-    dC[t] = sum over E of dy[t] h[t]            dB[t] = sum over E of g[t] d[t] u[t]
-    du[t] = d[t] sum over N of g[t] B[t] + D dy[t]
-    dx[t] = sigmoid(delta + delta_bias) (u[t] sum over N of g[t] B[t] + sum over N of r[t] A)
+The formulas are those of `tsm2.kernels.interface`, with d for dt.
 
 Sizes: E channels, N states per channel; a block is BLOCK_E channels, a chunk STEPS tokens. One
 program keeps the state of a block, (N, BLOCK_E), in registers and goes through a sequence token by
