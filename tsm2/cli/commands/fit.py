@@ -89,7 +89,9 @@ def fit(
     from tsm2.cli.values import parse_levels, parse_setting, split_names
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
+    from tsm2.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     frame, roles = read_new(data, reading, time=time_column, series=id_col, targets=target_col)
     is_long = roles.series is not None
     require_writable(out)

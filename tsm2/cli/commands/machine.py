@@ -32,7 +32,9 @@ def demo(
 ) -> None:
     """Fit, backtest, forecast and plot the generated sample; needs no data."""
     from tsm2.demo import run_demo
+    from tsm2.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     result = run_demo(out, verbose=0 if quiet else 1)
     title = f"Errors over {result.n_windows} test windows, standardised values"
     print_table(result.errors, "model", title, as_json=as_json)
