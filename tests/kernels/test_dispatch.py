@@ -18,7 +18,6 @@ def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
         env=os.environ | variables,
     )
 
