@@ -334,7 +334,8 @@ def _refit_piece(
     given: CovariateTables,
 ) -> pd.DataFrame:
     """Fit a copy of the estimator to the known rows and forecast the windows of the tested ones."""
-    model: FittedModel = clone(estimator).fit_series(_with_windows(known, estimator), given).fitted_
+    copy: Any = clone(estimator)
+    model: FittedModel = copy.fit_series(_with_windows(known, estimator), given).fitted_
     ahead = whole_horizons(horizon, model.horizon)
     prepared = model.prepare(tested, given, starts=starts, ahead=ahead, read=read)
     return backtest_table(model, prepared, starts, horizon, quantiles=quantiles)

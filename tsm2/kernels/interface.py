@@ -27,7 +27,6 @@ for all axes but the last, that is the scan axes and the batch axes in the order
 Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algorithm 2.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -129,7 +128,7 @@ def state_dtype(signal: Tensor) -> torch.dtype:
 
 def converted(tensors: _Tensors, dtype: torch.dtype) -> _Tensors:
     """Return all tensors in one dtype."""
-    changed: Iterator[Any] = (None if each is None else each.to(dtype) for each in tensors)
+    changed: Any = [None if each is None else each.to(dtype) for each in tensors]
     return type(tensors)(*changed)
 
 

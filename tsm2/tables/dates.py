@@ -456,7 +456,8 @@ def _formats(text: str) -> list[tuple[str, Order | None]]:
             found = [(f"%d{sign}%m{sign}%Y{end}", "day"), (f"%m{sign}%d{sign}%Y{end}", "month")]
         elif len(first) < 3 and len(last) == 2:
             found = [(f"%d{sign}%m{sign}%y{end}", "day"), (f"%m{sign}%d{sign}%y{end}", "month")]
-            found += [(f"%y{sign}%m{sign}%d{end}", "year")] if len(first) == 2 else []
+            if len(first) == 2:
+                found.append((f"%y{sign}%m{sign}%d{end}", "year"))
     elif re.fullmatch(r"\d{8}", date):
         found = [("%Y%m%d", None)]
     elif two := re.fullmatch(r"(\d{1,4})([-/.]|M)(\d{1,4})", date):
