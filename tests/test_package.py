@@ -17,7 +17,7 @@ PACKAGE = ROOT / "tsm2"
 MODULES = sorted(
     module.name
     for module in walk_packages(tsm2.__path__, "tsm2.")
-    if module.name != "tsm2.__main__"
+    if not module.name.endswith("__main__")
 )
 
 LAYERS = {  # a module may import its own layer and those of smaller number
