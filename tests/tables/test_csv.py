@@ -13,6 +13,7 @@ import pytest
 
 from tsm2.errors import DependencyError, FrameError, ParameterError
 from tsm2.tables.csv import FileOptions, FileTable, read_text
+from tsm2.tables.dates import KnownStamps
 
 
 def stream(text: str, encoding: str = "utf-8") -> io.BytesIO:
@@ -97,6 +98,21 @@ def test_regular_rows_decide_between_day_and_month() -> None:
     assert read(column(FIVE_YEARS)).notes == ()
 
 
+def test_the_frequency_of_a_model_decides() -> None:
+    text = column(["05/03/2024", "06/03/2024", "07/03/2024"])
+    for frequency, last in (("D", "2024-03-07"), ("MS", None)):
+        table = read_text(stream(text), FileOptions())
+        if last is None:  # the third of each month is no month start
+            with pytest.raises(FrameError, match="can be read day first"):
+                table.wide(known=KnownStamps(frequency=frequency))
+        else:
+            frame = table.wide(known=KnownStamps(frequency=frequency)).frame
+            assert frame.index[-1] == pd.Timestamp(last)
+    numbers = read_text(stream(column([240304, 240305, 240306])), FileOptions())
+    known = KnownStamps(index_kind="datetime", frequency="D")
+    assert numbers.wide(known=known).frame.index[0] == pd.Timestamp("2024-03-04")
+
+
 def test_what_was_decided_by_a_coincidence_is_said() -> None:
     (note,) = read(column(MONTHS)).notes
     assert "read day first: 2023-01-01, 2023-02-01 ... 2023-12-01" in note
@@ -155,7 +171,7 @@ def test_positions_stay_whole_numbers() -> None:
         assert list(read(column(positions)).frame.index) == positions
     assert list(read(column(["0.0", "1.0", "2.0"])).frame.index) == [0, 1, 2]
     table = read_text(stream(column([2001, 2002, 2003])), FileOptions())
-    assert list(table.wide(index_kind="range").frame.index) == [2001, 2002, 2003]
+    assert list(table.wide(known=KnownStamps(index_kind="range")).frame.index) == [2001, 2002, 2003]
 
 
 @pytest.mark.parametrize("frequency", ["h", "15min", "D"])
@@ -165,7 +181,11 @@ def test_clocks_that_change(frequency: str) -> None:
     zoned = read(text, time_zone="Europe/Berlin").frame.index
     assert list(zoned) == list(there)
     assert str(zoned.dtype) == "datetime64[us, Europe/Berlin]"
-    known = read_text(stream(text), FileOptions()).wide(zone="Europe/Berlin").frame.index
+    known = (
+        read_text(stream(text), FileOptions())
+        .wide(known=KnownStamps(zone="Europe/Berlin"))
+        .frame.index
+    )
     assert list(known) == list(there)
     if frequency == "D":  # regular on the clock of the zone alone
         with pytest.raises(FrameError, match="time_zone='Europe/Berlin'"):

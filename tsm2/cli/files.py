@@ -19,9 +19,11 @@ from tsm2.cli.printing import print_json, say
 from tsm2.cli.values import split_names
 from tsm2.errors import OutputError
 from tsm2.tables.csv import FileOptions, FileTable, TextTable, read_text
+from tsm2.tables.dates import KnownStamps
 
 if TYPE_CHECKING:
     from tsm2.forecaster import TSM2Forecaster
+    from tsm2.tables.frames import Layout
 
 __all__ = [
     "Covariates",
@@ -96,22 +98,21 @@ def read_for(model: TSM2Forecaster, path: Path, time: str | None, reading: Readi
     """
     layout, text = model.layout_, _open(path, reading)
     if layout.series != "long":
-        return _said(text.wide(time, index_kind=layout.index_kind, zone=layout.timezone))
+        return _said(text.wide(time, known=_known(layout)))
     named = time or model.time_col
     columns = list(map(str, layout.columns))
-    table = text.long(
-        model.id_col, named, columns, index_kind=layout.index_kind, zone=layout.timezone
-    )
+    table = text.long(model.id_col, named, columns, known=_known(layout))
     frame = _said(table).rename(columns={named: model.time_col})
     return as_known_ids(model, frame)
 
 
 def read_covariates(
-    files: Covariates, roles: Roles, reading: Reading, **stamps: str | None
+    files: Covariates, roles: Roles, reading: Reading, known: KnownStamps | None = None
 ) -> dict[str, Any]:
     """Read files of covariates, by the names of the arguments of `TSM2Forecaster.fit`.
 
-    A file without the column of series holds for all of them; `stamps` is what is known of them.
+    A file without the column of series holds for all of them; `known` is what a model knows of
+    the stamps.
 
     Raises
     ------
@@ -124,9 +125,9 @@ def read_covariates(
             continue
         text = _open(path, reading)
         if roles.series is not None and roles.series in text.columns:
-            found[name] = _said(text.long(roles.series, str(roles.time), **stamps))
+            found[name] = _said(text.long(roles.series, str(roles.time), known=known))
         else:
-            found[name] = _said(text.wide(roles.time, **stamps))
+            found[name] = _said(text.wide(roles.time, known=known))
     if files.static is not None:
         found["static_covariates"] = _said(_open(files.static, reading).static())
     return found
@@ -137,15 +138,24 @@ def covariates_for(
 ) -> dict[str, Any]:
     """Read files of covariates in the form that a model was fitted to."""
     layout = model.layout_
-    stamps = {"index_kind": layout.index_kind, "zone": layout.timezone}
+    known = _known(layout)
     if layout.series != "long":
-        return read_covariates(files, Roles(time=time), reading, **stamps)
+        return read_covariates(files, Roles(time=time), reading, known)
     roles = Roles(time=time or model.time_col, series=model.id_col)
-    found = read_covariates(files, roles, reading, **stamps)
+    found = read_covariates(files, roles, reading, known)
     renamed = {roles.time: model.time_col}
     return {
         name: as_known_ids(model, frame.rename(columns=renamed)) for name, frame in found.items()
     }
+
+
+def _known(layout: Layout) -> KnownStamps:
+    is_dated = layout.index_kind == "datetime"
+    return KnownStamps(
+        index_kind=layout.index_kind,
+        zone=layout.timezone,
+        frequency=str(layout.frequency) if is_dated else None,
+    )
 
 
 def _open(path: Path, reading: Reading) -> TextTable:

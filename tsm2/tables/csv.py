@@ -30,7 +30,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsm2.errors import DependencyError, FrameError, ParameterError
-from tsm2.tables.dates import DateOptions, looks_like_time, read_stamps
+from tsm2.tables.dates import DateOptions, KnownStamps, looks_like_time, read_stamps
 
 __all__ = ["FileOptions", "FileTable", "TextTable", "read_text"]
 
@@ -97,8 +97,7 @@ class TextTable:
         self,
         time_column: str | None = None,
         *,
-        index_kind: str | None = None,
-        zone: str | None = None,
+        known: KnownStamps | None = None,
     ) -> FileTable:
         """Return one table, indexed by its time column.
 
@@ -106,8 +105,8 @@ class TextTable:
         ----------
         time_column
             Its name; None for the first.
-        index_kind, zone
-            What is known of the stamps, see `tsm2.tables.dates.read_stamps`.
+        known
+            What is known of the stamps, as by a model.
 
         Raises
         ------
@@ -123,7 +122,7 @@ class TextTable:
                 f"columns, give sep=."
             )
         try:
-            index, more = self._stamps(name, columns[name], None, index_kind, zone)
+            index, more = self._stamps(name, columns[name], None, known)
         except FrameError as error:
             raise self._with_hint(error, name, columns) from error
         values = {each: cells for each, cells in columns.items() if each != name}
@@ -142,8 +141,7 @@ class TextTable:
         time_column: str,
         values: Sequence[str] | None = None,
         *,
-        index_kind: str | None = None,
-        zone: str | None = None,
+        known: KnownStamps | None = None,
     ) -> FileTable:
         """Return a long frame: names of series as text, stamps, values.
 
@@ -153,7 +151,7 @@ class TextTable:
             Their names.
         values
             Columns to keep; None for all.
-        index_kind, zone
+        known
             As in `wide`.
 
         Raises
@@ -166,7 +164,7 @@ class TextTable:
         how = " Name its columns with id_col=, time_col= and target_col=."
         self._require([*keys, *(values or ())], columns, how)
         series = _as_text(columns[id_column])
-        index, more = self._stamps(time_column, columns[time_column], series, index_kind, zone)
+        index, more = self._stamps(time_column, columns[time_column], series, known)
         notes.extend(more)
         rest = [name for name in columns if name not in keys]
         kept = rest if values is None else list(values)
@@ -214,12 +212,11 @@ class TextTable:
         name: str,
         cells: Cells | pd.Series[Any],
         series: list[str] | None,
-        index_kind: str | None,
-        zone: str | None,
+        known: KnownStamps | None,
     ) -> tuple[pd.Index, list[str]]:
         if isinstance(cells, pd.Series) and pd.api.types.is_datetime64_any_dtype(cells):
             index = pd.DatetimeIndex(cells, name=name)  # a Parquet file knows
-            wanted = self.options.time_zone or zone
+            wanted = self.options.time_zone or (None if known is None else known.zone)
             is_aware = index.tz is not None and wanted is not None
             return (index.tz_convert(wanted) if is_aware else index), []
         try:
@@ -228,8 +225,7 @@ class TextTable:
                 self.options,
                 name=name,
                 series=series,
-                index_kind=index_kind,
-                zone=zone,
+                known=known,
             )
         except FrameError as error:
             raise FrameError(f"{self.source}: {error}") from error
@@ -266,7 +262,7 @@ class TextTable:
         if looks_like_time(cells[0]) or (has_digits and cells != sorted(cells)):
             return looks_like_time(cells[0])
         try:
-            return isinstance(self._stamps(name, cells, None, None, None)[0], pd.DatetimeIndex)
+            return isinstance(self._stamps(name, cells, None, None)[0], pd.DatetimeIndex)
         except FrameError:
             return has_digits  # that are read in two ways
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tsm2.errors import FrameError, ParameterError
 from tsm2.tables.time_columns import TimeColumn
 
-__all__ = ["DateOptions", "check_zone", "looks_like_time", "read_stamps"]
+__all__ = ["DateOptions", "KnownStamps", "check_zone", "looks_like_time", "read_stamps"]
 
 _ISO = re.compile(
     r"\d{4}([-/])\d{2}\1\d{2}"
@@ -75,6 +75,18 @@ class DateOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KnownStamps:
+    """What a model knows of the stamps of the files that it is given; None is not known."""
+
+    index_kind: str | None = None
+    """"range" if whole numbers are positions, "datetime" if they are dates."""
+    zone: str | None = None
+    """Into which stamps with an offset are put, if the options name none."""
+    frequency: str | None = None
+    """A pandas alias: of two readings the one that has it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Candidate:
     """One way in which a column can be read."""
 
@@ -91,8 +103,7 @@ def read_stamps(
     *,
     name: str,
     series: Sequence[str] | None = None,
-    index_kind: str | None = None,
-    zone: str | None = None,
+    known: KnownStamps | None = None,
 ) -> tuple[pd.Index, list[str]]:
     """Read the time column of a file.
 
@@ -106,10 +117,8 @@ def read_stamps(
         Of the column.
     series
         Series of each row, (T,); None for a single table. Steps are looked at within each.
-    index_kind
-        "range" if whole numbers are known to be positions, as for a model that was fit on such.
-    zone
-        Into which stamps with an offset are put, if the options name none: that of a model.
+    known
+        What is known of the stamps, as by a model.
 
     Returns
     -------
@@ -129,6 +138,7 @@ def read_stamps(
     >>> index[0].isoformat()
     '2024-01-13T00:00:00'
     """
+    known = known or KnownStamps()
     if options.time_zone is not None:
         check_zone(options.time_zone)
     cells = np.array([text.strip() for text in texts], dtype=object)
@@ -147,13 +157,13 @@ def read_stamps(
     if options.date_format is not None:
         index, notes = _by_format(column, options.date_format)
     elif all(map(_NUMBER.fullmatch, column.texts)):
-        index, notes = _from_numbers(column, index_kind, options)
+        index, notes = _from_numbers(column, known, options)
     elif all(map(_FRACTION.fullmatch, column.texts)) and not all(
         map(_MONTH.fullmatch, column.texts)
     ):
         index, notes = _from_fractions(column)
     else:
-        index, notes = _from_words(column, options)
+        index, notes = _from_words(column, options, known)
     if not isinstance(index, pd.DatetimeIndex):
         if options.time_zone is not None:
             raise column.refusal("holds whole numbers, not times.", "Leave time_zone= out.")
@@ -163,7 +173,7 @@ def read_stamps(
         if options.time_zone is not None:
             stamps = _localized(column, stamps, options.time_zone)
     else:
-        chosen = options.time_zone or zone
+        chosen = options.time_zone or known.zone
         stamps, more = _in_one_zone(column, index, chosen)
         notes = [*notes, *more]
     return _in_microseconds(stamps).rename(name), notes
@@ -203,13 +213,13 @@ def check_zone(name: str) -> None:
 
 
 def _from_numbers(
-    column: TimeColumn, index_kind: str | None, options: DateOptions
+    column: TimeColumn, known: KnownStamps, options: DateOptions
 ) -> tuple[pd.Index, list[str]]:
     """Read whole numbers as dates, as time since 1970, or as positions."""
     texts = [re.sub(r"[.,]0*$", "", text) for text in column.texts]
     positions = pd.Index(np.array([int(text) for text in texts], dtype=object).astype(np.int64))
     lengths = set(map(len, texts))
-    if index_kind == "range" or len(lengths) > 1 or not all(map(_DIGITS.fullmatch, texts)):
+    if known.index_kind == "range" or len(lengths) > 1 or not all(map(_DIGITS.fullmatch, texts)):
         return positions, []
     (digits,) = lengths
     found: list[_Candidate] = []
@@ -239,14 +249,14 @@ def _from_numbers(
         return positions, []
     is_strong = [each.words.startswith("%Y") or each.words in _UNITS for each in found]
     is_counted = column.step(positions.to_numpy()) is not None and texts[0][0] != "0"
-    if is_counted and not any(is_strong):
+    if is_counted and not any(is_strong) and known.index_kind != "datetime":
         shown = "; ".join(f"{each.words}: {column.span(each.stamps)}" for each in found)
         raise column.refusal(
             f"holds whole numbers such as {column.texts[0]}, which may be dates ({shown}) or "
             f"positions.",
             f"Give date_format='{found[0].words}' or date_format='{_POSITION}'.",
         )
-    chosen = _only_regular(column, found) if len(found) > 1 else found[0]
+    chosen = _only_regular(column, found, known) if len(found) > 1 else found[0]
     kind = "time since 1970 in" if chosen.words in _UNITS else "dates of format"
     note = (
         f"the whole numbers of column {column.name!r} are read as {kind} {chosen.words}: "
@@ -259,9 +269,10 @@ def _is_excluded(form: str, options: DateOptions) -> bool:
     return form.startswith("%m" if options.day_first else "%d")
 
 
-def _only_regular(column: TimeColumn, found: list[_Candidate]) -> _Candidate:
+def _only_regular(column: TimeColumn, found: list[_Candidate], known: KnownStamps) -> _Candidate:
     """Return the one candidate under which the rows are regular; of several the year-first ones."""
-    regular = [each for each in found if column.step(each.stamps) is not None]
+    regular = [each for each in found if column.follows(each.stamps, known.frequency)]
+    regular = regular or [each for each in found if column.step(each.stamps) is not None]
     if len(regular) == 1:
         return regular[0]
     shown = "; ".join(f"{each.words}: {column.span(each.stamps)}" for each in regular or found)
@@ -332,7 +343,9 @@ def _by_format(column: TimeColumn, form: str) -> tuple[pd.Index, list[str]]:
     return stamps, []
 
 
-def _from_words(column: TimeColumn, options: DateOptions) -> tuple[pd.DatetimeIndex, list[str]]:
+def _from_words(
+    column: TimeColumn, options: DateOptions, known: KnownStamps
+) -> tuple[pd.DatetimeIndex, list[str]]:
     """Read a column of dates as they are written."""
     texts = [_UTC.sub("Z", text) for text in column.texts]
     first = texts[0]
@@ -375,7 +388,7 @@ def _from_words(column: TimeColumn, options: DateOptions) -> tuple[pd.DatetimeIn
         alive = [each for each in alive if each.order in (None, wanted)]
     if not alive:
         raise _unread(column, found, options)
-    return _choose(column, alive)
+    return _choose(column, alive, known)
 
 
 def _unread(column: TimeColumn, found: list[_Candidate], options: DateOptions) -> FrameError:
@@ -393,7 +406,9 @@ def _unread(column: TimeColumn, found: list[_Candidate], options: DateOptions) -
     )
 
 
-def _choose(column: TimeColumn, alive: list[_Candidate]) -> tuple[pd.DatetimeIndex, list[str]]:
+def _choose(
+    column: TimeColumn, alive: list[_Candidate], known: KnownStamps
+) -> tuple[pd.DatetimeIndex, list[str]]:
     """Return the stamps of the reading under which the rows are regular, and what to say of it."""
     different: list[_Candidate] = []
     for each in alive:
@@ -401,14 +416,14 @@ def _choose(column: TimeColumn, alive: list[_Candidate]) -> tuple[pd.DatetimeInd
             different.append(each)
     if len(different) == 1:
         return different[0].stamps, []
-    steps = [(column.step(each.stamps), each) for each in different]
-    regular = [(step, each) for step, each in steps if step is not None]
+    regular = [each for each in different if column.follows(each.stamps, known.frequency)]
+    regular = regular or [each for each in different if column.step(each.stamps) is not None]
     if len(regular) == 1:
-        return regular[0][1].stamps, []
-    years = [each for _, each in regular if _is_a_year_of_months(each.stamps)]
+        return regular[0].stamps, []
+    years = [each for each in regular if _is_a_year_of_months(each.stamps)]
     if len(regular) == 2 and len(years) == 1:
         (coarser,) = years
-        (finer,) = (each for _, each in regular if each is not coarser)
+        (finer,) = (each for each in regular if each is not coarser)
         other = finer.order == "day"
         return coarser.stamps, [
             f"the dates of column {column.name!r} are read {coarser.order} first: "

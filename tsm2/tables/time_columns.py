@@ -46,6 +46,14 @@ class TimeColumn:
         steps = {_step_of(stamps[self.codes[rows]]) for rows in self.groups if len(rows) > 2}
         return steps.pop() if len(steps) == 1 else None
 
+    def follows(self, stamps: pd.DatetimeIndex, frequency: str | None) -> bool:
+        """Return whether the rows of every series, two at least, are so far apart."""
+        each = [stamps[self.codes[rows]] for rows in self.groups if len(rows) > 1]
+        return bool(each and frequency) and all(
+            rows.equals(pd.date_range(rows[0], periods=len(rows), freq=frequency, unit=rows.unit))
+            for rows in each
+        )
+
     def span(self, stamps: pd.DatetimeIndex) -> str:
         """Show the first stamps and the last one."""
         shown = [stamps[self.codes[row]] for row in range(min(2, len(self.codes)))]
