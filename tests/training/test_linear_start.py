@@ -124,7 +124,7 @@ def test_separate_heads_have_a_map_and_a_strength_of_their_own() -> None:
     network, found = started(replace(SIZES, separate_heads=True), train, validation)
     assert found.strength.shape == (VARIATES,)
     x, y, _ = read(every(train))
-    xv, yv, base = read(every(validation))
+    xv, _, base = read(every(validation))
     wanted = np.stack(
         [
             ridge(x[:, m], y[:, m], float(found.strength[m])).predict(xv[:, m])
@@ -279,7 +279,7 @@ def test_balanced_windows_weigh_every_series_the_same() -> None:
     values = torch.cat((table(100), 3 * table(60, seed=1)))
     starts = torch.cat((torch.arange(71), 100 + torch.arange(31)))
     series = torch.cat((torch.zeros(71), torch.ones(31))).long()
-    given = {"values": values, "lookback": LOOKBACK, "horizon": HORIZON}
+    given: dict[str, Any] = {"values": values, "lookback": LOOKBACK, "horizon": HORIZON}
     windows = Windows(starts=starts, series=series, balanced=True, **given)
     repeated = torch.cat((starts[:71].repeat(31), starts[71:].repeat(71)))
     equal = Windows(starts=repeated, **given)
