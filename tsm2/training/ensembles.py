@@ -19,8 +19,9 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.callbacks import history_table
 from tsm2.training.fit import Epoch, TrainingConfig
 from tsm2.training.loop import EpochWatch, fit_network
+from tsm2.training.start import refit_exactly
 
-__all__ = ["fit_members"]
+__all__ = ["fit_members", "refit_starts"]
 
 
 def fit_members(
@@ -95,6 +96,33 @@ def fit_members(
         histories.append(history_table(history).assign(member=number))
     whole = pd.concat(histories, ignore_index=True)
     return whole[["member", *whole.columns.drop("member")]]
+
+
+def refit_starts(
+    members: Sequence[TSM2Network], history: pd.DataFrame, train: Windows, validation: Windows
+) -> list[bool]:
+    """Solve those networks again with the validation windows too whose exact start was kept.
+
+    Parameters
+    ----------
+    members, history
+        As `fit_members` left and returned them. What other networks learnt depends on the start
+        that they had, so these stay as they are.
+    train, validation
+        What they were fitted on.
+
+    Returns
+    -------
+    Of each network, whether its start was kept and solved again.
+    """
+    kept = []
+    for number, member in enumerate(members):
+        own = history[history["member"] == number] if "member" in history else history
+        best = own["epoch"].to_numpy()[own["validation_loss"].to_numpy().argmin()]
+        kept.append(bool(best == 0))
+        if kept[-1]:
+            refit_exactly(member, train, validation)
+    return kept
 
 
 def _fit_member(

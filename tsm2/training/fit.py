@@ -60,6 +60,10 @@ class TrainingConfig:
     """Where to train."""
     precision: Literal["float32", "bfloat16"]
     """bfloat16 runs the matrix products in mixed precision; the scan's state stays float32."""
+    linear_start: Literal["exact", "random"] = "random"
+    """Where the linear path starts: solved, see `tsm2.training.start`, or as it was drawn. The
+    solved one is validated as epoch 0, kept if no later one is better, and all there is without
+    mixers."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
     verbose: int
@@ -71,9 +75,10 @@ class Epoch:
     """What one pass over the training windows reached."""
 
     epoch: int
-    """Counted from 1."""
-    train_loss: float
-    """Mean over the training windows while the weights moved, mixers' dropout on."""
+    """Counted from 1; 0 is an exact start."""
+    train_loss: float | None
+    """Mean over the training windows while the weights moved, mixers' dropout on; None of a
+    start."""
     validation_loss: float | None
     """Mean over the validation windows after the pass; None without validation."""
 
@@ -162,6 +167,13 @@ class Fit:
             self.step += 1
             yield
 
+    def measure_start(self) -> Epoch:
+        """Measure the weights before the first step, and keep them if no later ones are better."""
+        loss = None if self.validation is None else self._validate(self.validation)
+        record = Epoch(epoch=0, train_loss=None, validation_loss=loss)
+        self.history.append(record)
+        return record
+
     def end_epoch(self) -> Epoch:
         """Measure the epoch, keep the weights if they are the best, and go to the next."""
         train_loss = float(self.loss_sum / self.seen)
@@ -203,6 +215,8 @@ class Fit:
         """Return what TensorBoard shows of an epoch."""
         losses = {"loss/train": record.train_loss, "loss/validation": record.validation_loss}
         rates = [group["lr"] for group in self.optimizer.param_groups]
+        if record.epoch == 0:
+            return {name: value for name, value in losses.items() if value is not None}
         rows = losses | {"learning_rate/linear": rates[0], "learning_rate/mixers": rates[-1]}
         return {name: value for name, value in rows.items() if value is not None}
 

@@ -17,6 +17,7 @@ Sizes: G groups (M with separate heads, or 1), L lookback, H horizon, D columns,
 course, F features, V directions of L steps that the network sees, Q quantiles, C covariates.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput, relate_covariates
 from tsm2.training.ridge import LinearMap, solve_again, solve_linear
 
-__all__ = ["refit_exactly", "start_exactly", "write_linear"]
+__all__ = ["refit_exactly", "start_exactly", "without_mixers", "write_linear"]
 
 _SPREAD = 1024
 """Windows at most that the gaps between quantiles are measured on."""
@@ -75,13 +76,35 @@ def start_exactly(network: TSM2Network, train: Windows, validation: Windows | No
 
 
 @torch.no_grad()
-def refit_exactly(
-    network: TSM2Network, found: LinearMap, train: Windows, validation: Windows
-) -> LinearMap:
-    """Solve the map again with the validation windows too, at its strength, and write it."""
-    again = solve_again(found, [train.to("cpu"), validation.to("cpu")])
+def refit_exactly(network: TSM2Network, train: Windows, validation: Windows) -> LinearMap:
+    """Solve the linear path again with the validation windows too, and write it.
+
+    Parameters
+    ----------
+    network
+        As `start_exactly` left it on these windows; its strength is chosen again, as it was.
+    train, validation
+        Standardised windows. What the network forecasts of the validation windows is no longer
+        held out afterwards: calibrate intervals on it before.
+    """
+    train, validation = train.to("cpu"), validation.to("cpu")
+    linear = _reads(network, basis=_visible(network))
+    found = solve_linear(train, validation, linear, separate=network.config.separate_heads)
+    again = solve_again(found, [train, validation])
     write_linear(network, again)
     return again
+
+
+def without_mixers(network: TSM2Network) -> TSM2Network:
+    """Return the linear path alone: what a network forecasts whose mixers add nothing."""
+    linear = TSM2Network(replace(network.config, blocks=0)).eval()
+    share = _stream_share(network)
+    own = network.state_dict()
+    linear.load_state_dict({name: own[name] for name in linear.state_dict()})
+    for projection in linear.head.modules():
+        if isinstance(projection, PointHead):
+            projection.weight.data.mul_(share)
+    return linear
 
 
 @torch.no_grad()
@@ -152,7 +175,11 @@ def _stream_share(network: TSM2Network) -> float:
         share = 0.0
     elif network.readout is not None:
         whole = network.readout.skipped == (0, 0)
-        share = float(network.readout.token[0] + network.readout.channel[0]) if whole else 0.0
+        share = (
+            float((network.readout.token[0] + network.readout.channel[0]).detach())
+            if whole
+            else 0.0
+        )
     if not share:
         raise ParameterError(
             f"linear_start='exact' needs mixers that start at zero and a head that sees the model "
@@ -255,9 +282,9 @@ def _spread_quantiles(network: TSM2Network, windows: Windows) -> None:
 
 def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
     """Return the quantiles of what is known; those of a normal distribution if nothing is."""
+    normal: Tensor = torch.special.ndtri(levels)
     known = values[~values.isnan()]
     if not len(known):
-        return torch.special.ndtri(levels)
+        return normal
     drawn = known[torch.linspace(0, len(known) - 1, min(len(known), 2**20)).long()]
-    quantiles: Tensor = torch.quantile(drawn, levels)
-    return quantiles
+    return torch.quantile(drawn, levels)
