@@ -66,7 +66,7 @@ from tsm2.tables.quantile_tables import write_many
 from tsm2.tables.quantiles import check_levels, interval_levels, with_median
 from tsm2.tables.ragged import owners, places
 from tsm2.training.callbacks import FitTasks, closes_callbacks
-from tsm2.training.ensembles import fit_members
+from tsm2.training.ensembles import fit_members, refit_starts
 from tsm2.training.loop import TrainingConfig, choose_device, seeded
 
 if TYPE_CHECKING:
@@ -126,6 +126,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Start the mixers at zero, so that the network starts as a linear model.
     zero_head
         Start the head at zero too: the first forecast is the window's level.
+    linear_start
+        Start from the linear model that least squares gives, "exact", which is validated as epoch
+        0 and kept unless a later one is better, or from drawn weights, "random".
+    refit_linear
+        Solve a linear start that was kept again on all rows, those for validation included.
     instance_norm
         Remove each window's own level and deviation, and put both back at the end.
     level
@@ -295,6 +300,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
         zero_head: bool = True,
+        linear_start: Literal["exact", "random"] = "exact",
+        refit_linear: bool = True,
         instance_norm: bool = True,
         level: Literal["mean", "last"] = "mean",
         separate_heads: bool = False,
@@ -351,6 +358,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.readout = readout
         self.zero_start = zero_start
         self.zero_head = zero_head
+        self.linear_start = linear_start
+        self.refit_linear = refit_linear
         self.instance_norm = instance_norm
         self.level = level
         self.separate_heads = separate_heads
@@ -500,7 +509,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             members_of(network),
             train,
             validation,
-            self._training_config(),
+            self._training_config(warm=self.warm_start and hasattr(self, "history_")),
             seeds=seeds,
             n_jobs=self.n_jobs,
             checkpoint=None if checkpoint is None else Path(checkpoint),
@@ -513,6 +522,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         if validation is not None:
             with suppress(ParameterError):  # a variate of which the validation rows know nothing
                 self.calibration_ = self._calibrated(network, validation)
+            if self.refit_linear and self.linear_start == "exact":
+                refit_starts(members_of(network.to("cpu")), history, train, validation)
         self.network_ = network
         self.history_ = history
         self.n_iter_ = int(history["epoch"].max())
@@ -571,7 +582,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             self._check_parameters()
             covariates = self._covariates(whole, 0, new, own=True)
             train, _ = self._cut(whole, whole.counts, covariates)
-            config = replace(self._training_config(), max_epochs=check_count("epochs", epochs))
+            epochs = check_count("epochs", epochs)
+            config = replace(self._training_config(warm=True), max_epochs=epochs)
             added = fit_members(
                 members_of(self.network_),
                 train,
@@ -708,12 +720,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         }
         return NetworkConfig(**given)
 
-    def _training_config(self) -> TrainingConfig:
+    def _training_config(self, *, warm: bool = False) -> TrainingConfig:
         given = {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
         levels = self._trained_levels()
         given |= {
             "loss": self.loss or ("mse" if levels is None else "quantile"),
             "quantiles": levels or (),
+            "linear_start": "random" if warm else self.linear_start,
         }
         return TrainingConfig(**given)
 

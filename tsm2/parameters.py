@@ -47,6 +47,8 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "readout": [StrOptions({"stream", "last"})],
     "zero_start": ["boolean"],
     "zero_head": ["boolean"],
+    "linear_start": [StrOptions({"exact", "random"})],
+    "refit_linear": ["boolean"],
     "instance_norm": ["boolean"],
     "level": [StrOptions({"mean", "last"})],
     "separate_heads": ["boolean"],
