@@ -14,8 +14,8 @@ here says how good the choice is and not what to expect elsewhere.
 Every task is a holdout: each cutoff is the end of what a model sees, and the horizon behind it
 judges. Cutoffs lie a horizon apart and end at the last row. Statistical models are fitted anew at
 every cutoff; TSM2 and LightGBM are fitted once, before the first cutoff, and read the rows since.
-MASE divides a series' absolute error by that of the seasonal naive forecast, in steps of one season,
-over the rows before the first cutoff, and is averaged over series; constant series are left out.
+MASE divides a series' absolute error by that of the seasonal naive forecast over the rows before
+the first cutoff, and is averaged over series; constant series are left out.
 Coverage is the share of values inside the 80 % interval.
 """
 
@@ -324,6 +324,7 @@ def ours(task: Task, series: dict[str, pd.Series]) -> Forecasts:
     whichever is longer, and at most a third of the shortest series.
     """
     from tsm2 import TSM2Forecaster
+    from tsm2.errors import ParameterError
 
     known = heads(task, series)
     shortest = min(len(each) for each in known[0].values())
@@ -343,7 +344,7 @@ def ours(task: Task, series: dict[str, pd.Series]) -> Forecasts:
         parts = [model.predict(frame)]
         try:
             ends = model.predict_interval(frame, coverage=0.8)
-        except Exception:
+        except ParameterError:  # too few windows for the level
             ends = None
         yield _ours(parts[0], ends, task, list(each))
 
