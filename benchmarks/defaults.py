@@ -107,7 +107,7 @@ def load(task: Task, folder: Path) -> dict[str, pd.Series]:
     return {
         str(name): pd.Series(
             np.asarray(values, dtype=float),
-            index=pd.date_range("2000-01-01", periods=len(values), freq=task.frequency),
+            index=pd.date_range("1900-01-01", periods=len(values), freq=task.frequency),
         )
         for name, values in columns.items()
     }
