@@ -73,7 +73,7 @@ TASKS = (
     Task("shampoo", "sktime", "MS", 12, 6, 2),
     Task("seatbelts", "sktime", "MS", 12, 12, 3),
     Task("US change", "sktime", "QS", 4, 8, 2, about="5 columns of growth rates"),
-    Task("solar", "sktime", "30min", 48, 48, 4),
+    Task("solar", "sktime", "30min", 48, 48, 2),
     Task("sensor", "long_horizon/traffic/traffic_sensor0.csv", "h", 24, 24, 4, about="3,000 rows"),
     Task("daily counts", "generated", "D", 7, 14, 4, about="weekly season, growth, Poisson"),
     Task("half-hourly load", "generated", "30min", 48, 48, 4, about="day, week, weather"),
@@ -153,7 +153,9 @@ def _from_statsmodels(name: str) -> dict[str, np.ndarray]:
         table = datasets.elnino.load_pandas().data.drop(columns="YEAR")
         return {"elnino": table.to_numpy().ravel()}
     if name == "electrical equipment":
-        return {"equipment": datasets.elec_equip.load_pandas().data.iloc[:, -1].to_numpy()}
+        from statsmodels.datasets import elec_equip
+
+        return {"equipment": elec_equip.load_pandas().data.iloc[:, -1].to_numpy()}
     table = datasets.interest_inflation.load_pandas().data
     return {each: table[each].to_numpy() for each in ("Dp", "R")}
 
@@ -167,14 +169,10 @@ def _from_sktime(name: str) -> dict[str, np.ndarray]:
         return {"scripts": datasets.load_PBS_dataset().to_numpy()}
     if name == "shampoo":
         return {"sales": datasets.load_shampoo_sales().to_numpy()}
-    if name == "solar":
-        return {"solar": datasets.load_solar(return_full_df=False).to_numpy().ravel()}
-    if name == "seatbelts":
-        values = datasets.load_seatbelts()[0] if hasattr(datasets, "load_seatbelts") else None
-        if values is None:
-            folder = Path(datasets.__file__).parent / "data" / "seatbelts" / "seatbelts.csv"
-            values = pd.read_csv(folder)["KSI"]
-        return {"killed or injured": np.asarray(values, dtype=float).ravel()}
+    if name in {"solar", "seatbelts"}:  # read by hand: the loader of the first asks the network
+        folder = Path(datasets.__file__).parent / "data" / name
+        table = pd.read_csv(folder / f"{name}.csv")
+        return {name: table["solar_gen" if name == "solar" else "KSI"].to_numpy()}
     change, more = datasets.load_uschange()
     return {"consumption": change.to_numpy()} | {n: more[n].to_numpy() for n in more}
 

@@ -302,6 +302,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         zero_head: bool = True,
         linear_start: Literal["exact", "random"] = "exact",
         refit_linear: bool = True,
+        season: int | None = None,
         instance_norm: bool = True,
         level: Literal["mean", "last"] = "mean",
         separate_heads: bool = False,
@@ -360,6 +361,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.zero_head = zero_head
         self.linear_start = linear_start
         self.refit_linear = refit_linear
+        self.season = season
         self.instance_norm = instance_norm
         self.level = level
         self.separate_heads = separate_heads
@@ -523,7 +525,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             with suppress(ParameterError):  # a variate of which the validation rows know nothing
                 self.calibration_ = self._calibrated(network, validation)
             if self.refit_linear and self.linear_start == "exact":
-                refit_starts(members_of(network.to("cpu")), history, train, validation)
+                members = members_of(network.to("cpu"))
+                refit_starts(members, history, train, validation, season=self.season)
         self.network_ = network
         self.history_ = history
         self.n_iter_ = int(history["epoch"].max())

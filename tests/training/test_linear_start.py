@@ -125,9 +125,12 @@ def test_separate_heads_have_a_map_and_a_strength_of_their_own() -> None:
     assert found.strength.shape == (VARIATES,)
     x, y, _ = read(every(train))
     xv, _, base = read(every(validation))
+    assert found.shared is not None
+    shared = found.shared.weights[0].numpy()  # (L, H): each map is held towards this one
     wanted = np.stack(
         [
-            ridge(x[:, m], y[:, m], float(found.strength[m])).predict(xv[:, m])
+            xv[:, m] @ shared
+            + ridge(x[:, m], y[:, m] - x[:, m] @ shared, float(found.strength[m])).predict(xv[:, m])
             for m in range(VARIATES)
         ],
         axis=1,
@@ -154,12 +157,34 @@ def test_gaps_are_filled_as_the_network_does_and_unknown_targets_weigh_nothing(
     wanted = np.zeros_like(base.repeat(HORIZON, -1))
     for group in [[m] for m in range(VARIATES)] if separate else [list(range(VARIATES))]:
         strength = float(found.strength[group[0] if separate else 0])
+        shared = np.zeros((LOOKBACK, HORIZON))
+        if separate:
+            assert found.shared is not None
+            shared = found.shared.weights[0].numpy()
         for step in range(HORIZON):
             rows = weight[:, group, step]
-            model = ridge(x[:, group][rows], y[:, group, step][rows], strength)
+            read_in = x[:, group][rows]
+            rest = y[:, group, step][rows] - read_in @ shared[:, step]
             columns = xv[:, group].reshape(-1, LOOKBACK)
-            wanted[:, group, step] = model.predict(columns).reshape(-1, len(group))
+            own = ridge(read_in, rest, strength).predict(columns) + columns @ shared[:, step]
+            wanted[:, group, step] = own.reshape(-1, len(group))
     assert_close(forecast(network, judged), base + wanted)
+
+
+@pytest.mark.parametrize("season", [4, 12, 24, 25])
+def test_a_map_can_be_held_towards_the_seasonal_naive_forecast(season: int) -> None:
+    train, validation = parts(table())
+    with seeded(0, "cpu"):
+        network = TSM2Network(SIZES).eval()
+    found = start_exactly(network, train, validation, season=season)
+    x, y, _ = (each.reshape(-1, each.shape[-1]) for each in read(every(train)))
+    xv, yv, base = read(every(validation))
+    naive = np.zeros((LOOKBACK, HORIZON))
+    for step in range(HORIZON) if season <= LOOKBACK else ():
+        naive[LOOKBACK - season + step % season, step] = 1.0
+    model = ridge(x, y - x @ naive, float(found.strength))
+    wanted = base + xv @ naive + model.predict(xv.reshape(-1, LOOKBACK)).reshape(yv.shape)
+    assert_close(forecast(network, every(validation)), wanted)
 
 
 def test_without_instance_norm_a_constant_is_read_and_not_held_down() -> None:

@@ -99,7 +99,12 @@ def fit_members(
 
 
 def refit_starts(
-    members: Sequence[TSM2Network], history: pd.DataFrame, train: Windows, validation: Windows
+    members: Sequence[TSM2Network],
+    history: pd.DataFrame,
+    train: Windows,
+    validation: Windows,
+    *,
+    season: int | None = None,
 ) -> list[bool]:
     """Solve those networks again with the validation windows too whose exact start was kept.
 
@@ -108,7 +113,7 @@ def refit_starts(
     members, history
         As `fit_members` left and returned them. What other networks learnt depends on the start
         that they had, so these stay as they are.
-    train, validation
+    train, validation, season
         What they were fitted on.
 
     Returns
@@ -121,7 +126,7 @@ def refit_starts(
         best = own["epoch"].to_numpy()[own["validation_loss"].to_numpy().argmin()]
         kept.append(bool(best == 0))
         if kept[-1]:
-            refit_exactly(member, train, validation)
+            refit_exactly(member, train, validation, season=season)
     return kept
 
 

@@ -64,6 +64,9 @@ class TrainingConfig:
     """Where the linear path starts: solved, see `tsm2.training.start`, or as it was drawn. The
     solved one is validated as epoch 0, kept if no later one is better, and all there is without
     mixers."""
+    season: int | None = None
+    """Steps of the season whose naive forecast an exact start is held towards; None for the
+    window's level."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
     verbose: int

@@ -153,7 +153,7 @@ def fit_network(
     kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
     exact = config.linear_start == "exact"
     if exact:
-        start_exactly(_tsm2(network), train, validation)
+        start_exactly(_tsm2(network), train, validation, season=config.season)
     fit = Fit(network, train, validation, config, seed, accelerator)
     ends = time.monotonic() + max_seconds
     show = bool(config.verbose) and accelerator.is_local_main_process

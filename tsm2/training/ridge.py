@@ -1,9 +1,13 @@
 """Linear forecasts in closed form: ridge regression on windows, its strength chosen by others.
 
-    B = (gram + strength * scale * I)^-1 cross        scale the mean eigenvalue of gram
+    B = (gram + penalty)^-1 (cross + penalty B0)    penalty = strength * mean eigenvalue of gram
 
 for every strength on a grid; the lowest squared error on the validation windows decides. All of it
 from the moments of `tsm2.training.moments`: seconds for a table of 35,000 rows, and no step size.
+
+What the map is held towards, B0, is the window's level, or the seasonal naive forecast. Maps of
+their own for every variate are held towards the one that all variates share: each variate leaves
+that as far as its own rows say, by a strength of its own.
 
 Without validation windows, the last tenth of the rows of every series chooses the strength, and
 all windows solve the map.
@@ -18,6 +22,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tsm2.errors import WindowError
 from tsm2.prepared.windows import Windows
@@ -33,8 +38,8 @@ __all__ = [
     "solve_linear",
 ]
 
-STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-"""Strengths that are tried, in units of the mean eigenvalue."""
+STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e3, 1e4)
+"""Strengths that are tried, in units of the mean eigenvalue; the last ones leave B0 as it is."""
 
 _MEMORY = 2**26
 """Numbers in the grams that are held at once: 512 MiB in double precision."""
@@ -52,6 +57,10 @@ class LinearMap:
     """Of each group of variates, (G,)."""
     error: float | None
     """Mean squared error over the windows that chose the strength; None if there were none."""
+    season: int | None = None
+    """Steps of the season whose naive forecast it is held towards; None for the level."""
+    shared: "LinearMap | None" = None
+    """The map of all variates that those of single ones are held towards."""
 
 
 def solve_linear(
@@ -60,6 +69,7 @@ def solve_linear(
     linear: LinearInput,
     *,
     separate: bool = False,
+    season: int | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> LinearMap:
     """Solve the map on the training windows, its strength chosen by the validation windows.
@@ -72,21 +82,36 @@ def solve_linear(
         What is read.
     separate
         Whether every variate has a map of its own, and a strength of its own.
+    season
+        Hold the map towards the seasonal naive forecast, of so many steps, and not the level. A
+        season that is longer than the lookback is not seen, and the level is taken.
     strengths
         In units of the mean eigenvalue, positive.
     """
     fit, judge = (train, validation) if validation is not None else _hold_out(train)
     if judge is None:
         ones = torch.ones(train.values.shape[1] if separate else 1, dtype=torch.float64)
-        unsolved = LinearMap(linear=linear, weights=torch.empty(0), strength=ones, error=None)
+        unsolved = LinearMap(
+            linear=linear,
+            weights=torch.empty(0),
+            strength=ones,
+            error=None,
+            season=season,
+            shared=solve_linear(train, None, linear, season=season) if separate else None,
+        )
         return solve_again(unsolved, [train])
+    shared = None
+    if separate:
+        shared = solve_linear(fit, judge, linear, season=season, strengths=strengths)
+    towards = _held_towards(linear, season, shared, train)
     weights, chosen, total, count = [], [], 0.0, 0.0
     for variates in _variates(train, separate):
         maps, errors, known = [], [], 0.0
         for steps in _steps(train, linear):
             moments = sum_moments(fit, linear, variates=variates, steps=steps)
             judging = sum_moments(judge, linear, variates=variates, steps=steps)
-            tried = [_solved(moments, linear, strength) for strength in strengths]
+            naive = towards[..., steps]
+            tried = [_solved(moments, linear, strength, naive) for strength in strengths]
             maps.append(torch.stack(tried))  # (A, G, D, H)
             errors.append(torch.stack([judging.squared_errors(each).sum(-1) for each in tried]))
             known += float(judging.counts.sum())
@@ -101,15 +126,18 @@ def solve_linear(
         weights=torch.cat(weights),
         strength=torch.cat(chosen),
         error=total / max(count, 1.0),
+        season=season,
+        shared=shared,
     )
     return found if validation is not None else solve_again(found, [train])
 
 
 def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
     """Solve a map on other windows, and keep its strength."""
-    separate = len(found.strength) > 1
+    shared = None if found.shared is None else solve_again(found.shared, windows)
+    towards = _held_towards(found.linear, found.season, shared, windows[0])
     weights = []
-    for variates in _variates(windows[0], separate):
+    for variates in _variates(windows[0], shared is not None):
         strength = found.strength if variates is None else found.strength[variates]
         parts = []
         for steps in _steps(windows[0], found.linear):
@@ -117,12 +145,28 @@ def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
             moments = each[0]
             for more in each[1:]:
                 moments = moments + more
-            parts.append(_solved(moments, found.linear, strength[:, None, None]))
+            strengths = strength[:, None, None]
+            parts.append(_solved(moments, found.linear, strengths, towards[..., steps]))
         weights.append(torch.cat(parts, -1))
-    return replace(found, weights=torch.cat(weights))
+    return replace(found, weights=torch.cat(weights), shared=shared)
 
 
-def _solved(moments: Moments, linear: LinearInput, strength: float | Tensor) -> Tensor:
+def _held_towards(
+    linear: LinearInput, season: int | None, shared: LinearMap | None, windows: Windows
+) -> Tensor:
+    """Return the map that others are held towards, (1, V or D, H)."""
+    if shared is not None:
+        return shared.weights
+    naive = torch.zeros(windows.lookback, windows.horizon, dtype=torch.float64)
+    if season is not None and 1 <= season <= windows.lookback:
+        steps = torch.arange(windows.horizon)
+        naive[windows.lookback - season + steps % season, steps] = 1.0
+    return (naive if linear.basis is None else linear.basis.mT @ naive)[None]
+
+
+def _solved(
+    moments: Moments, linear: LinearInput, strength: float | Tensor, towards: Tensor
+) -> Tensor:
     """Return the maps, (G, D, H), of one strength, or of one per group, (G, 1, 1)."""
     diagonal = moments.gram.diagonal(dim1=-2, dim2=-1)  # (G, S, D)
     free = int(linear.level is None)  # the constant is not held down
@@ -131,8 +175,13 @@ def _solved(moments: Moments, linear: LinearInput, strength: float | Tensor) -> 
     penalty = (strength * scale).clamp(min=1e-9).expand_as(penalised)
     if free:
         penalty = torch.cat((penalty, torch.full_like(diagonal[..., -1:], 1e-9)), -1)
+    rest = diagonal.shape[-1] - towards.shape[1]
+    towards = functional.pad(towards, (0, 0, 0, rest))  # (1, D, H): nothing of the further columns
     each_step = moments.gram.shape[1] > 1
-    cross = moments.cross.mT[..., None] if each_step else moments.cross[:, None]  # (G, S, D, H / S)
+    cross, towards = (
+        each.mT[..., None] if each_step else each[:, None] for each in (moments.cross, towards)
+    )  # (G, S, D, H / S)
+    cross = cross + penalty[..., None] * towards
     factor = torch.linalg.cholesky(moments.gram + torch.diag_embed(penalty))
     maps = torch.cholesky_solve(cross, factor)
     return maps[..., 0].mT if each_step else maps[:, 0]

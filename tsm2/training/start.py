@@ -38,7 +38,9 @@ _SPREAD = 1024
 
 
 @torch.no_grad()
-def start_exactly(network: TSM2Network, train: Windows, validation: Windows | None) -> LinearMap:
+def start_exactly(
+    network: TSM2Network, train: Windows, validation: Windows | None, *, season: int | None = None
+) -> LinearMap:
     """Solve the linear path of a network that was not trained yet, and write it into the network.
 
     Parameters
@@ -47,6 +49,8 @@ def start_exactly(network: TSM2Network, train: Windows, validation: Windows | No
         Its mixers add nothing: `zero_start`, or no blocks.
     train, validation
         Standardised windows, see `solve_linear`.
+    season
+        Steps of the season whose naive forecast the map is held towards; None for the level.
 
     Returns
     -------
@@ -63,12 +67,10 @@ def start_exactly(network: TSM2Network, train: Windows, validation: Windows | No
     _prepare_courses(network, train)
     config = network.config
     if config.features < config.patch_length:
-        whole = solve_linear(
-            train, validation, _reads(network, basis=None), separate=config.separate_heads
-        )
+        whole = solve_linear(train, validation, _reads(network, basis=None), season=season)
         _embed_what_is_read(network, whole)
     linear = _reads(network, basis=_visible(network))
-    found = solve_linear(train, validation, linear, separate=config.separate_heads)
+    found = solve_linear(train, validation, linear, separate=config.separate_heads, season=season)
     write_linear(network, found)
     if isinstance(network.head, QuantileHead):
         _spread_quantiles(network, train if validation is None else validation)
@@ -76,7 +78,9 @@ def start_exactly(network: TSM2Network, train: Windows, validation: Windows | No
 
 
 @torch.no_grad()
-def refit_exactly(network: TSM2Network, train: Windows, validation: Windows) -> LinearMap:
+def refit_exactly(
+    network: TSM2Network, train: Windows, validation: Windows, *, season: int | None = None
+) -> LinearMap:
     """Solve the linear path again with the validation windows too, and write it.
 
     Parameters
@@ -86,10 +90,14 @@ def refit_exactly(network: TSM2Network, train: Windows, validation: Windows) -> 
     train, validation
         Standardised windows. What the network forecasts of the validation windows is no longer
         held out afterwards: calibrate intervals on it before.
+    season
+        As in `start_exactly`.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
     linear = _reads(network, basis=_visible(network))
-    found = solve_linear(train, validation, linear, separate=network.config.separate_heads)
+    found = solve_linear(
+        train, validation, linear, separate=network.config.separate_heads, season=season
+    )
     again = solve_again(found, [train, validation])
     write_linear(network, again)
     return again
