@@ -12,9 +12,9 @@ and a task whose data is missing is named and skipped.
 here says how good the choice is and not what to expect elsewhere.
 
 Every task is a holdout: each cutoff is the end of what a model sees, and the horizon behind it
-judges. Cutoffs lie a horizon apart and end at the last row. Every model is fitted anew at every cutoff;
-on tables of more than 2,000 rows TSM2 and LightGBM are fitted once, before the first cutoff, and
-read the rows since.
+judges. Cutoffs lie a horizon apart and end at the last row. Every model is fitted anew at every
+cutoff; on tables of more than 2,000 rows TSM2 and LightGBM are fitted once, before the first
+cutoff, and read the rows since.
 MASE divides a series' absolute error by that of the seasonal naive forecast over the rows before
 the first cutoff, and is averaged over series; constant series are left out.
 Coverage is the share of values inside the 80 % interval.

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from tsm2.errors import ParameterError
+from tsm2.errors import ParameterError, WindowError
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.training.loop import seeded
-from tsm2.training.ridge import LinearMap
+from tsm2.training.ridge import Candidate, LinearMap, choose_linear
 from tsm2.training.start import refit_exactly, start_exactly, without_mixers
 
 LOOKBACK, HORIZON, VARIATES = 24, 6, 3
@@ -185,6 +185,43 @@ def test_a_map_can_be_held_towards_the_seasonal_naive_forecast(season: int) -> N
     model = ridge(x, y - x @ naive, float(found.strength))
     wanted = base + xv @ naive + model.predict(xv.reshape(-1, LOOKBACK)).reshape(yv.shape)
     assert_close(forecast(network, every(validation)), wanted)
+
+
+def cut_table(lookback: int) -> tuple[Windows, Windows]:
+    train, validation = parts(table())
+    return (
+        replace(train, lookback=lookback),
+        replace(validation, lookback=lookback, first=N_TRAIN - lookback),
+    )
+
+
+def test_the_choice_is_the_lowest_error_of_what_was_tried() -> None:
+    tried = [Candidate(lookback=lookback, level="last") for lookback in (2, 24, 12)]
+    choice = choose_linear(cut_table, tried)
+    errors = [each.error for each in choice.candidates]
+    assert choice.best.error == min(errors)
+    assert choice.best.lookback == 24
+    assert [each.lookback for each in choice.candidates] == [2, 24, 12]
+    wanted = started(replace(SIZES, level="last"), *cut_table(24))[1]
+    assert choice.best.error == pytest.approx(wanted.error)
+    assert choice.best.strength == pytest.approx(float(wanted.strength))
+
+
+def test_the_first_candidate_stays_unless_another_is_clearly_better() -> None:
+    tried = [Candidate(lookback=12), Candidate(lookback=24)]
+    free = choose_linear(cut_table, tried, margin=0.0)
+    assert free.best.lookback == 24
+    gain = 1 - free.best.error / free.candidates[0].error
+    assert choose_linear(cut_table, tried, margin=gain + 0.01).best.lookback == 12
+    assert choose_linear(cut_table, tried, margin=gain - 0.01).best.lookback == 24
+
+
+def test_without_windows_to_choose_by_the_choice_says_so() -> None:
+    def cut(lookback: int) -> tuple[Windows, None]:
+        return Windows(values=table(30), lookback=lookback, horizon=HORIZON), None
+
+    with pytest.raises(WindowError, match="set lookback"):
+        choose_linear(cut, [Candidate(lookback=24)])
 
 
 def test_without_instance_norm_a_constant_is_read_and_not_held_down() -> None:

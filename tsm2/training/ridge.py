@@ -16,6 +16,7 @@ Sizes: A strengths, G groups of variates (M or 1), M variates, D columns, H hori
 Source: Hoerl & Kennard (1970), Technometrics 12(1).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -249,13 +250,15 @@ class Candidate:
 
     lookback: int
     """Rows that it reads."""
-    level: Literal["mean", "last"]
+    level: Literal["mean", "last"] = "mean"
     """From what it counts."""
-    separate: bool
-    """Whether every variate has a map of its own."""
-    strength: float
+    separate: bool = False
+    """Whether every variate has a map of its own, held towards the shared one."""
+    season: int | None = None
+    """Steps of the season whose naive forecast it is held towards; None for the level."""
+    strength: float = math.nan
     """Of the ridge; of several maps the geometric mean."""
-    error: float
+    error: float = math.nan
     """Mean squared error over the validation windows, on standardised values."""
 
 
@@ -264,19 +267,18 @@ class LinearChoice:
     """What the validation windows chose, and against what."""
 
     best: Candidate
-    """The candidate of the lowest error."""
+    """What was chosen."""
     candidates: tuple[Candidate, ...]
-    """All of them, in the order in which they were tried."""
+    """All that was tried, in its order; the first is the one that others had to beat."""
 
 
 def choose_linear(
     cut: Callable[[int], tuple[Windows, Windows | None]],
-    lookbacks: Sequence[int],
+    candidates: Sequence[Candidate],
     *,
-    levels: Sequence[Literal["mean", "last"]] = ("mean", "last"),
-    separate: Sequence[bool] = (False, True),
+    margin: float = 0.02,
 ) -> LinearChoice:
-    """Choose lookback, level and whether variates have maps of their own, by the closed form.
+    """Choose how a linear forecast is cut and solved, by its error over the validation windows.
 
     Covariates are not read.
 
@@ -285,30 +287,40 @@ def choose_linear(
     cut
         Makes the training and the validation windows of a lookback. The targets of the validation
         windows must be the same for all lookbacks, or their errors say nothing.
-    lookbacks, levels, separate
-        What is tried; of equals the first wins. One variate has one map.
+    candidates
+        What is tried, without strengths and errors. The plainest comes first.
+    margin
+        Share by which another's error must be lower than the first one's: with few validation
+        windows the lowest error is often luck.
+
+    Raises
+    ------
+    WindowError
+        There are no windows to choose by.
     """
-    tried = []
-    for lookback in lookbacks:
-        train, validation = cut(lookback)
-        shares = [each for each in separate if not each or train.values.shape[1] > 1]
-        for level in levels:
-            for own in shares or [False]:
-                found = solve_linear(train, validation, LinearInput(level=level), separate=own)
-                if found.error is not None:
-                    mean_strength = float(found.strength.log().mean().exp())
-                    tried.append(
-                        Candidate(
-                            lookback=lookback,
-                            level=level,
-                            separate=own,
-                            strength=mean_strength,
-                            error=found.error,
-                        )
-                    )
-    if not tried:
-        raise WindowError(
-            f"lookbacks {list(lookbacks)} leave no windows to choose by. Give more rows, or set "
-            f"lookback, level and separate_heads."
+    tried: list[Candidate] = []
+    windows: dict[int, tuple[Windows, Windows | None]] = {}
+    for each in candidates:
+        if each.lookback not in windows:
+            windows[each.lookback] = cut(each.lookback)
+        train, validation = windows[each.lookback]
+        found = solve_linear(
+            train,
+            validation,
+            LinearInput(level=each.level),
+            separate=each.separate,
+            season=each.season,
         )
-    return LinearChoice(best=min(tried, key=lambda each: each.error), candidates=tuple(tried))
+        if found.error is not None:
+            strength = float(found.strength.log().mean().exp())
+            tried.append(replace(each, strength=strength, error=found.error))
+    if not tried:
+        lookbacks = sorted({each.lookback for each in candidates})
+        raise WindowError(
+            f"lookback {lookbacks} leaves no windows to choose by. Give more rows, or set lookback,"
+            f" level and separate_heads."
+        )
+    best = min(tried, key=lambda each: each.error)
+    if best.error >= (1 - margin) * tried[0].error:
+        best = tried[0]
+    return LinearChoice(best=best, candidates=tuple(tried))
