@@ -302,6 +302,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         zero_head: bool = True,
         linear_start: Literal["exact", "random"] = "exact",
         refit_linear: bool = True,
+        start_margin: float = 0.02,
         season: int | None = None,
         instance_norm: bool = True,
         level: Literal["mean", "last"] = "mean",
@@ -361,6 +362,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.zero_head = zero_head
         self.linear_start = linear_start
         self.refit_linear = refit_linear
+        self.start_margin = start_margin
         self.season = season
         self.instance_norm = instance_norm
         self.level = level
@@ -524,9 +526,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         if validation is not None:
             with suppress(ParameterError):  # a variate of which the validation rows know nothing
                 self.calibration_ = self._calibrated(network, validation)
-            if self.refit_linear and self.linear_start == "exact":
+            if self.refit_linear and self.linear_start == "exact" and history["epoch"].eq(0).any():
                 members = members_of(network.to("cpu"))
-                refit_starts(members, history, train, validation, season=self.season)
+                refit_starts(members, history, train, validation, self._training_config())
         self.network_ = network
         self.history_ = history
         self.n_iter_ = int(history["epoch"].max())

@@ -101,6 +101,24 @@ def test_what_beats_the_start_is_kept() -> None:
     assert error(network, validation) < error(started.eval(), validation)
 
 
+def test_a_margin_keeps_the_start_before_what_is_hardly_better() -> None:
+    config = replace(CONFIG, max_epochs=10)
+    free = fitted(config, drawn())
+    losses = [each.validation_loss or 0.0 for each in free]
+    gain = 1 - min(losses) / losses[0]
+    assert gain > 0
+    started = drawn()
+    train, validation = parts()
+    start_exactly(started, train, validation)
+    for margin, kept in ((gain + 0.01, True), (gain / 2, False)):
+        network = drawn()
+        asked = replace(config, start_margin=margin, patience=99)
+        history = fit_members([network], train, validation, asked, seeds=[1])
+        same = all(map(torch.equal, network.parameters(), started.parameters()))
+        assert same is kept
+        assert refit_starts([network], history, train, validation, asked) == [kept]
+
+
 def test_without_mixers_the_start_is_the_fit() -> None:
     config = replace(SIZES, blocks=0)
     network, started = drawn(config), drawn(config)
@@ -161,7 +179,7 @@ def test_members_start_alike_and_those_that_kept_their_start_are_solved_again(n_
     starts = history[history["epoch"] == 0]
     assert starts["validation_loss"].nunique() <= 2
     assert starts["validation_loss"].std() < 1e-4
-    assert refit_starts(members, history, train, validation) == [True, True]
+    assert refit_starts(members, history, train, validation, HARMFUL) == [True, True]
     alone = drawn(seed=1)
     start_exactly(alone, train, validation)
     refit_exactly(alone, train, validation)
@@ -171,9 +189,10 @@ def test_members_start_alike_and_those_that_kept_their_start_are_solved_again(n_
 def test_a_member_that_learnt_is_left_alone() -> None:
     network = drawn()
     train, validation = parts()
-    history = fit_members([network], train, validation, replace(CONFIG, max_epochs=10), seeds=[1])
+    config = replace(CONFIG, max_epochs=10)
+    history = fit_members([network], train, validation, config, seeds=[1])
     before = {name: each.clone() for name, each in network.state_dict().items()}
-    assert refit_starts([network], history, train, validation) == [False]
+    assert refit_starts([network], history, train, validation, config) == [False]
     assert all(torch.equal(before[name], each) for name, each in network.state_dict().items())
     assert isinstance(history, pd.DataFrame)
     assert history["train_loss"].isna().tolist() == [True] + [False] * 10

@@ -103,8 +103,7 @@ def refit_starts(
     history: pd.DataFrame,
     train: Windows,
     validation: Windows,
-    *,
-    season: int | None = None,
+    config: TrainingConfig,
 ) -> list[bool]:
     """Solve those networks again with the validation windows too whose exact start was kept.
 
@@ -113,8 +112,8 @@ def refit_starts(
     members, history
         As `fit_members` left and returned them. What other networks learnt depends on the start
         that they had, so these stay as they are.
-    train, validation, season
-        What they were fitted on.
+    train, validation, config
+        What they were fitted with.
 
     Returns
     -------
@@ -123,10 +122,10 @@ def refit_starts(
     kept = []
     for number, member in enumerate(members):
         own = history[history["member"] == number] if "member" in history else history
-        best = own["epoch"].to_numpy()[own["validation_loss"].to_numpy().argmin()]
-        kept.append(bool(best == 0))
+        start, *later = own.sort_values("epoch")["validation_loss"]
+        kept.append(not any(loss < start * (1 - config.start_margin) for loss in later))
         if kept[-1]:
-            refit_exactly(member, train, validation, season=season)
+            refit_exactly(member, train, validation, season=config.season)
     return kept
 
 

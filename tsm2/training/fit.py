@@ -64,6 +64,9 @@ class TrainingConfig:
     """Where the linear path starts: solved, see `tsm2.training.start`, or as it was drawn. The
     solved one is validated as epoch 0, kept if no later one is better, and all there is without
     mixers."""
+    start_margin: float = 0.0
+    """Share by which a later epoch's validation loss must be lower than an exact start's to be
+    kept in its place, in [0, 1)."""
     season: int | None = None
     """Steps of the season whose naive forecast an exact start is held towards; None for the
     window's level."""
@@ -172,7 +175,10 @@ class Fit:
 
     def measure_start(self) -> Epoch:
         """Measure the weights before the first step, and keep them if no later ones are better."""
-        loss = None if self.validation is None else self._validate(self.validation)
+        loss = None
+        if self.validation is not None:
+            loss = self._validate(self.validation)
+            self.best_loss = loss * (1 - self.config.start_margin)  # what later ones have to beat
         record = Epoch(epoch=0, train_loss=None, validation_loss=loss)
         self.history.append(record)
         return record

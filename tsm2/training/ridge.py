@@ -276,7 +276,7 @@ def choose_linear(
     cut: Callable[[int], tuple[Windows, Windows | None]],
     candidates: Sequence[Candidate],
     *,
-    margin: float = 0.02,
+    margin: float = 0.03,
 ) -> LinearChoice:
     """Choose how a linear forecast is cut and solved, by its error over the validation windows.
 
