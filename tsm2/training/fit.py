@@ -33,7 +33,10 @@ class TrainingConfig:
     """How a network is trained; says nothing about its sizes."""
 
     max_epochs: int
-    """Passes over the training windows at most."""
+    """Passes over the training windows, or parts of `epoch_steps`, at most."""
+    epoch_steps: int | None = None
+    """Steps after which an epoch ends, though its pass is not over: validation then comes as often
+    on a long table as on a short one, and the next epoch draws anew. None for whole passes."""
     batch_size: int
     """Windows in a step of one process."""
     learning_rate: float
@@ -116,6 +119,8 @@ class Fit:
         self.validation = None if validation is None else validation.to(accelerator.device)
         per_process = math.ceil(len(train) / accelerator.num_processes)
         self.steps_per_epoch = math.ceil(per_process / config.batch_size)
+        if config.epoch_steps is not None:
+            self.steps_per_epoch = min(self.steps_per_epoch, config.epoch_steps)
         self.n_steps = config.max_epochs * self.steps_per_epoch
         self.average = MovingAverage(network, config.ema_decay)
         self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
@@ -156,7 +161,7 @@ class Fit:
         shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
         self.epoch_order = self.shuffler.get_state()
         batches = self.train.batches(config.batch_size, generator=self.shuffler, **shares)
-        for which in islice(batches, self.step, None):
+        for which in islice(batches, self.step, self.steps_per_epoch):
             batch = self.train.gather(which)
             loss = _gradients(self.model, batch, accelerator, config)
             if config.sam_radius > 0 and mixers:
