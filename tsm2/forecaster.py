@@ -302,6 +302,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         zero_head: bool = True,
         linear_start: Literal["exact", "random"] = "exact",
         refit_linear: bool = True,
+        epoch_steps: int | None = None,
         start_margin: float = 0.02,
         season: int | None = None,
         instance_norm: bool = True,
@@ -362,6 +363,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.zero_head = zero_head
         self.linear_start = linear_start
         self.refit_linear = refit_linear
+        self.epoch_steps = epoch_steps
         self.start_margin = start_margin
         self.season = season
         self.instance_norm = instance_norm

@@ -49,6 +49,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "zero_head": ["boolean"],
     "linear_start": [StrOptions({"exact", "random"})],
     "refit_linear": ["boolean"],
+    "epoch_steps": [Interval(Integral, 1, None, closed="left"), None],
     "start_margin": [Interval(Real, 0, 1, closed="left")],
     "season": [Interval(Integral, 1, None, closed="left"), None],
     "instance_norm": ["boolean"],
