@@ -237,7 +237,7 @@ def test_without_instance_norm_a_constant_is_read_and_not_held_down() -> None:
     assert_close(forecast(network, judged), wanted.reshape(judged.target.shape))
 
 
-@pytest.mark.parametrize(("length", "stride", "features"), [(8, 8, 5), (4, 8, 8)])
+@pytest.mark.parametrize(("length", "stride", "features"), [(12, 12, 3), (4, 8, 8)])
 def test_what_the_network_cannot_see_the_map_does_not_read(
     length: int, stride: int, features: int
 ) -> None:
@@ -296,6 +296,9 @@ def test_covariates_are_further_columns_of_the_same_regression(level: Any) -> No
     assert found.error is not None
     assert blind.error is not None
     assert found.error < 0.3 * blind.error
+    behind = started(replace(config, n_past=0), train, validation)[1]
+    assert behind.error is not None
+    assert found.error < 0.9 * behind.error  # the past covariates say something too
 
 
 QUANTILES = (0.1, 0.25, 0.5, 0.9)
