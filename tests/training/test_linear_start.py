@@ -296,9 +296,25 @@ def test_covariates_are_further_columns_of_the_same_regression(level: Any) -> No
     assert found.error is not None
     assert blind.error is not None
     assert found.error < 0.3 * blind.error
-    behind = started(replace(config, n_past=0), train, validation)[1]
-    assert behind.error is not None
-    assert found.error < 0.9 * behind.error  # the past covariates say something too
+
+
+@pytest.mark.parametrize("kind", ["past", "future"])
+def test_a_course_starts_as_least_squares_of_values_on_covariates_at_the_same_step(
+    kind: str,
+) -> None:
+    train, validation = with_covariates()
+    network, _ = started(replace(SIZES, n_past=2, n_future=2, n_static=2), train, validation)
+    batch = every(train)
+    values = torch.cat((batch.context, batch.target), -1).double()
+    values = values - values[..., :LOOKBACK].mean(-1, keepdim=True)
+    given = getattr(batch, kind).double()
+    given = given - given[..., :LOOKBACK].mean(-1, keepdim=True)
+    columns = given.transpose(1, 2).reshape(-1, 2)
+    encoder = getattr(network, kind)
+    for variate in range(VARIATES):
+        target = values[:, variate, : given.shape[-1]].reshape(-1)
+        wanted = np.linalg.lstsq(columns.numpy(), target.numpy(), rcond=None)[0]
+        assert_close(encoder.across[variate].detach(), wanted)
 
 
 QUANTILES = (0.1, 0.25, 0.5, 0.9)
