@@ -49,13 +49,23 @@ ORDERS = {  # within a package, a module may import those before it
         *("time_columns", "dates", "csv"),
     ],
     "prepared": [
-        *("scaling", "windows", "roles", "coding", "codings", "splits", "walk", "prepared"),
+        *(
+            "scaling",
+            "windows",
+            "roles",
+            "coding",
+            "codings",
+            "seasons",
+            "splits",
+            "walk",
+            "prepared",
+        ),
     ],
     "training": [
-        *("memory", "progress", "ema", "checkpoints", "optimization", "fit", "callbacks", "loop"),
-        "ensembles",
+        *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge", "start"),
+        *("choices", "fit", "callbacks", "loop", "ensembles"),
     ],
-    "fitted": ["rolling", "calibration", "inspection", "exporting", "model"],
+    "fitted": ["rolling", "calibration", "inspection", "exporting", "floor", "model"],
 }
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",

@@ -30,6 +30,7 @@ from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_level, bound_name
 from tsm2.tables.series import Series
+from tsm2.tables.stamps import is_before
 
 __all__ = [
     "backtest_table",
@@ -209,9 +210,10 @@ def scale_of_rows(
 def refit_table(
     estimator: Any,
     series: Series,
-    walk: Walk,
     *,
     start: object,
+    horizon: int,
+    stride: int,
     every: int,
     window: Literal["expanding", "sliding"],
     n_jobs: int | None = None,
@@ -227,10 +229,10 @@ def refit_table(
     series
         One table or several series. A series is in a fit from its first whole window on; before,
         it is forecast as one that the fit has not seen.
-    walk
-        Which windows.
     start
         Label of the first row to forecast, as for `Walk.starts_in`.
+    horizon, stride
+        Rows of a forecast, and from one to the next.
     every
         How many forecasts, one behind another in time, one fit makes: of several series, those of
         all of them from the same row are one.
@@ -266,6 +268,8 @@ def refit_table(
         raise ParameterError(
             f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
         )
+    estimator = estimator.settled(series, _rows_before(series, start))
+    walk = Walk(lookback=estimator.lookback, horizon=horizon, stride=stride)
     starts = walk.starts_in(series, start)
     if series.layout.series == "list":  # their places name them as long as they are together
         series = replace(series, layout=replace(series.layout, series="dict"))
@@ -282,7 +286,7 @@ def refit_table(
             estimator,
             read.between(n_known - _learnt(n_known, first_counts, window), n_known),
             *_around(series, read, own, walk),
-            walk.horizon,
+            horizon,
             quantiles,
             given,
         )
@@ -294,10 +298,10 @@ def refit_table(
     return whole.iloc[np.argsort(owner, kind="stable")].reset_index(drop=True)
 
 
-def _rows_before(series: Series, stamp: object) -> NDArray[np.int64]:
-    """Count the rows of each series before a stamp, (S,)."""
-    is_before = np.asarray(series.index < stamp)
-    return np.add.reduceat(is_before, series.offsets[:-1], dtype=np.int64)
+def _rows_before(series: Series, label: object) -> NDArray[np.int64]:
+    """Count the rows of each series before a label, (S,)."""
+    before = is_before(series.index, label)
+    return np.add.reduceat(before, series.offsets[:-1], dtype=np.int64)
 
 
 def _learnt(

@@ -12,6 +12,7 @@ __all__ = [
     "CovariateWarning",
     "DatasetError",
     "DependencyError",
+    "FloorWarning",
     "FrameError",
     "NotFittedError",
     "OutputError",
@@ -65,6 +66,10 @@ class DatasetError(TSM2Error, OSError):
 
 class OutputError(TSM2Error, OSError):
     """A result cannot be written where it was asked for."""
+
+
+class FloorWarning(UserWarning):
+    """A fitted model errs more on held-out rows than a forecast that costs nothing."""
 
 
 class CovariateWarning(UserWarning):

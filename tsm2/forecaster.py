@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import validate_data
@@ -33,6 +33,7 @@ from tsm2.backtesting import backtest_table, mean_squared_error, refit_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
 from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.exporting import export_onnx
+from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
 from tsm2.fitted.rolling import whole_horizons
@@ -46,8 +47,10 @@ from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled, measured
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.seasons import lookbacks, season_of
 from tsm2.prepared.splits import room_in_front, split_starts, training_rows
 from tsm2.prepared.walk import Walk
+from tsm2.prepared.windows import Covariates
 from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
@@ -59,12 +62,26 @@ from tsm2.tables.series import Series, extend
 from tsm2.tables.write import Container, write, write_many
 from tsm2.training import TrainingConfig, choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks
-from tsm2.training.ensembles import fit_members, make_network
+from tsm2.training.choices import candidates, choose, enough_rows
+from tsm2.training.ensembles import fit_members, make_network, refit_starts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["TSM2Forecaster"]
+
+_SUITS: Mapping[str, Mapping[str, Any]] = {
+    # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
+    # on mixers that are still at zero.
+    "exact": {
+        "learning_rate": 1e-5,
+        "mixer_learning_rate": 1e-3,
+        "sam_radius": 0.0,
+        "epoch_steps": 150,
+    },
+    "random": {"learning_rate": 1e-3, "mixer_learning_rate": 3e-3, "sam_radius": 0.35},
+}
+"""What None stands for, by how the linear path starts."""
 
 
 class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
@@ -73,7 +90,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     Parameters
     ----------
     lookback
-        Rows that the network reads.
+        Rows that the network reads; "auto" chooses among a few lengths around the season and the
+        horizon, as far as the rows allow, see `choices_`.
     horizon
         Rows that it forecasts at once; `predict` rolls forward for more.
     features
@@ -115,13 +133,22 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Start the mixers at zero, so that the network starts as a linear model.
     zero_head
         Start the head at zero too: the first forecast is the window's level.
+    linear_start
+        Start from the linear model that least squares gives, "exact", which is validated as epoch
+        0 and kept unless a later one is better by `start_margin`, or from drawn weights, "random".
+    refit_linear
+        Solve a linear start that was kept again on all rows, those for validation included.
+    start_margin
+        Share by which a later epoch's validation loss must be lower than an exact start's.
+    season
+        Rows of a season, for the choice of `lookback` and `level`; None for that of the frequency.
     instance_norm
         Remove each window's own level and deviation, and put both back at the end.
     level
         What a window's level is: its "mean" or its "last" value. The last one suits tables that
-        move like random walks, such as exchange rates.
+        move like random walks, such as exchange rates. "auto" chooses.
     separate_heads
-        Give every variate a head of its own.
+        Give every variate a head of its own; "auto" chooses.
     quantiles
         Levels, such as (0.1, 0.5, 0.9), that the network forecasts besides its median, which is
         then its point forecast; None for a point forecast alone.
@@ -129,18 +156,22 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         What is minimised on standardised values: "mse", "mae", "huber" or, for `quantiles`,
         "quantile"; None for "mse", or "quantile" if there are `quantiles`.
     max_epochs
-        Passes over the training windows at most.
+        Passes over the training windows at most, or parts of them, see `epoch_steps`.
+    epoch_steps
+        Steps after which an epoch ends, though its pass is not over; None for 150 after an exact
+        start, and for whole passes otherwise.
     batch_size
         Windows in a training step.
     learning_rate
-        Peak learning rate of the linear path.
+        Peak learning rate of the linear path; None for 1e-5 after an exact start, else 1e-3.
     mixer_learning_rate
-        Peak learning rate of the mixers.
+        Peak learning rate of the mixers; None for 1e-3 after an exact start, else 3e-3.
     weight_decay
         Decay of the mixers' matrices (AdamW).
     sam_radius
         Radius of the mixers' sharpness-aware minimisation, a distance in the space of all their
-        parameters: wider mixers bear a larger one. 0 halves the training time.
+        parameters: wider mixers bear a larger one. 0 halves the training time; None for 0 after an
+        exact start, else 0.35.
     ema_decay
         Share of the old average in a moving average of the weights, in [0, 1), such as 0.99: the
         average is then what is validated and kept. 0 keeps the weights themselves.
@@ -204,8 +235,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         The `tsm2.fitted.FittedModel`, which holds what the next ones show, and forecasts.
     network_
         The trained network, or the `Ensemble` of several.
+    choices_
+        What was tried for what is left to "auto", with the validation error of the exact linear
+        forecast and which was `chosen`; one row if there was no choice.
+    floor_
+        Mean squared errors on the validation rows, on standardised values, of the model and of the
+        forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
+        linear one; empty without validation rows. A model that errs more warns (`FloorWarning`).
     history_
-        Losses of every epoch, on standardised values; of several networks, `member` says whose.
+        Losses of every epoch, on standardised values, an exact start as epoch 0; of several
+        networks, `member` says whose.
     n_iter_
         Epochs trained; of several networks, the most that one of them was.
     scaling_
@@ -247,6 +286,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     missing: Missing
     fitted_: FittedModel
     history_: pd.DataFrame
+    choices_: pd.DataFrame
+    floor_: pd.Series[float]
     n_iter_: int
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
@@ -255,7 +296,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     def __init__(
         self,
-        lookback: int = 96,
+        lookback: int | Literal["auto"] = "auto",
         horizon: int = 24,
         *,
         features: int = 16,
@@ -277,17 +318,22 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
         zero_head: bool = True,
+        linear_start: Literal["exact", "random"] = "exact",
+        refit_linear: bool = True,
+        epoch_steps: int | None = None,
+        start_margin: float = 0.02,
+        season: int | None = None,
         instance_norm: bool = True,
-        level: Literal["mean", "last"] = "mean",
-        separate_heads: bool = False,
+        level: Literal["auto", "mean", "last"] = "auto",
+        separate_heads: bool | Literal["auto"] = "auto",
         quantiles: Sequence[float] | None = None,
         loss: Literal["mse", "mae", "huber", "quantile"] | None = None,
         max_epochs: int = 10,
         batch_size: int = 32,
-        learning_rate: float = 1e-3,
-        mixer_learning_rate: float = 3e-3,
+        learning_rate: float | None = None,
+        mixer_learning_rate: float | None = None,
         weight_decay: float = 0.0,
-        sam_radius: float = 0.35,
+        sam_radius: float | None = None,
         ema_decay: float = 0.0,
         gradient_clip: float = 1.0,
         schedule: Literal["onecycle", "cosine", "constant"] = "onecycle",
@@ -333,6 +379,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.readout = readout
         self.zero_start = zero_start
         self.zero_head = zero_head
+        self.linear_start = linear_start
+        self.refit_linear = refit_linear
+        self.epoch_steps = epoch_steps
+        self.start_margin = start_margin
+        self.season = season
         self.instance_norm = instance_norm
         self.level = level
         self.separate_heads = separate_heads
@@ -517,19 +568,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Self:
         """Fit series that were read before, as `fit`; `data` is what callbacks are shown."""
         series = filled(series, self.missing)
-        sizes = {"lookback": self.lookback, "horizon": self.horizon}
-        room = np.zeros(len(series.ids), dtype=np.int64)
-        unknown_in_front = self.missing == "mask" and not (given.given() or self.calendar)
-        if unknown_in_front and series.layout.series != "one":
-            room = room_in_front(series, **sizes)
-        rows = series.padded(room)
-        n_train = training_rows(
-            rows, **sizes, validation_fraction=self.validation_fraction, room=room
-        )
-        roles = Roles.of(self.target, rows.layout)
+        is_warm = self.warm_start and hasattr(self, "fitted_")
+        roles = Roles.of(self.target, series.layout)
+        rows, n_train = self._split(series, has_covariates=bool(given.given() or self.calendar))
         self._check_columns(rows.layout, reset=True)
         each = rows.layout.series != "one" and self.scaling == "series"
         scaling = measured(rows.head(n_train), each=each)
+        if not is_warm:
+            self.choices_ = self._choose(rows, n_train, scaling, roles)
+        sizes = {"lookback": self._chosen()["lookback"], "horizon": self.horizon}
         codings, covariates = Codings.learn(
             given,
             check_calendar(self.calendar),
@@ -541,7 +588,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         )
         seeds = self._draw_seeds(checkpoint)
         network = make_network(self._network_config(roles, codings), seeds)
-        if self.warm_start and hasattr(self, "fitted_"):
+        if is_warm:
             start_from(network, self.network_)
         self.__dict__.pop("fitted_", None)  # what fails from here on leaves nothing half fitted
         model = FittedModel(
@@ -549,12 +596,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             scaling=scaling,
             roles=roles,
             codings=codings,
-            context=series.tail(self.lookback),
+            context=series.tail(sizes["lookback"]),
             missing=self.missing,
             device=self.device,
         )
-        prepared = Prepared.of(rows, scaling, roles, covariates, lookback=self.lookback)
+        prepared = Prepared.of(rows, scaling, roles, covariates, lookback=sizes["lookback"])
         train, validation = split_starts(rows, n_train, **sizes)
+        config = self._training_config(warm=is_warm)
+        fits = prepared.windows(train, self.horizon, balanced=self.sampling == "series")
+        judges = prepared.windows(validation, self.horizon) if len(validation) else None
         tasks = FitTasks(
             self,
             write(series) if data is None else data,
@@ -562,9 +612,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         )
         history = fit_members(
             members_of(network),
-            prepared.windows(train, self.horizon, balanced=self.sampling == "series"),
-            prepared.windows(validation, self.horizon) if len(validation) else None,
-            self._training_config(),
+            fits,
+            judges,
+            config,
             seeds=seeds,
             n_jobs=self.n_jobs,
             checkpoint=checkpoint,
@@ -573,12 +623,89 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             watch=tasks,
         )
         network.eval()
-        if len(validation):
+        self.floor_ = pd.Series(dtype=float)
+        if judges is not None:
             with suppress(ParameterError):  # a variate of which the validation rows know nothing
                 model = model.calibrated(prepared, validation)
+            self.floor_ = measure_floor(
+                network,
+                judges,
+                season=self.season or season_of(rows.layout),
+                linear=_linear_error(history, config.loss),
+                point=model.point,
+            )
+            warn_below_floor(self.floor_)
+            if self.refit_linear and self.linear_start == "exact" and not is_warm:
+                refit_starts(members_of(network.to("cpu")), history, fits, judges, config)
         self.take_over(model, history)
         tasks.close()
         return self
+
+    def _split(self, series: Series, *, has_covariates: bool) -> tuple[Series, NDArray[np.int64]]:
+        """Return the rows to fit to, and how many first ones of each series are for training."""
+        if self.lookback == "auto":
+            return series, enough_rows(series, self.horizon, self.validation_fraction)
+        room = np.zeros(len(series.ids), dtype=np.int64)
+        if self.missing == "mask" and not has_covariates and series.layout.series != "one":
+            room = room_in_front(series, lookback=self.lookback, horizon=self.horizon)
+        rows = series.padded(room)
+        n_train = training_rows(
+            rows,
+            lookback=self.lookback,
+            horizon=self.horizon,
+            validation_fraction=self.validation_fraction,
+            room=room,
+        )
+        return rows, n_train
+
+    def _choose(
+        self, rows: Series, n_train: NDArray[np.int64], scaling: Scaling, roles: Roles
+    ) -> pd.DataFrame:
+        """Settle what is left to "auto" by the closed form, on the validation rows."""
+        looks: list[Any] = [self.lookback]
+        if self.lookback == "auto":
+            most = min(int(rows.counts.min()) // 3, int(n_train.min()) - self.horizon)
+            looks = lookbacks(rows.layout, self.horizon, max(1, most))
+        levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
+        separate = [False, True] if self.separate_heads == "auto" else [self.separate_heads]
+        tried = candidates(
+            lookbacks=looks,
+            levels=levels if self.instance_norm else levels[:1],
+            separate=separate,
+            season=self.season or season_of(rows.layout),
+            n_variates=len(roles.targets),
+        )
+        prepared = Prepared.of(rows, scaling, roles, Covariates(), lookback=tried[0].lookback)
+        return choose(prepared, n_train, tried, self.horizon)
+
+    def _chosen(self) -> dict[str, Any]:
+        """Return what was chosen, by the names of the parameters."""
+        (row,) = self.choices_[self.choices_["chosen"]].to_dict("records")
+        season = row["season"]
+        return {
+            "lookback": int(row["lookback"]),
+            "level": str(row["level"]),
+            "separate_heads": bool(row["separate_heads"]),
+            "season": None if pd.isna(season) else int(season),
+        }
+
+    def settled(self, series: Series, stop: NDArray[np.int64]) -> Self:
+        """Return a copy that leaves no choice open: made by the first rows of series, (S,)."""
+        copy: Any = clone(self)
+        if "auto" not in (self.lookback, self.level, self.separate_heads):
+            return copy  # type: ignore[no-any-return]
+        known = filled(series, self.missing).head(stop).chosen(stop > 0)
+        rows, n_train = self._split(known, has_covariates=True)
+        each = rows.layout.series != "one" and self.scaling == "series"
+        scaling, roles = measured(rows.head(n_train), each=each), Roles.of(self.target, rows.layout)
+        copy.choices_ = self._choose(rows, n_train, scaling, roles)
+        copy.set_params(**copy._chosen())
+        return copy  # type: ignore[no-any-return]
+
+    def _settings_of_before(self) -> dict[str, Any]:
+        """Return what a model was fitted with that was saved when nothing was chosen."""
+        names = ("lookback", "level", "separate_heads")
+        return {name: getattr(self, name) for name in names} | {"season": None}
 
     def take_over(self, model: FittedModel, history: pd.DataFrame) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
@@ -630,7 +757,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         codings = model.codings.continued(
             given,
             whole,
-            lookback=self.lookback,
+            lookback=model.lookback,
             horizon=self.horizon,
             stored=known,
             missing=model.missing,
@@ -639,20 +766,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             self._check_parameters()
             prepared = model.prepare(whole, given, own=True)
             starts, _ = split_starts(
-                whole, whole.counts, lookback=self.lookback, horizon=self.horizon
+                whole, whole.counts, lookback=model.lookback, horizon=self.horizon
             )
+            config = self._training_config(warm=True)
             added = fit_members(
                 members_of(model.network),
                 prepared.windows(starts, self.horizon, balanced=self.sampling == "series"),
                 None,
-                replace(self._training_config(), max_epochs=check_count("epochs", epochs)),
+                replace(config, max_epochs=check_count("epochs", epochs)),
                 seeds=self._draw_seeds(),
                 n_jobs=self.n_jobs,
             )
             added = added.assign(epoch=lambda new: new["epoch"] + self.n_iter_)
             self.history_ = pd.concat((self.history_, added), ignore_index=True)
             self.n_iter_ = int(self.history_["epoch"].max())
-        self.fitted_ = replace(model, codings=codings, context=whole.tail(self.lookback))
+        self.fitted_ = replace(model, codings=codings, context=whole.tail(model.lookback))
         return self
 
     def _draw_seeds(self, checkpoint: object = None) -> list[int]:
@@ -705,6 +833,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         return replace(self.fitted_, device=self.device)
 
     def _network_config(self, roles: Roles, codings: Codings) -> NetworkConfig:
+        chosen = self._chosen()
         given = {
             f.name: getattr(self, f.name) for f in fields(NetworkConfig) if hasattr(self, f.name)
         }
@@ -713,18 +842,24 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "n_variates": len(roles.targets),
             "n_past": len(roles.others) + codings.widths["n_past"],
             "gaps": self.missing == "mask",
-            **patch_sizes(self.lookback, self.patch_length, self.patch_stride),
+            **patch_sizes(chosen["lookback"], self.patch_length, self.patch_stride),
             "quantiles": self._trained_levels(),
+            **{name: chosen[name] for name in ("lookback", "level", "separate_heads")},
         }
         return NetworkConfig(**given)
 
-    def _training_config(self) -> TrainingConfig:
+    def _training_config(self, *, warm: bool = False) -> TrainingConfig:
         given = {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
+        start = "random" if warm else self.linear_start
         levels = self._trained_levels()
         given |= {
             "loss": self.loss or ("mse" if levels is None else "quantile"),
             "quantiles": levels or (),
+            "linear_start": start,
+            "season": self._chosen()["season"],
         }
+        suits = _SUITS[start]
+        given |= {name: suits[name] for name in suits if given[name] is None}
         return TrainingConfig(**given)
 
     # --- forecast -----------------------------------------------------------------------------
@@ -1062,7 +1197,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         model = self._model()
         series = filled(model.with_context(self._read_history(X)), model.missing)
-        starts = Walk(lookback=self.lookback, horizon=self.horizon).starts_in(series, start)
+        starts = Walk(lookback=model.lookback, horizon=self.horizon).starts_in(series, start)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         self.fitted_ = model.calibrated(model.prepare(series, given), starts)
         return self
@@ -1138,20 +1273,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         if coverage is not None:
             levels = interval_levels(coverage)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        walk = Walk(
-            lookback=self.lookback,
-            horizon=self._count_steps(horizon),
-            stride=check_count("stride", stride),
-        )
+        steps, stride = self._count_steps(horizon), check_count("stride", stride)
         if refit is False:
-            model, prepared, starts = self._walked(X, walk, given, start)
-            return backtest_table(model, prepared, starts, walk.horizon, quantiles=levels)
+            model, prepared, starts = self._walked(X, given, steps, stride=stride, start=start)
+            return backtest_table(model, prepared, starts, steps, quantiles=levels)
         self._check_parameters()
         return refit_table(
             self,
             self._read(X, frequency=self.frequency),
-            walk,
             start=start,
+            horizon=steps,
+            stride=stride,
             every=1 if refit is True else check_count("refit", refit),
             window=window,
             n_jobs=n_jobs,
@@ -1160,13 +1292,20 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         )
 
     def _walked(
-        self, X: Data, walk: Walk, given: CovariateTables, start: object = None
+        self,
+        X: Data,
+        given: CovariateTables,
+        steps: int,
+        *,
+        stride: int = 1,
+        start: object = None,
     ) -> tuple[FittedModel, Prepared, NDArray[np.int64]]:
         """Return tables made ready for the windows of a walk, and the windows' first rows."""
         model = self._model()
         series = model.with_context(self._read_history(X))
+        walk = Walk(lookback=model.lookback, horizon=steps, stride=stride)
         starts = walk.starts_in(series, start)
-        ahead = whole_horizons(walk.horizon, model.horizon) - walk.horizon
+        ahead = whole_horizons(steps, model.horizon) - steps
         return model, model.prepare(series, given, starts=starts, ahead=ahead), starts
 
     def score(
@@ -1192,9 +1331,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             As in `backtest`.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        walk = Walk(lookback=self.lookback, horizon=self.horizon)
-        model, prepared, starts = self._walked(X, walk, given)
-        return -mean_squared_error(model, prepared, starts, walk.horizon)
+        model, prepared, starts = self._walked(X, given, self.horizon)
+        return -mean_squared_error(model, prepared, starts, self.horizon)
 
     def error_scale(
         self, X: Data, *, horizon: int | None = None, start: object = None
@@ -1220,7 +1358,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         model = self._model()
         series = model.with_context(self._read_history(X))
-        walk = Walk(lookback=self.lookback, horizon=self._count_steps(horizon))
+        walk = Walk(lookback=model.lookback, horizon=self._count_steps(horizon))
         starts = walk.starts_in(series, start)
         scale = model.roles.units(model.units_before(series, starts)).scale
         names = pd.Index(series.ids, tupleize_cols=False)
@@ -1332,7 +1470,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             prepared, starts = model.latest(None, given, self.horizon)
         else:
             series = filled(self._read_history(X), model.missing)
-            starts = Walk(lookback=self.lookback, horizon=0).starts_in(series)
+            starts = Walk(lookback=model.lookback, horizon=0).starts_in(series)
             prepared = model.prepare(series, given, starts=starts, ahead=self.horizon)
         return model.select(prepared, starts)
 
@@ -1360,6 +1498,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "parameters": self.get_params(deep=False),
             **model.to_json(),
             "history": self.history_.to_dict("list"),
+            "choices": [self._chosen()],
+            "floor": self.floor_.to_dict(),
         }
         kind = type(self).__name__
         saving.save_folder(path, kind=kind, config=config, tensors=model.tensors())
@@ -1388,10 +1528,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         OutputError
             The file cannot be written.
         """
-        self._model()
+        model = self._model()
         description = {
             "variates": [str(column) for column in self.layout_.columns],
-            "lookback": self.lookback,
+            "lookback": model.lookback,
             "horizon": self.horizon,
             "frequency": self.layout_.frequency,
             "quantiles": self._trained_levels(),
@@ -1432,6 +1572,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         model = cls(**config["parameters"])
         model._check_parameters()
+        (chosen,) = config.get("choices", [model._settings_of_before()])
+        model.choices_ = pd.DataFrame([chosen | {"validation_mse": math.nan, "chosen": True}])
         fitted = FittedModel.restored(
             config,
             tensors,
@@ -1442,4 +1584,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 model._network_config(roles, codings), range(model.n_estimators)
             ),
         )
+        model.floor_ = pd.Series(config.get("floor", {}), dtype=float)
         return model.take_over(fitted, pd.DataFrame(config["history"]))
+
+
+def _linear_error(history: pd.DataFrame, loss: str) -> float | None:
+    """Return the mean squared error of an exact start, if it was measured in it."""
+    start = history.loc[history["epoch"] == 0, "validation_loss"]
+    return float(start.mean()) if loss == "mse" and len(start) else None

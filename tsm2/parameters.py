@@ -43,16 +43,24 @@ def _constraints(hint: Any) -> list[Any]:
 
 
 CONSTRAINTS: dict[str, list[Any] | str] = {
-    **{name: _constraints(HINTS[name]) for name in ("lookback", "horizon")},
+    **{name: _constraints(HINTS[name]) for name in ("horizon",)},
     **{each.name: _constraints(each.annotation) for each in SETTINGS},
+    "lookback": [_COUNT, StrOptions({"auto"})],
+    "level": [StrOptions({"auto", "mean", "last"})],
+    "separate_heads": ["boolean", StrOptions({"auto"})],
+    "linear_start": [StrOptions({"exact", "random"})],
+    "refit_linear": ["boolean"],
+    "epoch_steps": [_COUNT, None],
+    "start_margin": [Interval(Real, 0, 1, closed="left")],
+    "season": [_COUNT, None],
     "quantiles": ["array-like", None],
     "loss": [StrOptions({"mse", "mae", "huber", "quantile"}), None],
     "max_epochs": [_COUNT],
     "batch_size": [_COUNT],
-    "learning_rate": [_POSITIVE],
-    "mixer_learning_rate": [_POSITIVE],
+    "learning_rate": [_POSITIVE, None],
+    "mixer_learning_rate": [_POSITIVE, None],
     "weight_decay": [_NOT_NEGATIVE],
-    "sam_radius": [_NOT_NEGATIVE],
+    "sam_radius": [_NOT_NEGATIVE, None],
     "ema_decay": [Interval(Real, 0, 1, closed="left")],
     "gradient_clip": [_POSITIVE],
     "schedule": [StrOptions({"onecycle", "cosine", "constant"})],
@@ -99,7 +107,7 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
     except InvalidParameterError as error:
         raise ParameterError(str(error)) from None
     patch_length, lookback = given["patch_length"], given["lookback"]
-    if patch_length is not None and patch_length > lookback:
+    if patch_length is not None and lookback != "auto" and patch_length > lookback:
         raise ParameterError(
             f"patch_length={patch_length} is longer than lookback={lookback}. Lower "
             f"patch_length, or pass None for a length that fits."

@@ -347,15 +347,15 @@ def test_a_picture_of_one_series(tmp_path: Path) -> None:
     assert "Did you mean 007" in refused(*predict, "--series", "0077")
 
 
-def test_a_lookback_that_is_too_long_is_shortened(tmp_path: Path) -> None:
+def test_a_lookback_is_chosen_that_fits_a_short_file(tmp_path: Path) -> None:
     data, model = tmp_path / "data.csv", tmp_path / "model"
     write(data, pd.date_range("2024", periods=60).strftime("%Y-%m-%d"))
     fit = ("fit", data, "--horizon", 3, "--out", model, *FAST[2:])
     result = tsm2(*fit)
     assert result.returncode == 0, result.stderr
-    shorter = TSM2Forecaster.load(model).lookback
-    assert 40 < shorter < 60
-    assert f"note: lookback is {shorter} of 96 rows" in result.stderr
+    chosen = TSM2Forecaster.load(model).fitted_.lookback
+    assert 3 <= chosen <= 20
+    assert f"from lookbacks of {chosen} rows" in result.stderr
     assert "--lookback 96" in refused(*fit, "--lookback", 96)  # what was asked for is not changed
 
 

@@ -88,7 +88,7 @@ def assert_same(one: nn.Module, two: nn.Module) -> None:
     "changes",
     [
         {},
-        {"schedule": "cosine", "ema_decay": 0.9},
+        {"schedule": "cosine", "ema_decay": 0.9, "epoch_steps": 2},
         {"schedule": "constant", "sam_radius": 0.05, "gradient_clip": float("inf")},
         {"max_epochs": 9, "learning_rate": 1.0, "schedule": "constant"},  # patience ends it
     ],

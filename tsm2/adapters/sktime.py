@@ -145,7 +145,7 @@ class TSM2SktimeForecaster(BaseForecaster):
         rows, ahead = self._rows.index, n_horizons * forecaster.horizon
         layout = forecaster.layout_
         whole = stamps_from(rows[0], len(rows) + ahead, layout.frequency, layout.clock)
-        stamps = whole[-ahead - forecaster.lookback :]
+        stamps = whole[-ahead - forecaster.fitted_.lookback :]
         return known.reindex(stamps).ffill()
 
     def _rows_of(self, forecast: pd.DataFrame, fh: ForecastingHorizon) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from tsm2.tables.dates import KnownStamps
 
 if TYPE_CHECKING:
     from tsm2.forecaster import TSM2Forecaster
-    from tsm2.tables.frames import Layout
+    from tsm2.tables.layout import Layout
 
 __all__ = [
     "Covariates",

@@ -11,7 +11,7 @@ from tsm2.errors import FrameError
 if TYPE_CHECKING:
     from tsm2.forecaster import TSM2Forecaster
 
-__all__ = ["as_known_ids", "fitting_lookback", "later_rows"]
+__all__ = ["as_known_ids", "later_rows"]
 
 
 def later_rows(model: TSM2Forecaster, frame: pd.DataFrame) -> pd.DataFrame:
@@ -56,17 +56,3 @@ def as_known_ids(model: TSM2Forecaster, frame: pd.DataFrame) -> pd.DataFrame:
     if is_column:
         return frame.assign(**{model.id_col: frame[model.id_col].map(new)})
     return frame.set_axis(pd.Index([new[name] for name in frame.index], name=frame.index.name))
-
-
-def fitting_lookback(model: TSM2Forecaster, frame: pd.DataFrame) -> int:
-    """Return the lookback of a model, or the longest for which the shortest series has rows.
-
-    Where that is shorter than a forecast, it stays, so that fit says what is too short.
-    """
-    if model.missing == "mask" and model.id_col in frame.columns:
-        return model.lookback  # rows before a short series count as unknown
-    is_long = model.id_col in frame.columns
-    n_rows = int(frame[model.id_col].value_counts().min()) if is_long else len(frame)
-    n_train = n_rows - round(n_rows * model.validation_fraction)
-    longest = n_train - model.horizon
-    return model.lookback if longest < model.horizon else min(model.lookback, longest)

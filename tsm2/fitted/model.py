@@ -255,7 +255,7 @@ class FittedModel:
 
         def run(batch: Batch) -> Tensor:
             return roll_forward(
-                network, batch.context, steps, self.horizon, batch.auxiliary(), point=self._point
+                network, batch.context, steps, self.horizon, batch.auxiliary(), point=self.point
             )
 
         return self._in_batches(run, prepared, starts, steps, size)
@@ -370,7 +370,7 @@ class FittedModel:
             self._placed(),
             {"context": batch.context, **batch.auxiliary()},
             {kind: labels for kind, labels in names.items() if labels},
-            point=self._point,
+            point=self.point,
         )
 
     def calibrated(self, prepared: Prepared, starts: Rows) -> Self:
@@ -457,7 +457,7 @@ class FittedModel:
     def _placed(self) -> TSM2Network | Ensemble:
         return self.network.to(choose_device(self.device))
 
-    def _point(self, forecast: Tensor, *_: object) -> Tensor:
+    def point(self, forecast: Tensor, *_: object) -> Tensor:
         """Return the point forecast, (B, Mt, H), in what the network returned."""
         return forecast[..., self.levels.index(0.5)] if self.levels else forecast
 

@@ -73,4 +73,4 @@ def history_table(history: list[Epoch]) -> pd.DataFrame:
     return pd.DataFrame(
         [(e.epoch, e.train_loss, e.validation_loss) for e in history],
         columns=["epoch", "train_loss", "validation_loss"],
-    ).astype({"validation_loss": float})
+    ).astype({"train_loss": float, "validation_loss": float})

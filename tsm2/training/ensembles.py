@@ -21,8 +21,9 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.callbacks import history_table
 from tsm2.training.fit import Epoch, TrainingConfig
 from tsm2.training.loop import EpochWatch, fit_network, seeded
+from tsm2.training.start import refit_exactly
 
-__all__ = ["fit_members", "make_network"]
+__all__ = ["fit_members", "make_network", "refit_starts"]
 
 
 def make_network(config: NetworkConfig, seeds: Sequence[int]) -> TSM2Network | Ensemble:
@@ -106,6 +107,37 @@ def fit_members(
         histories.append(history_table(history).assign(member=number))
     whole = pd.concat(histories, ignore_index=True)
     return whole[["member", *whole.columns.drop("member")]]
+
+
+def refit_starts(
+    members: Sequence[TSM2Network],
+    history: pd.DataFrame,
+    train: Windows,
+    validation: Windows,
+    config: TrainingConfig,
+) -> list[bool]:
+    """Solve those networks again with the validation windows too whose exact start was kept.
+
+    Parameters
+    ----------
+    members, history
+        As `fit_members` left and returned them. What other networks learnt depends on the start
+        that they had, so these stay as they are.
+    train, validation, config
+        What they were fitted with.
+
+    Returns
+    -------
+    Of each network, whether its start was kept and solved again.
+    """
+    kept = []
+    for number, member in enumerate(members):
+        own = history[history["member"] == number] if "member" in history else history
+        start, *later = own.sort_values("epoch")["validation_loss"]
+        kept.append(not any(loss < start * (1 - config.start_margin) for loss in later))
+        if kept[-1]:
+            refit_exactly(member, train, validation, season=config.season)
+    return kept
 
 
 def _fit_member(

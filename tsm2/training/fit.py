@@ -33,7 +33,10 @@ class TrainingConfig:
     """How a network is trained; says nothing about its sizes."""
 
     max_epochs: int
-    """Passes over the training windows at most."""
+    """Passes over the training windows, or parts of `epoch_steps`, at most."""
+    epoch_steps: int | None = None
+    """Steps after which an epoch ends, though its pass is not over: validation then comes as often
+    on a long table as on a short one, and the next epoch draws anew. None for whole passes."""
     batch_size: int
     """Windows in a step of one process."""
     learning_rate: float
@@ -60,6 +63,16 @@ class TrainingConfig:
     """Where to train."""
     precision: Literal["float32", "bfloat16"]
     """bfloat16 runs the matrix products in mixed precision; the scan's state stays float32."""
+    linear_start: Literal["exact", "random"] = "random"
+    """Where the linear path starts: solved, see `tsm2.training.start`, or as it was drawn. The
+    solved one is validated as epoch 0, kept if no later one is better, and all there is without
+    mixers."""
+    start_margin: float = 0.0
+    """Share by which a later epoch's validation loss must be lower than an exact start's to be
+    kept in its place, in [0, 1)."""
+    season: int | None = None
+    """Steps of the season whose naive forecast an exact start is held towards; None for the
+    window's level."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
     verbose: int
@@ -71,9 +84,10 @@ class Epoch:
     """What one pass over the training windows reached."""
 
     epoch: int
-    """Counted from 1."""
-    train_loss: float
-    """Mean over the training windows while the weights moved, mixers' dropout on."""
+    """Counted from 1; 0 is an exact start."""
+    train_loss: float | None
+    """Mean over the training windows while the weights moved, mixers' dropout on; None of a
+    start."""
     validation_loss: float | None
     """Mean over the validation windows after the pass; None without validation."""
 
@@ -105,6 +119,8 @@ class Fit:
         self.validation = None if validation is None else validation.to(accelerator.device)
         per_process = math.ceil(len(train) / accelerator.num_processes)
         self.steps_per_epoch = math.ceil(per_process / config.batch_size)
+        if config.epoch_steps is not None:
+            self.steps_per_epoch = min(self.steps_per_epoch, config.epoch_steps)
         self.n_steps = config.max_epochs * self.steps_per_epoch
         self.average = MovingAverage(network, config.ema_decay)
         self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
@@ -145,7 +161,7 @@ class Fit:
         shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
         self.epoch_order = self.shuffler.get_state()
         batches = self.train.batches(config.batch_size, generator=self.shuffler, **shares)
-        for which in islice(batches, self.step, None):
+        for which in islice(batches, self.step, self.steps_per_epoch):
             batch = self.train.gather(which)
             loss = _gradients(self.model, batch, accelerator, config)
             if config.sam_radius > 0 and mixers:
@@ -161,6 +177,16 @@ class Fit:
             self.seen += len(which)
             self.step += 1
             yield
+
+    def measure_start(self) -> Epoch:
+        """Measure the weights before the first step, and keep them if no later ones are better."""
+        loss = None
+        if self.validation is not None:
+            loss = self._validate(self.validation)
+            self.best_loss = loss * (1 - self.config.start_margin)  # what later ones have to beat
+        record = Epoch(epoch=0, train_loss=None, validation_loss=loss)
+        self.history.append(record)
+        return record
 
     def end_epoch(self) -> Epoch:
         """Measure the epoch, keep the weights if they are the best, and go to the next."""
@@ -203,6 +229,8 @@ class Fit:
         """Return what TensorBoard shows of an epoch."""
         losses = {"loss/train": record.train_loss, "loss/validation": record.validation_loss}
         rates = [group["lr"] for group in self.optimizer.param_groups]
+        if record.epoch == 0:
+            return {name: value for name, value in losses.items() if value is not None}
         rows = losses | {"learning_rate/linear": rates[0], "learning_rate/mixers": rates[-1]}
         return {name: value for name, value in rows.items() if value is not None}
 

@@ -26,10 +26,12 @@ from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 
 from tsm2.errors import BackendError, ParameterError
+from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.windows import Windows
 from tsm2.training.checkpoints import Checkpoint, digest
 from tsm2.training.fit import Epoch, Fit, TrainingConfig
 from tsm2.training.progress import StepBar, step_bar
+from tsm2.training.start import start_exactly
 
 __all__ = ["Epoch", "EpochWatch", "TrainingConfig", "choose_device", "fit_network", "seeded"]
 
@@ -131,12 +133,14 @@ def fit_network(
 
     Returns
     -------
-    One record per epoch.
+    One record per epoch; an exact start is epoch 0, of which `watch` is not told.
 
     Raises
     ------
     TrainingError
         The loss became infinite or undefined.
+    ParameterError
+        The network cannot start exactly, see `tsm2.training.start`.
     SavedModelError
         The checkpoint is damaged, or of another fit.
     OutputError
@@ -146,6 +150,9 @@ def fit_network(
     """
     accelerator = _accelerator(choose_device(config.device), config.precision, log_dir)
     kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
+    exact = config.linear_start == "exact"
+    if exact:
+        start_exactly(_tsm2(network), train, validation, season=config.season)
     fit = Fit(network, train, validation, config, seed, accelerator)
     ends = time.monotonic() + max_seconds
     show = bool(config.verbose) and accelerator.is_local_main_process
@@ -158,6 +165,11 @@ def fit_network(
         bar.advance(fit.steps_done)
         in_time = True
         with _log(accelerator, first_epoch=fit.epoch):
+            if exact and not fit.history:
+                record = fit.measure_start()
+                bar.report(_losses(record))
+                accelerator.log(fit.measured(record), step=0)
+                fit.finished = not _tsm2(network).config.blocks  # nothing is left to learn
             while in_time and not fit.finished:
                 if watch is not None:
                     watch.begin(fit.epoch)
@@ -172,6 +184,15 @@ def fit_network(
     network.load_state_dict(fit.kept_weights())
     network.to("cpu").eval()
     return fit.history
+
+
+def _tsm2(network: nn.Module) -> TSM2Network:
+    if not isinstance(network, TSM2Network):
+        raise ParameterError(
+            f"linear_start='exact' solves the linear path of a TSM2Network, got a "
+            f"{type(network).__name__}. Pass linear_start='random'."
+        )
+    return network
 
 
 def _train_epoch(fit: Fit, bar: StepBar, kept: Checkpoint | None, ends: float) -> bool:
@@ -243,7 +264,9 @@ def _accelerator(device: str, precision: str, log_dir: Path | None) -> Accelerat
 
 
 def _losses(record: Epoch) -> str:
-    losses = f"epoch {record.epoch}: train {record.train_loss:.4f}"
+    losses = f"epoch {record.epoch}"
+    if record.train_loss is not None:
+        losses += f": train {record.train_loss:.4f}"
     if record.validation_loss is not None:
         losses += f", validation {record.validation_loss:.4f}"
     return losses

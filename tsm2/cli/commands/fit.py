@@ -27,7 +27,8 @@ def fit(
     horizon: Annotated[int, typer.Option(help="Rows to forecast at once.")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     lookback: Annotated[
-        int | None, typer.Option(help="Rows that the model reads; 96 by default.")
+        int | None,
+        typer.Option(help="Rows that the model reads; chosen by default."),
     ] = None,
     quantiles: Annotated[
         str | None, typer.Option(help="Levels that the network learns, such as 0.1,0.9.")
@@ -85,7 +86,6 @@ def fit(
 ) -> None:
     """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
     from tsm2.cli.files import Covariates, read_covariates, read_new, require_writable
-    from tsm2.cli.known import fitting_lookback
     from tsm2.cli.values import parse_levels, parse_setting, split_names
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
@@ -114,11 +114,6 @@ def fit(
     model.set_params(**chosen)
     if rows is not None:
         frame = frame.groupby(roles.series, sort=False).head(rows) if is_long else frame.iloc[:rows]
-    if lookback is None and "lookback" not in chosen and start_from is None:
-        fitting = fitting_lookback(model, frame)
-        if fitting < model.lookback:
-            say(f"note: lookback is {fitting} of {model.lookback} rows, for the file is short.")
-            model.set_params(lookback=fitting)
     files = Covariates(past=past, future=future, static=static)
     covariates = read_covariates(files, roles, reading)
     model.fit(
@@ -133,7 +128,8 @@ def fit(
     series = f" of {len(model.series_)} series" if is_long else ""
     several = f"{model.n_estimators} networks for up to " if model.n_estimators > 1 else ""
     say(
-        f"trained {several}{model.n_iter_} epochs on {model.n_features_in_} variates{series}; "
+        f"trained {several}{model.n_iter_} epochs on {model.n_features_in_} variates{series}, "
+        f"from lookbacks of {model.fitted_.lookback} rows; "
         f"last losses: "
         f"train {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}"
     )

@@ -1,0 +1,437 @@
+"""The exact start: an untrained network forecasts what a ridge regression of scikit-learn does."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+from torch import Tensor
+
+from tsm2.errors import ParameterError, WindowError
+from tsm2.networks.patches import interpolate_gaps
+from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
+from tsm2.prepared.windows import Batch, Covariates, Windows
+from tsm2.training.loop import seeded
+from tsm2.training.ridge import Candidate, LinearMap, choose_linear
+from tsm2.training.start import refit_exactly, start_exactly, without_mixers
+
+LOOKBACK, HORIZON, VARIATES = 24, 6, 3
+ROWS, N_TRAIN = 160, 120
+SIZES = NetworkConfig(
+    lookback=LOOKBACK, horizon=HORIZON, n_variates=VARIATES, patch_length=8, patch_stride=8
+)
+
+
+def table(rows: int = ROWS, *, seed: int = 0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    steps = torch.arange(rows, dtype=torch.float64)[:, None]
+    noise = torch.randn(rows, VARIATES, generator=draw, dtype=torch.float64)
+    return (torch.sin(steps * 2 * torch.pi / 12 + torch.arange(VARIATES)) + 0.3 * noise).float()
+
+
+def parts(values: Tensor, **given: Any) -> tuple[Windows, Windows]:
+    sizes = {"lookback": LOOKBACK, "horizon": HORIZON, **given}
+    known = sizes.pop("known", None)
+    train = Windows(
+        values=values[:N_TRAIN], known=None if known is None else known[:N_TRAIN], **sizes
+    )
+    starts = later(N_TRAIN, LOOKBACK, len(values))
+    return train, Windows(values=values, known=known, starts=starts, **sizes)
+
+
+def later(first: int, lookback: int, rows: int) -> Tensor:
+    """Return the starts of windows whose targets lie in row `first` and after it."""
+    return torch.arange(first - lookback, rows - lookback - HORIZON + 1)
+
+
+def started(
+    config: NetworkConfig, train: Windows, validation: Windows | None
+) -> tuple[TSM2Network, LinearMap]:
+    with seeded(0, "cpu"):
+        network = TSM2Network(config).eval()
+    return network, start_exactly(network, train, validation)
+
+
+def every(windows: Windows) -> Batch:
+    return windows.gather(torch.arange(len(windows)))
+
+
+@torch.no_grad()
+def forecast(network: TSM2Network, batch: Batch) -> Tensor:
+    given: Tensor = network(batch.context, **batch.auxiliary())
+    return given
+
+
+def read(batch: Batch, level: str = "mean") -> tuple[NDArray[np.float64], ...]:
+    """Contexts, targets and levels as a reader would write them down, (W, M, ...)."""
+    context = batch.context.double()
+    known = torch.ones_like(context, dtype=torch.bool) if batch.mask is None else batch.mask
+    mean = (context * known).sum(-1, keepdim=True) / known.sum(-1, keepdim=True).clamp(min=1)
+    filled = interpolate_gaps(context, known)
+    base = mean if level == "mean" else filled[..., -1:]
+    return tuple(each.numpy() for each in (filled - base, batch.target.double() - base, base))
+
+
+def ridge(x: NDArray[Any], y: NDArray[Any], strength: float) -> Ridge:
+    alpha = strength * float((x**2).sum()) / x.shape[1]  # trace over columns: the mean eigenvalue
+    return Ridge(alpha=alpha, fit_intercept=False, solver="cholesky").fit(x, y)
+
+
+def assert_close(got: Tensor, wanted: NDArray[Any]) -> None:
+    torch.testing.assert_close(got.double(), torch.from_numpy(wanted), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+@pytest.mark.parametrize("level", ["mean", "last"])
+@pytest.mark.parametrize(
+    "patches", [(8, 8, 16), (8, 4, 16), (7, 7, 8), (9, 5, 9)], ids="p{0[0]}s{0[1]}f{0[2]}".format
+)
+def test_an_untrained_network_is_the_ridge_regression_of_scikit_learn(
+    patches: tuple[int, int, int], level: Any, blocks: int
+) -> None:
+    length, stride, features = patches
+    config = replace(
+        SIZES,
+        patch_length=length,
+        patch_stride=stride,
+        features=features,
+        level=level,
+        blocks=blocks,
+    )
+    train, validation = parts(table())
+    network, found = started(config, train, validation)
+    x, y, _ = read(every(train), level)
+    model = ridge(x.reshape(-1, LOOKBACK), y.reshape(-1, HORIZON), float(found.strength))
+    x, y, base = read(every(validation), level)
+    wanted = base + model.predict(x.reshape(-1, LOOKBACK)).reshape(y.shape)
+    assert_close(forecast(network, every(validation)), wanted)
+    error = float(((wanted - base - y) ** 2).mean())
+    assert found.error == pytest.approx(error, rel=1e-6)
+
+
+def test_the_strength_of_the_lowest_validation_error_is_chosen() -> None:
+    train, validation = parts(table())
+    _, found = started(SIZES, train, validation)
+    x, y, _ = (each.reshape(-1, each.shape[-1]) for each in read(every(train)))
+    xv, yv, _ = (each.reshape(-1, each.shape[-1]) for each in read(every(validation)))
+    errors = {
+        s: float(((ridge(x, y, s).predict(xv) - yv) ** 2).mean())
+        for s in (1e-6, 0.01, 0.1, 1.0, 10.0)
+    }
+    assert found.error is not None
+    assert found.error <= min(errors.values()) * (1 + 1e-9)
+
+
+def test_separate_heads_have_a_map_and_a_strength_of_their_own() -> None:
+    train, validation = parts(table())
+    network, found = started(replace(SIZES, separate_heads=True), train, validation)
+    assert found.strength.shape == (VARIATES,)
+    x, y, _ = read(every(train))
+    xv, _, base = read(every(validation))
+    assert found.shared is not None
+    shared = found.shared.weights[0].numpy()  # (L, H): each map is held towards this one
+    wanted = np.stack(
+        [
+            xv[:, m] @ shared
+            + ridge(x[:, m], y[:, m] - x[:, m] @ shared, float(found.strength[m])).predict(xv[:, m])
+            for m in range(VARIATES)
+        ],
+        axis=1,
+    )
+    assert_close(forecast(network, every(validation)), base + wanted)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("level", ["mean", "last"])
+def test_gaps_are_filled_as_the_network_does_and_unknown_targets_weigh_nothing(
+    level: Any, separate: bool
+) -> None:
+    known = torch.rand(ROWS, VARIATES, generator=torch.Generator().manual_seed(3)) > 0.15
+    known[30:70, 1] = False  # whole targets
+    values = table().where(known, 0.0)
+    train, validation = parts(values, known=known)
+    config = replace(SIZES, gaps=True, level=level, separate_heads=separate)
+    network, found = started(config, train, validation)
+    batch, judged = every(train), every(validation)
+    assert batch.target_mask is not None
+    x, y, _ = read(batch, level)
+    xv, _, base = read(judged, level)
+    weight = batch.target_mask.numpy()
+    wanted = np.zeros_like(base.repeat(HORIZON, -1))
+    for group in [[m] for m in range(VARIATES)] if separate else [list(range(VARIATES))]:
+        strength = float(found.strength[group[0] if separate else 0])
+        shared = np.zeros((LOOKBACK, HORIZON))
+        if separate:
+            assert found.shared is not None
+            shared = found.shared.weights[0].numpy()
+        for step in range(HORIZON):
+            rows = weight[:, group, step]
+            read_in = x[:, group][rows]
+            rest = y[:, group, step][rows] - read_in @ shared[:, step]
+            columns = xv[:, group].reshape(-1, LOOKBACK)
+            own = ridge(read_in, rest, strength).predict(columns) + columns @ shared[:, step]
+            wanted[:, group, step] = own.reshape(-1, len(group))
+    assert_close(forecast(network, judged), base + wanted)
+
+
+@pytest.mark.parametrize("season", [4, 12, 24, 25])
+def test_a_map_can_be_held_towards_the_seasonal_naive_forecast(season: int) -> None:
+    train, validation = parts(table())
+    with seeded(0, "cpu"):
+        network = TSM2Network(SIZES).eval()
+    found = start_exactly(network, train, validation, season=season)
+    x, y, _ = (each.reshape(-1, each.shape[-1]) for each in read(every(train)))
+    xv, yv, base = read(every(validation))
+    naive = np.zeros((LOOKBACK, HORIZON))
+    for step in range(HORIZON) if season <= LOOKBACK else ():
+        naive[LOOKBACK - season + step % season, step] = 1.0
+    model = ridge(x, y - x @ naive, float(found.strength))
+    wanted = base + xv @ naive + model.predict(xv.reshape(-1, LOOKBACK)).reshape(yv.shape)
+    assert_close(forecast(network, every(validation)), wanted)
+
+
+def cut_table(lookback: int) -> tuple[Windows, Windows]:
+    train, validation = parts(table())
+    return (
+        replace(train, lookback=lookback),
+        replace(validation, lookback=lookback, starts=later(N_TRAIN, lookback, ROWS)),
+    )
+
+
+def test_the_choice_is_the_lowest_error_of_what_was_tried() -> None:
+    tried = [Candidate(lookback=lookback, level="last") for lookback in (2, 24, 12)]
+    choice = choose_linear(cut_table, tried)
+    errors = [each.error for each in choice.candidates]
+    assert choice.best.error == min(errors)
+    assert choice.best.lookback == 24
+    assert [each.lookback for each in choice.candidates] == [2, 24, 12]
+    wanted = started(replace(SIZES, level="last"), *cut_table(24))[1]
+    assert choice.best.error == pytest.approx(wanted.error)
+    assert choice.best.strength == pytest.approx(float(wanted.strength))
+
+
+def test_the_first_candidate_stays_unless_another_is_clearly_better() -> None:
+    tried = [Candidate(lookback=12), Candidate(lookback=24)]
+    free = choose_linear(cut_table, tried, margin=0.0)
+    assert free.best.lookback == 24
+    gain = 1 - free.best.error / free.candidates[0].error
+    assert choose_linear(cut_table, tried, margin=gain + 0.01).best.lookback == 12
+    assert choose_linear(cut_table, tried, margin=gain - 0.01).best.lookback == 24
+
+
+def test_without_windows_to_choose_by_the_choice_says_so() -> None:
+    def cut(lookback: int) -> tuple[Windows, None]:
+        return Windows(values=table(30), lookback=lookback, horizon=HORIZON), None
+
+    with pytest.raises(WindowError, match="set lookback"):
+        choose_linear(cut, [Candidate(lookback=24)])
+
+
+def test_without_instance_norm_a_constant_is_read_and_not_held_down() -> None:
+    values = table() + 5.0
+    train, validation = parts(values)
+    network, found = started(replace(SIZES, instance_norm=False), train, validation)
+    batch, judged = every(train), every(validation)
+    x = batch.context.double().reshape(-1, LOOKBACK).numpy()
+    y = batch.target.double().reshape(-1, HORIZON).numpy()
+    alpha = float(found.strength) * float((x**2).sum()) / LOOKBACK
+    model = Ridge(alpha=alpha, solver="cholesky").fit(x, y)
+    wanted = model.predict(judged.context.double().reshape(-1, LOOKBACK).numpy())
+    assert_close(forecast(network, judged), wanted.reshape(judged.target.shape))
+
+
+@pytest.mark.parametrize(("length", "stride", "features"), [(12, 12, 3), (4, 8, 8)])
+def test_what_the_network_cannot_see_the_map_does_not_read(
+    length: int, stride: int, features: int
+) -> None:
+    """Fewer features than steps of a patch, and steps between patches that none covers."""
+    config = replace(SIZES, patch_length=length, patch_stride=stride, features=features, blocks=0)
+    train, validation = parts(table())
+    network, found = started(config, train, validation)
+    judged = every(validation)
+    error = float((forecast(network, judged) - judged.target).square().mean())
+    assert found.error == pytest.approx(error, rel=1e-4)
+    whole = started(SIZES, train, validation)[1]
+    assert whole.error is not None
+    assert error < 1.15 * whole.error  # the directions that matter are kept
+
+
+def with_covariates() -> tuple[Windows, Windows]:
+    draw = torch.Generator().manual_seed(5)
+    past = torch.randn(ROWS, 2, generator=draw)
+    future = torch.randn(ROWS, 2, generator=draw)
+    effects = torch.tensor([[1.0, 0.0], [0.5, -1.0], [0.0, 2.0]])
+    values = 0.3 * table() + future @ effects.T
+    values[1:] += past[:-1] @ torch.tensor([[0.4, 0.2, 0.1], [0.2, 0.1, 0.05]])
+    static = torch.randn(1, VARIATES, 2, generator=draw)
+    covariates = Covariates(past=past, future=future, static=static)
+    return parts(values, covariates=covariates)
+
+
+@pytest.mark.parametrize("level", ["mean", "last"])
+def test_covariates_are_further_columns_of_the_same_regression(level: Any) -> None:
+    train, validation = with_covariates()
+    config = replace(SIZES, n_past=2, n_future=2, n_static=2, level=level)
+    network, found = started(config, train, validation)
+    assert network.past is not None
+    assert network.future is not None
+
+    def columns(batch: Batch) -> NDArray[np.float64]:
+        pieces = [read(batch, level)[0]]
+        for encoder, given in ((network.past, batch.past), (network.future, batch.future)):
+            assert encoder is not None
+            assert given is not None
+            before = given[..., :LOOKBACK].double()
+            base = before.mean(-1, keepdim=True) if level == "mean" else before[..., -1:]
+            course = torch.einsum("bcs,mc->bms", given.double() - base, encoder.across.double())
+            pieces.append(course[..., -LOOKBACK:].detach().numpy())
+        assert batch.static is not None
+        pieces.append(batch.static.double().numpy())
+        return np.concatenate(pieces, -1).reshape(-1, 3 * LOOKBACK + 2)
+
+    batch, judged = every(train), every(validation)
+    y = read(batch, level)[1].reshape(-1, HORIZON)
+    model = ridge(columns(batch), y, float(found.strength))
+    base = read(judged, level)[2]
+    wanted = base + model.predict(columns(judged)).reshape(judged.target.shape)
+    assert_close(forecast(network, judged), wanted)
+    blind = started(replace(SIZES, level=level), train, validation)[1]
+    assert found.error is not None
+    assert blind.error is not None
+    assert found.error < 0.3 * blind.error
+
+
+@pytest.mark.parametrize("kind", ["past", "future"])
+def test_a_course_starts_as_least_squares_of_values_on_covariates_at_the_same_step(
+    kind: str,
+) -> None:
+    train, validation = with_covariates()
+    network, _ = started(replace(SIZES, n_past=2, n_future=2, n_static=2), train, validation)
+    batch = every(train)
+    values = torch.cat((batch.context, batch.target), -1).double()
+    values = values - values[..., :LOOKBACK].mean(-1, keepdim=True)
+    given = getattr(batch, kind).double()
+    given = given - given[..., :LOOKBACK].mean(-1, keepdim=True)
+    columns = given.transpose(1, 2).reshape(-1, 2)
+    encoder = getattr(network, kind)
+    for variate in range(VARIATES):
+        target = values[:, variate, : given.shape[-1]].reshape(-1)
+        wanted = np.linalg.lstsq(columns.numpy(), target.numpy(), rcond=None)[0]
+        assert_close(encoder.across[variate].detach(), wanted)
+
+
+QUANTILES = (0.1, 0.25, 0.5, 0.9)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_quantiles_start_around_the_map_with_the_spread_of_the_validation_errors(
+    separate: bool,
+) -> None:
+    train, validation = parts(table(600))
+    config = replace(SIZES, separate_heads=separate)
+    point = started(config, train, validation)[0]
+    quantile, _ = started(replace(config, quantiles=QUANTILES), train, validation)
+    judged = every(validation)
+    bands = forecast(quantile, judged)
+    torch.testing.assert_close(bands[..., 2], forecast(point, judged), rtol=0, atol=1e-5)
+    covered = (judged.target[..., None] <= bands).double().mean((0, 1, 2))
+    median = covered[2]  # the map's own bias is not taken out
+    assert torch.allclose(covered - median, torch.tensor(QUANTILES).double() - 0.5, atol=0.05)
+    assert (bands.diff(dim=-1) > 0).all()
+
+
+def test_of_a_distribution_the_location_starts_at_the_map() -> None:
+    train, validation = parts(table())
+    network, _ = started(replace(SIZES, outputs=("location", "scale")), train, validation)
+    point, _ = started(SIZES, train, validation)
+    judged = every(validation)
+    got = forecast(network, judged)[..., 0]
+    torch.testing.assert_close(got, forecast(point, judged), rtol=0, atol=1e-5)
+
+
+def test_the_moments_of_rolled_windows_are_those_of_gathered_ones() -> None:
+    """Named starts are summed in batches, windows in every row along diagonals."""
+    train, validation = parts(table())
+    named = replace(train, starts=torch.arange(len(train)))
+    for separate in (False, True):
+        config = replace(SIZES, separate_heads=separate)
+        one, two = (started(config, each, validation)[1] for each in (train, named))
+        torch.testing.assert_close(one.weights, two.weights, rtol=1e-8, atol=1e-10)
+
+
+def test_balanced_windows_weigh_every_series_the_same() -> None:
+    values = torch.cat((table(100), 3 * table(60, seed=1)))
+    starts = torch.cat((torch.arange(71), 100 + torch.arange(31)))
+    series = torch.cat((torch.zeros(71), torch.ones(31))).long()
+    given: dict[str, Any] = {"values": values, "lookback": LOOKBACK, "horizon": HORIZON}
+    windows = Windows(starts=starts, series=series, balanced=True, **given)
+    repeated = torch.cat((starts[:71].repeat(31), starts[71:].repeat(71)))
+    equal = Windows(starts=repeated, **given)
+    one, two = (started(SIZES, each, windows)[1] for each in (windows, equal))
+    torch.testing.assert_close(one.weights, two.weights, rtol=0, atol=1e-7)
+
+
+def test_without_validation_the_last_tenth_of_the_rows_chooses_and_all_rows_solve() -> None:
+    values = table()
+    whole = Windows(values=values, lookback=LOOKBACK, horizon=HORIZON)
+    network, found = started(SIZES, whole, None)
+    held = replace(whole, starts=later(ROWS - 16, LOOKBACK, ROWS))
+    chosen = started(SIZES, replace(whole, values=values[:-16]), held)[1]
+    assert float(found.strength) == float(chosen.strength)
+    x, y, base = read(every(whole))
+    model = ridge(x.reshape(-1, LOOKBACK), y.reshape(-1, HORIZON), float(found.strength))
+    wanted = base + model.predict(x.reshape(-1, LOOKBACK)).reshape(y.shape)
+    assert_close(forecast(network, every(whole)), wanted)
+
+
+def test_a_single_window_is_enough() -> None:
+    whole = Windows(values=table(LOOKBACK + HORIZON), lookback=LOOKBACK, horizon=HORIZON)
+    network, found = started(SIZES, whole, None)
+    assert found.error is None
+    assert forecast(network, every(whole)).isfinite().all()
+
+
+def test_a_constant_table_is_forecast_as_it_is() -> None:
+    train, validation = parts(torch.full((ROWS, VARIATES), 2.0))
+    network, _ = started(SIZES, train, validation)
+    assert_close(forecast(network, every(validation)), every(validation).target.double().numpy())
+
+
+def test_the_refit_reads_both_parts_at_the_same_strength() -> None:
+    train, validation = parts(table())
+    network, found = started(SIZES, train, validation)
+    again = refit_exactly(network, train, validation)
+    pieces = [read(every(each)) for each in (train, validation)]
+    x, y, _ = (
+        np.concatenate(each).reshape(-1, each[0].shape[-1]) for each in zip(*pieces, strict=True)
+    )
+    model = ridge(x, y, float(again.strength))
+    xv, yv, base = pieces[1]
+    wanted = base + model.predict(xv.reshape(-1, LOOKBACK)).reshape(yv.shape)
+    assert_close(forecast(network, every(validation)), wanted)
+    assert torch.equal(again.strength, found.strength)
+
+
+@pytest.mark.parametrize("averaging", ["stream", "mean"])
+def test_the_linear_path_alone_forecasts_the_same(averaging: Any) -> None:
+    train, validation = parts(table())
+    config = replace(SIZES, averaging=averaging, quantiles=QUANTILES)
+    network, _ = started(config, train, validation)
+    alone = without_mixers(network)
+    assert alone.config.blocks == 0
+    judged = every(validation)
+    torch.testing.assert_close(forecast(alone, judged), forecast(network, judged))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"zero_start": False}, {"averaging": "identity"}, {"outputs": ("free",)}],
+    ids=str,
+)
+def test_a_network_that_cannot_start_there_says_why(changes: dict[str, Any]) -> None:
+    train, validation = parts(table())
+    with pytest.raises(ParameterError, match="linear_start='random'"):
+        started(replace(SIZES, **changes), train, validation)

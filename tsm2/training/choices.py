@@ -1,0 +1,125 @@
+"""Choices: what a fit settles by the closed form, on validation rows, before it learns anything.
+
+    lookbacks x levels x seasons x (one map, one per variate)  ->  validation errors  ->  the choice
+
+Every candidate is a ridge regression of the linear path (`tsm2.training.ridge`), so that a choice
+costs seconds at most. The plainest candidate comes first and is left only for a clear gain.
+
+Sizes: S series, H horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tsm2.errors import WindowError
+from tsm2.prepared.prepared import Prepared
+from tsm2.prepared.splits import split_starts
+from tsm2.tables.series import Series
+from tsm2.training.ridge import Candidate, choose_linear
+
+__all__ = ["candidates", "choose", "enough_rows"]
+
+_MOST_MAPS = 32  # variates with a map of their own each
+_FEWEST = 2  # rows that a lookback may shrink to
+
+
+def enough_rows(series: Series, horizon: int, validation_fraction: float) -> NDArray[np.int64]:
+    """Return how many first rows of each series are for training, (S,), if the lookback may shrink.
+
+    The validation part grows to the horizon where the share of the rows is less; a series that then
+    has no rows left to train on gives all of them to training.
+
+    Raises
+    ------
+    WindowError
+        A series has no row before a forecast.
+    """
+    short = np.flatnonzero(series.counts < horizon + _FEWEST)
+    if len(short):
+        name = series.ids[short[0]]
+        which = "the table" if series.layout.series == "one" else f"series {name!r}"
+        raise WindowError(
+            f"{which} has {series.counts[short[0]]} rows, but a forecast of horizon={horizon} "
+            f"needs {horizon + _FEWEST} at least. Give more rows, or lower horizon."
+        )
+    if not validation_fraction:
+        return series.counts
+    n_validation = np.round(series.counts * validation_fraction).astype(np.int64).clip(min=horizon)
+    validates = series.counts - n_validation >= horizon + _FEWEST
+    return series.counts - np.where(validates, n_validation, 0)
+
+
+def candidates(
+    *,
+    lookbacks: Sequence[int],
+    levels: Sequence[Literal["mean", "last"]],
+    separate: Sequence[bool],
+    season: int | None,
+    n_variates: int,
+) -> list[Candidate]:
+    """Return what is tried, the plainest first."""
+    maps = [each for each in separate if not each or 1 < n_variates <= _MOST_MAPS]
+    kinds: list[tuple[Literal["mean", "last"], int | None]] = [(levels[0], None)]
+    if len(levels) > 1 and season is not None:
+        kinds.append(("mean", season))
+    kinds += [(level, None) for level in levels[1:]]
+    return [
+        Candidate(
+            lookback=lookback,
+            level=level,
+            season=own if own is None or own <= lookback else None,
+            separate=apart,
+        )
+        for apart in maps or [False]
+        for lookback in lookbacks
+        for level, own in kinds
+    ]
+
+
+def choose(
+    prepared: Prepared, n_train: NDArray[np.int64], tried: Sequence[Candidate], horizon: int
+) -> pd.DataFrame:
+    """Return the candidates, one row each, with their validation errors and which was chosen.
+
+    Parameters
+    ----------
+    prepared
+        The targets, without covariates.
+    n_train
+        First rows of each series that are for training, (S,).
+    tried
+        The plainest first; one alone is taken as it is.
+    horizon
+        Rows of a forecast.
+    """
+    tried = list(dict.fromkeys(tried))
+    if len(tried) > 1:
+
+        def cut(lookback: int) -> tuple[object, object]:
+            sizes = {"lookback": lookback, "horizon": horizon}
+            fits, judges = split_starts(prepared.series, n_train, **sizes)
+            own = replace(prepared, lookback=lookback)
+            judged = own.windows(judges, horizon) if len(judges) else None
+            return own.windows(fits, horizon), judged
+
+        choice = choose_linear(cut, tried)  # type: ignore[arg-type]
+        rows, best = list(choice.candidates), choice.best
+    else:
+        rows, best = tried, tried[0]
+    return pd.DataFrame(
+        {
+            "lookback": [each.lookback for each in rows],
+            "level": [each.level for each in rows],
+            "season": pd.array([each.season for each in rows], dtype="Int64"),
+            "separate_heads": [each.separate for each in rows],
+            "validation_mse": [each.error for each in rows],
+            "chosen": [each is best for each in rows],
+        }
+    )

@@ -1,0 +1,289 @@
+"""Sums of products over windows: all that a linear forecast needs to be solved or judged.
+
+    x = a window's context minus its level, then its covariates' columns        (D)
+    y = its target minus its level                                              (H)
+    gram = sum x x',  cross = sum x y',  squares = sum y y,  over windows and variates
+
+A forecast x' B has the sum of squared errors tr(B' gram B) - 2 tr(B' cross) + sum(squares), so the
+windows are read once, in batches, whatever is then solved and compared. Where the windows of one
+table start in every row and all is known, not even that: neighbouring entries on a diagonal of
+sum u u', of whole windows u, differ by their first and last products alone.
+
+An unknown target weighs nothing: each step then has a gram of its own, that of all windows less
+those in which the step is unknown.
+
+Sizes: W windows, B windows in a batch, M variates, G groups of variates with a map of their own (M
+or 1), L lookback, H horizon, D columns, S grams per group (H with unknown targets, else 1), C
+covariates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tsm2.networks.patches import interpolate_gaps
+from tsm2.prepared.windows import Batch, Windows
+
+__all__ = ["LinearInput", "Moments", "relate_covariates", "sum_moments"]
+
+_BATCH = 2**22
+"""Numbers in the columns of a batch of windows: 32 MiB in double precision."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearInput:
+    """What a linear forecast reads of a window, and from which level it counts."""
+
+    level: Literal["mean", "last"] | None = "mean"
+    """Subtracted from context and target: the context's mean or last value; None for nothing, and
+    then a constant is read too."""
+    past: Tensor | None = None
+    """Weights of the past covariates in the course of each variate, (M, Cp)."""
+    future: Tensor | None = None
+    """Weights of the future covariates, (M, Cf)."""
+    static: bool = False
+    """Whether the static covariates are read."""
+    basis: Tensor | None = None
+    """What is seen of L steps, (L, V), orthonormal columns; None for all of them."""
+
+    def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the columns, (B, M, D), and the targets, (B, M, H), in double precision."""
+        context, target = batch.context.double(), batch.target.double()
+        values, level = _leveled(context, batch.mask, self.level)
+        columns = [self._seen(values)]
+        lookback = context.shape[-1]
+        for weights, covariates in ((self.past, _past(batch)), (self.future, batch.future)):
+            if weights is not None and covariates is not None:
+                centered = _centered(covariates.double(), lookback, self.level)
+                course = torch.einsum("bcs,mc->bms", centered[..., -lookback:], weights)
+                columns.append(self._seen(course))
+        if self.static and batch.static is not None:
+            columns.append(batch.static.double())
+        if self.level is None:
+            columns.append(torch.ones_like(context[..., :1]))
+        return torch.cat(columns, -1), target - level
+
+    def _seen(self, course: Tensor) -> Tensor:
+        return course if self.basis is None else course @ self.basis
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moments:
+    """Sums over windows, for G groups of variates."""
+
+    gram: Tensor
+    """Of columns with columns, (G, S, D, D): one for all steps, or one for each."""
+    cross: Tensor
+    """Of columns with targets, (G, D, H)."""
+    squares: Tensor
+    """Of targets with themselves, (G, H)."""
+    counts: Tensor
+    """Known targets, (G, H)."""
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            gram=self.gram + other.gram,
+            cross=self.cross + other.cross,
+            squares=self.squares + other.squares,
+            counts=self.counts + other.counts,
+        )
+
+    def squared_errors(self, maps: Tensor) -> Tensor:
+        """Return the sums of squared errors of the maps, (G, D, H), per step, (G, H)."""
+        if self.gram.shape[1] == 1:
+            forecast = self.gram[:, 0] @ maps  # (G, D, H)
+        else:
+            forecast = torch.einsum("ghde,geh->gdh", self.gram, maps)
+        errors = (maps * (forecast - 2 * self.cross)).sum(1) + self.squares
+        return errors.clamp(min=0.0)  # rounding
+
+
+def sum_moments(
+    windows: Windows, linear: LinearInput, *, variates: slice | None = None, steps: slice
+) -> Moments:
+    """Sum over all windows.
+
+    Parameters
+    ----------
+    windows
+        Standardised; of a `balanced` table every series weighs the same.
+    linear
+        What is read.
+    variates
+        Those that have a map of their own each; None pools all variates.
+    steps
+        Steps of the horizon.
+    """
+    plain = linear.past is None and linear.future is None and not linear.static
+    if plain and windows.known is None and linear.level is not None and _follow_on(windows):
+        return _rolled(windows, linear, variates, steps)
+    total: Moments | None = None
+    for batch, weights in _batches(windows):
+        x, y = linear.read(batch)
+        y, known = y[..., steps], batch.target_mask
+        known = None if known is None else known[..., steps]
+        if variates is not None:
+            x, y = x[:, variates], y[:, variates]
+            known = None if known is None else known[:, variates]
+        part = _summed(x, y, known, weights, pooled=variates is None)
+        total = part if total is None else total + part
+    if total is None:
+        raise AssertionError("windows are never empty")
+    return total
+
+
+def relate_covariates(
+    windows: Windows, linear: LinearInput, kind: Literal["past", "future"]
+) -> Tensor:
+    """Return how much of each covariate goes into each variate at the same step, (M, C).
+
+    Least squares of values on covariates, both less their level over the lookback: over the
+    context's steps, and for future covariates over the target's too.
+    """
+    gram = cross = torch.zeros(())
+    for batch, weights in _batches(windows):
+        covariates = _past(batch) if kind == "past" else batch.future
+        if covariates is None:
+            raise AssertionError(f"the windows have no {kind} covariates")
+        values, level = _leveled(batch.context.double(), batch.mask, linear.level)
+        known = torch.ones_like(values) if batch.mask is None else batch.mask.double()
+        if kind == "future":
+            values = torch.cat((values, batch.target.double() - level), -1)
+            after = (
+                torch.ones_like(batch.target) if batch.target_mask is None else batch.target_mask
+            )
+            known = torch.cat((known, after.double()), -1)
+        centered = _centered(covariates.double(), batch.context.shape[-1], linear.level)
+        if weights is not None:
+            known = known * weights[:, None, None]
+        gram = gram + torch.einsum("bcs,bds,bms->mcd", centered, centered, known)
+        cross = cross + torch.einsum("bcs,bms->mc", centered, values * known)
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    penalty = 1e-6 * diagonal.mean(-1, keepdim=True).clamp(min=1e-12)  # covariates may be collinear
+    related: Tensor = torch.linalg.solve(
+        gram + torch.diag_embed(penalty.expand_as(diagonal)), cross
+    )
+    return related
+
+
+def _batches(windows: Windows) -> Iterator[tuple[Batch, Tensor | None]]:
+    """Yield batches of windows and the weight of each window, (B,); None if all weigh the same."""
+    shares = None
+    if windows.balanced and windows.series is not None:
+        counts = torch.bincount(windows.series).double()
+        shares = len(windows) / (counts > 0).sum() / counts[windows.series]
+    span = windows.lookback + windows.horizon
+    size = max(1, _BATCH // (span * windows.values.shape[1]))
+    for which in windows.batches(size):
+        yield windows.gather(which), None if shares is None else shares[which]
+
+
+def _summed(
+    x: Tensor, y: Tensor, known: Tensor | None, weights: Tensor | None, *, pooled: bool
+) -> Moments:
+    """Sum over a batch: columns (B, M, D) and targets (B, M, H)."""
+    weight = torch.ones_like(y) if known is None else known.to(y.dtype)
+    if weights is not None:
+        weight = weight * weights[:, None, None]
+    y = y.where(weight > 0, 0.0)
+    groups = [each.transpose(0, 1) for each in (x, y, weight)]  # (M, B, ...)
+    if pooled:
+        groups = [each.flatten(0, 1)[None] for each in groups]
+    x, y, weight = groups
+    weighed = y * weight
+    return Moments(
+        gram=_grams(x, weight, each_step=known is not None),
+        cross=x.mT @ weighed,
+        squares=(weighed * y).sum(1),
+        counts=weight.sum(1),
+    )
+
+
+def _grams(x: Tensor, weight: Tensor, *, each_step: bool) -> Tensor:
+    """Return the grams, (G, S, D, D), of columns (G, N, D) that weigh (G, N, H) at each step."""
+    largest = weight.amax(-1, keepdim=True)  # of the steps that are known
+    whole = (x * largest).mT @ x  # (G, D, D)
+    if not each_step:
+        return whole[:, None]
+    grams = whole[:, None].repeat(1, weight.shape[-1], 1, 1)
+    missing = (weight == 0) & (largest > 0)
+    for group, step in missing.any(1).nonzero().tolist():
+        lost = missing[group, :, step]
+        rows = x[group, lost]
+        grams[group, step] -= (rows * largest[group, lost]).mT @ rows
+    return grams
+
+
+def _follow_on(windows: Windows) -> bool:
+    """Say if each window starts a row behind the one before."""
+    return windows.starts is None or bool((windows.starts.diff() == 1).all())
+
+
+def _rolled(windows: Windows, linear: LinearInput, variates: slice | None, steps: slice) -> Moments:
+    """Sum over windows that start in every row of one table, of which all is known."""
+    first_row = 0 if windows.starts is None else int(windows.starts[0])
+    values = windows.values[first_row:].double()
+    if variates is not None:
+        values = values[:, variates]
+    n, lookback, span = len(windows), windows.lookback, windows.lookback + windows.horizon
+    groups = 1 if variates is None else values.shape[1]
+    head, tail = (values[k : k + span - 1].mT.reshape(groups, -1, span - 1) for k in (0, n))
+    steps_down = tail.mT @ tail - head.mT @ head  # (G, U - 1, U - 1): from an entry to the next
+    shifted = [(values[:n] * values[j : j + n]).sum(0) for j in range(span)]
+    first = torch.stack(shifted, 1).reshape(groups, -1, span).sum(1)  # (G, U)
+    whole = first.new_zeros(len(first), span, span)
+    whole[:, 0] = whole[:, :, 0] = first
+    for i in range(span - 1):
+        whole[:, i + 1, 1:] = whole[:, i, :-1] + steps_down[:, i]
+    weights = first.new_zeros(span)
+    if linear.level == "last":
+        weights[lookback - 1] = 1.0
+    else:
+        weights[:lookback] = 1 / lookback
+    level = whole @ weights  # (G, U): of every row with the level
+    whole += (level @ weights)[:, None, None] - level[:, None] - level[:, :, None]
+    gram, cross = whole[:, :lookback, :lookback], whole[:, :lookback, lookback:][..., steps]
+    if linear.basis is not None:
+        gram, cross = linear.basis.mT @ gram @ linear.basis, linear.basis.mT @ cross
+    squares = whole.diagonal(dim1=1, dim2=2)[:, lookback:][:, steps]
+    n_variates = values.shape[1] if variates is None else 1
+    counts = torch.full_like(squares, n * n_variates)
+    return Moments(gram=gram[:, None], cross=cross, squares=squares, counts=counts)
+
+
+def _leveled(
+    context: Tensor, mask: Tensor | None, kind: Literal["mean", "last"] | None
+) -> tuple[Tensor, Tensor]:
+    """Return contexts, (B, M, L), less their level, gaps filled, and the level, (B, M, 1)."""
+    filled = context if mask is None else interpolate_gaps(context, mask)
+    if kind is None:
+        return filled, torch.zeros_like(filled[..., :1])
+    if kind == "last":
+        level = filled[..., -1:]
+    elif mask is None:
+        level = context.mean(-1, keepdim=True)
+    else:
+        level = (context * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+    if mask is not None:
+        # As the network does: it subtracts first, and a context of which nothing is known is 0.
+        return interpolate_gaps(context - level, mask), level
+    return filled - level, level
+
+
+def _past(batch: Batch) -> Tensor | None:
+    if batch.past is None or batch.past_mask is None:
+        return batch.past
+    return interpolate_gaps(batch.past, batch.past_mask)
+
+
+def _centered(covariates: Tensor, lookback: int, kind: Literal["mean", "last"] | None) -> Tensor:
+    """Subtract the level over the lookback from covariates, (B, C, steps)."""
+    if kind is None:
+        return covariates
+    before = covariates[..., :lookback]
+    return covariates - (before.mean(-1, keepdim=True) if kind == "mean" else before[..., -1:])

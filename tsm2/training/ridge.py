@@ -1,0 +1,319 @@
+"""Linear forecasts in closed form: ridge regression on windows, its strength chosen by others.
+
+    B = (gram + penalty)^-1 (cross + penalty B0)    penalty = strength * mean eigenvalue of gram
+
+for every strength on a grid; the lowest squared error on the validation windows decides. All of it
+from the moments of `tsm2.training.moments`: seconds for a table of 35,000 rows, and no step size.
+
+What the map is held towards, B0, is the window's level, or the seasonal naive forecast. Maps of
+their own for every variate are held towards the one that all variates share: each variate leaves
+that as far as its own rows say, by a strength of its own.
+
+Without validation windows, the last tenth of the rows of every series chooses the strength, and
+all windows solve the map.
+
+Sizes: A strengths, G groups of variates (M or 1), M variates, D columns, H horizon, L lookback.
+Source: Hoerl & Kennard (1970), Technometrics 12(1).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tsm2.errors import WindowError
+from tsm2.prepared.windows import Windows
+from tsm2.training.moments import LinearInput, Moments, sum_moments
+
+__all__ = [
+    "STRENGTHS",
+    "Candidate",
+    "LinearChoice",
+    "LinearMap",
+    "choose_linear",
+    "solve_again",
+    "solve_linear",
+]
+
+STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e3, 1e4)
+"""Strengths that are tried, in units of the mean eigenvalue; the last ones leave B0 as it is."""
+
+_MEMORY = 2**26
+"""Numbers in the grams that are held at once: 512 MiB in double precision."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearMap:
+    """A linear forecast: target = level + columns times weights."""
+
+    linear: LinearInput
+    """What it reads."""
+    weights: Tensor
+    """For each column and step, (G, D, H), in double precision."""
+    strength: Tensor
+    """Of each group of variates, (G,)."""
+    error: float | None
+    """Mean squared error over the windows that chose the strength; None if there were none."""
+    season: int | None = None
+    """Steps of the season whose naive forecast it is held towards; None for the level."""
+    shared: "LinearMap | None" = None
+    """The map of all variates that those of single ones are held towards."""
+
+
+def solve_linear(
+    train: Windows,
+    validation: Windows | None,
+    linear: LinearInput,
+    *,
+    separate: bool = False,
+    season: int | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+) -> LinearMap:
+    """Solve the map on the training windows, its strength chosen by the validation windows.
+
+    Parameters
+    ----------
+    train, validation
+        Standardised windows. Without validation, the last tenth of the training rows chooses.
+    linear
+        What is read.
+    separate
+        Whether every variate has a map of its own, and a strength of its own.
+    season
+        Hold the map towards the seasonal naive forecast, of so many steps, and not the level. A
+        season that is longer than the lookback is not seen, and the level is taken.
+    strengths
+        In units of the mean eigenvalue, positive.
+    """
+    fit, judge = (train, validation) if validation is not None else _hold_out(train)
+    if judge is None:
+        ones = torch.ones(train.values.shape[1] if separate else 1, dtype=torch.float64)
+        unsolved = LinearMap(
+            linear=linear,
+            weights=torch.empty(0),
+            strength=ones,
+            error=None,
+            season=season,
+            shared=solve_linear(train, None, linear, season=season) if separate else None,
+        )
+        return solve_again(unsolved, [train])
+    shared = None
+    if separate:
+        shared = solve_linear(fit, judge, linear, season=season, strengths=strengths)
+    towards = _held_towards(linear, season, shared, train)
+    weights, chosen, total, count = [], [], 0.0, 0.0
+    for variates in _variates(train, separate):
+        maps, errors, known = [], [], 0.0
+        for steps in _steps(train, linear):
+            moments = sum_moments(fit, linear, variates=variates, steps=steps)
+            judging = sum_moments(judge, linear, variates=variates, steps=steps)
+            naive = towards[..., steps]
+            tried = [_solved(moments, linear, strength, naive) for strength in strengths]
+            maps.append(torch.stack(tried))  # (A, G, D, H)
+            errors.append(torch.stack([judging.squared_errors(each).sum(-1) for each in tried]))
+            known += float(judging.counts.sum())
+        each_error = torch.stack(errors).sum(0)  # (A, G)
+        best = each_error.argmin(0)
+        groups = torch.arange(len(best))
+        weights.append(torch.cat(maps, -1)[best, groups])
+        chosen.append(torch.tensor(strengths, dtype=torch.float64)[best])
+        total, count = total + float(each_error[best, groups].sum()), count + known
+    found = LinearMap(
+        linear=linear,
+        weights=torch.cat(weights),
+        strength=torch.cat(chosen),
+        error=total / max(count, 1.0),
+        season=season,
+        shared=shared,
+    )
+    return found if validation is not None else solve_again(found, [train])
+
+
+def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
+    """Solve a map on other windows, and keep its strength."""
+    shared = None if found.shared is None else solve_again(found.shared, windows)
+    towards = _held_towards(found.linear, found.season, shared, windows[0])
+    weights = []
+    for variates in _variates(windows[0], shared is not None):
+        strength = found.strength if variates is None else found.strength[variates]
+        parts = []
+        for steps in _steps(windows[0], found.linear):
+            each = [sum_moments(w, found.linear, variates=variates, steps=steps) for w in windows]
+            moments = each[0]
+            for more in each[1:]:
+                moments = moments + more
+            strengths = strength[:, None, None]
+            parts.append(_solved(moments, found.linear, strengths, towards[..., steps]))
+        weights.append(torch.cat(parts, -1))
+    return replace(found, weights=torch.cat(weights), shared=shared)
+
+
+def _held_towards(
+    linear: LinearInput, season: int | None, shared: LinearMap | None, windows: Windows
+) -> Tensor:
+    """Return the map that others are held towards, (1, V or D, H)."""
+    if shared is not None:
+        return shared.weights
+    naive = torch.zeros(windows.lookback, windows.horizon, dtype=torch.float64)
+    if season is not None and 1 <= season <= windows.lookback:
+        steps = torch.arange(windows.horizon)
+        naive[windows.lookback - season + steps % season, steps] = 1.0
+    return (naive if linear.basis is None else linear.basis.mT @ naive)[None]
+
+
+def _solved(
+    moments: Moments, linear: LinearInput, strength: float | Tensor, towards: Tensor
+) -> Tensor:
+    """Return the maps, (G, D, H), of one strength, or of one per group, (G, 1, 1)."""
+    diagonal = moments.gram.diagonal(dim1=-2, dim2=-1)  # (G, S, D)
+    free = int(linear.level is None)  # the constant is not held down
+    penalised = diagonal[..., : diagonal.shape[-1] - free]
+    scale = penalised.mean(-1, keepdim=True)  # the mean eigenvalue
+    penalty = (strength * scale).clamp(min=1e-9).expand_as(penalised)
+    if free:
+        penalty = torch.cat((penalty, torch.full_like(diagonal[..., -1:], 1e-9)), -1)
+    rest = diagonal.shape[-1] - towards.shape[1]
+    towards = functional.pad(towards, (0, 0, 0, rest))  # (1, D, H): nothing of the further columns
+    each_step = moments.gram.shape[1] > 1
+    cross, towards = (
+        each.mT[..., None] if each_step else each[:, None] for each in (moments.cross, towards)
+    )  # (G, S, D, H / S)
+    cross = cross + penalty[..., None] * towards
+    factor = torch.linalg.cholesky(moments.gram + torch.diag_embed(penalty))
+    maps = torch.cholesky_solve(cross, factor)
+    return maps[..., 0].mT if each_step else maps[:, 0]
+
+
+def _variates(windows: Windows, separate: bool) -> Iterator[slice | None]:
+    """Yield the variates that are solved side by side; None for all of them together."""
+    if not separate:
+        yield None
+        return
+    span = windows.lookback + windows.horizon
+    per_variate = span**2 * (1 if windows.known is None else windows.horizon)
+    size = max(1, _MEMORY // per_variate)
+    for start in range(0, windows.values.shape[1], size):
+        yield slice(start, min(start + size, windows.values.shape[1]))
+
+
+def _steps(windows: Windows, linear: LinearInput) -> Iterator[slice]:
+    """Yield the steps of the horizon that are solved side by side."""
+    horizon = windows.horizon
+    courses = 1 + (linear.past is not None) + (linear.future is not None)
+    columns = courses * windows.lookback
+    size = horizon if windows.known is None else max(1, _MEMORY // columns**2)
+    for start in range(0, horizon, size):
+        yield slice(start, min(start + size, horizon))
+
+
+def _hold_out(windows: Windows) -> tuple[Windows, Windows | None]:
+    """Split off the windows whose targets lie in the last tenth of the rows of every series.
+
+    The windows before end where those targets begin. None if either part had no window.
+    """
+    horizon = windows.horizon
+    starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
+    windows = replace(windows, starts=starts)
+    series = torch.zeros_like(starts) if windows.series is None else windows.series
+    counts = torch.bincount(series)
+    ends = counts.cumsum(0)
+    place = torch.arange(len(series)) - (ends - counts)[series]  # of each window in its series
+    rows = counts + windows.lookback + horizon - 1
+    held = (rows // 10).clamp(min=horizon)  # rows
+    judges = place >= (counts - held + horizon - 1)[series]
+    fits = place < (counts - held)[series]
+    if not fits.any():
+        return windows, None
+    return _only(windows, fits), _only(windows, judges)
+
+
+def _only(windows: Windows, chosen: Tensor) -> Windows:
+    series = None if windows.series is None else windows.series[chosen]
+    starts = None if windows.starts is None else windows.starts[chosen]
+    return replace(windows, starts=starts, series=series)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One way to cut and solve a linear forecast, and what it reached."""
+
+    lookback: int
+    """Rows that it reads."""
+    level: Literal["mean", "last"] = "mean"
+    """From what it counts."""
+    separate: bool = False
+    """Whether every variate has a map of its own, held towards the shared one."""
+    season: int | None = None
+    """Steps of the season whose naive forecast it is held towards; None for the level."""
+    strength: float = math.nan
+    """Of the ridge; of several maps the geometric mean."""
+    error: float = math.nan
+    """Mean squared error over the validation windows, on standardised values."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearChoice:
+    """What the validation windows chose, and against what."""
+
+    best: Candidate
+    """What was chosen."""
+    candidates: tuple[Candidate, ...]
+    """All that was tried, in its order; the first is the one that others had to beat."""
+
+
+def choose_linear(
+    cut: Callable[[int], tuple[Windows, Windows | None]],
+    candidates: Sequence[Candidate],
+    *,
+    margin: float = 0.03,
+) -> LinearChoice:
+    """Choose how a linear forecast is cut and solved, by its error over the validation windows.
+
+    Covariates are not read.
+
+    Parameters
+    ----------
+    cut
+        Makes the training and the validation windows of a lookback. The targets of the validation
+        windows must be the same for all lookbacks, or their errors say nothing.
+    candidates
+        What is tried, without strengths and errors. The plainest comes first.
+    margin
+        Share by which another's error must be lower than the first one's: with few validation
+        windows the lowest error is often luck.
+
+    Raises
+    ------
+    WindowError
+        There are no windows to choose by.
+    """
+    tried: list[Candidate] = []
+    windows: dict[int, tuple[Windows, Windows | None]] = {}
+    for each in candidates:
+        if each.lookback not in windows:
+            windows[each.lookback] = cut(each.lookback)
+        train, validation = windows[each.lookback]
+        found = solve_linear(
+            train,
+            validation,
+            LinearInput(level=each.level),
+            separate=each.separate,
+            season=each.season,
+        )
+        if found.error is not None:
+            strength = float(found.strength.log().mean().exp())
+            tried.append(replace(each, strength=strength, error=found.error))
+    if not tried:
+        lookbacks = sorted({each.lookback for each in candidates})
+        raise WindowError(
+            f"lookback {lookbacks} leaves no windows to choose by. Give more rows, or set lookback,"
+            f" level and separate_heads."
+        )
+    best = min(tried, key=lambda each: each.error)
+    if best.error >= (1 - margin) * tried[0].error:
+        best = tried[0]
+    return LinearChoice(best=best, candidates=tuple(tried))

@@ -1,0 +1,298 @@
+"""The exact start: the linear path of a TSM2 network, solved instead of searched.
+
+    forecast = level + deviation * (sum over patches of W[p] (E patch[p] + e) + b)
+             = level + B (context - level)           W[p] E = B[p],  b = - sum W[p] e
+
+Where the mixers start at zero, a network is a linear map of what `tsm2.training.moments` reads: a
+window's values less their level, and its covariates' courses. The ridge solution is written into
+the head, and the network then forecasts what the regression does. A division by the window's
+deviation and the product at the end cancel out in a linear map.
+
+Of what the network can express, the least squares solution is taken: an embedding of fewer
+features than a patch has steps is set to the directions of a patch that the whole solution reads,
+and the map is solved again on those. The courses of covariates start as least squares of values on
+covariates at the same step.
+
+Sizes: G groups (M with separate heads, or 1), L lookback, H horizon, D columns, P patches of a
+course, F features, V directions of L steps that the network sees, Q quantiles, C covariates.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tsm2.errors import ParameterError
+from tsm2.networks.heads import ParameterHead, PointHead, QuantileHead
+from tsm2.networks.patches import cut_patches
+from tsm2.networks.tsm2 import TSM2Network
+from tsm2.prepared.windows import Windows
+from tsm2.training.moments import LinearInput, relate_covariates
+from tsm2.training.ridge import LinearMap, solve_again, solve_linear
+
+__all__ = ["refit_exactly", "start_exactly", "without_mixers", "write_linear"]
+
+_SPREAD = 1024
+"""Windows at most that the gaps between quantiles are measured on."""
+
+
+@torch.no_grad()
+def start_exactly(
+    network: TSM2Network, train: Windows, validation: Windows | None, *, season: int | None = None
+) -> LinearMap:
+    """Solve the linear path of a network that was not trained yet, and write it into the network.
+
+    Parameters
+    ----------
+    network
+        Its mixers add nothing: `zero_start`, or no blocks.
+    train, validation
+        Standardised windows, see `solve_linear`.
+    season
+        Steps of the season whose naive forecast the map is held towards; None for the level.
+
+    Returns
+    -------
+    The map that the network now is.
+
+    Raises
+    ------
+    ParameterError
+        Its mixers do not start at zero, or hide the model input from the head.
+    """
+    train = train.to("cpu")
+    validation = None if validation is None else validation.to("cpu")
+    _stream_share(network)  # refuses first
+    _prepare_courses(network, train)
+    config = network.config
+    if config.features < config.patch_length:
+        whole = solve_linear(train, validation, _reads(network, basis=None), season=season)
+        _embed_what_is_read(network, whole)
+    linear = _reads(network, basis=_visible(network))
+    found = solve_linear(train, validation, linear, separate=config.separate_heads, season=season)
+    write_linear(network, found)
+    if isinstance(network.head, QuantileHead):
+        _spread_quantiles(network, train if validation is None else validation)
+    return found
+
+
+@torch.no_grad()
+def refit_exactly(
+    network: TSM2Network, train: Windows, validation: Windows, *, season: int | None = None
+) -> LinearMap:
+    """Solve the linear path again with the validation windows too, and write it.
+
+    Parameters
+    ----------
+    network
+        As `start_exactly` left it on these windows; its strength is chosen again, as it was.
+    train, validation
+        Standardised windows. What the network forecasts of the validation windows is no longer
+        held out afterwards: calibrate intervals on it before.
+    season
+        As in `start_exactly`.
+    """
+    train, validation = train.to("cpu"), validation.to("cpu")
+    linear = _reads(network, basis=_visible(network))
+    found = solve_linear(
+        train, validation, linear, separate=network.config.separate_heads, season=season
+    )
+    again = solve_again(found, [train, validation])
+    write_linear(network, again)
+    return again
+
+
+def without_mixers(network: TSM2Network) -> TSM2Network:
+    """Return the linear path alone: what a network forecasts whose mixers add nothing."""
+    linear = TSM2Network(replace(network.config, blocks=0)).eval()
+    share = _stream_share(network)
+    own = network.state_dict()
+    linear.load_state_dict({name: own[name] for name in linear.state_dict()})
+    for projection in linear.head.modules():
+        if isinstance(projection, PointHead):
+            projection.weight.data.mul_(share)
+    return linear
+
+
+@torch.no_grad()
+def write_linear(network: TSM2Network, found: LinearMap) -> None:
+    """Let the linear path of a network be a map that reads what the network can see."""
+    config, linear = network.config, found.linear
+    weights = found.weights
+    constant = torch.zeros(len(weights), config.horizon, dtype=torch.float64)
+    if linear.level is None:
+        weights, constant = weights[:, :-1], weights[:, -1]
+    seen = config.lookback if linear.basis is None else linear.basis.shape[1]
+    n_courses = 1 + (linear.past is not None) + (linear.future is not None)
+    reads = _read_steps(network)  # (L, P * F)
+    to_features = torch.linalg.pinv(reads.mT)  # (L, P * F)
+    basis = (
+        torch.eye(config.lookback, dtype=torch.float64) if linear.basis is None else linear.basis
+    )
+    by_course = weights[:, : n_courses * seen].reshape(len(weights), n_courses, seen, -1)
+    courses = list((basis @ by_course).unbind(1))  # (G, L, H) each
+    if network.static is not None:
+        courses.append(_static_course(network.static, basis, weights[:, n_courses * seen :]))
+    features = torch.cat([course.mT @ to_features for course in courses], -1)  # (G, H, width)
+    features = features / _stream_share(network)
+    offset = network.embedding.bias.double().repeat(features.shape[-1] // config.features)
+    head = _first_output(network.head)
+    _write(head, features, constant - features @ offset * _stream_share(network))
+
+
+def _static_course(static: nn.Linear, basis: Tensor, weights: Tensor) -> Tensor:
+    """Let static covariates be read, and return the map of their course, (G, L, H)."""
+    n_static, seen = weights.shape[1], basis.shape[1]
+    directions = torch.eye(n_static, dtype=torch.float64)
+    if n_static > seen:  # a course has no room for all: the strongest directions
+        flat = weights.transpose(0, 1).flatten(1)  # (Cs, G * H)
+        directions = torch.linalg.svd(flat, full_matrices=False).U[:, :seen].mT
+    places = basis[:, : len(directions)]  # (L, Cs): orthonormal
+    static.weight.copy_(places @ directions)
+    static.bias.zero_()
+    course: Tensor = places @ (directions @ weights)
+    return course
+
+
+def _write(head: tuple[PointHead, slice], features: Tensor, constant: Tensor) -> None:
+    projection, rows = head
+    weight, bias = projection.weight, projection.bias
+    if weight.ndim == 2:
+        features, constant = features[0], constant[0]
+    weight[..., rows, :] = features.to(weight.dtype)
+    bias[..., rows] = constant.to(bias.dtype)
+
+
+def _first_output(head: nn.Module) -> tuple[PointHead, slice]:
+    """Return the projection that gives the point forecast, and which of its outputs do."""
+    if isinstance(head, QuantileHead):
+        return head.median, slice(None)
+    if isinstance(head, ParameterHead):
+        return head.projection, slice(None, None, head.n_parameters)
+    if isinstance(head, PointHead):
+        return head, slice(None)
+    raise AssertionError(f"a head of an unknown kind: {type(head).__name__}")
+
+
+def _stream_share(network: TSM2Network) -> float:
+    """Return what the head gets of the model input, as a multiple, while the mixers add nothing."""
+    config = network.config
+    share = 1.0
+    if config.blocks and not config.zero_start:
+        share = 0.0
+    elif network.readout is not None:
+        whole = network.readout.skipped == (0, 0)
+        share = (
+            float((network.readout.token[0] + network.readout.channel[0]).detach())
+            if whole
+            else 0.0
+        )
+    if not share:
+        raise ParameterError(
+            f"linear_start='exact' needs mixers that start at zero and a head that sees the model "
+            f"input, but zero_start={config.zero_start} and averaging={config.averaging!r}. Pass "
+            f"zero_start=True and averaging='stream', or linear_start='random'."
+        )
+    if config.outputs is not None and config.outputs[0] != "location":
+        raise ParameterError(
+            f"linear_start='exact' needs a distribution whose first parameter is its location, got "
+            f"{config.outputs}. Pass linear_start='random'."
+        )
+    return share
+
+
+def _reads(network: TSM2Network, *, basis: Tensor | None) -> LinearInput:
+    """Return what the linear path reads."""
+    config = network.config
+    encoders = {"past": network.past, "future": network.future}
+    weights: dict[str, Any] = {
+        name: encoder.across.detach().double()
+        for name, encoder in encoders.items()
+        if encoder is not None
+    }
+    return LinearInput(
+        level=config.level if config.instance_norm else None,
+        static=network.static is not None,
+        basis=basis,
+        **weights,
+    )
+
+
+def _prepare_courses(network: TSM2Network, train: Windows) -> None:
+    """Let the courses of covariates be what they say of the values at the same step."""
+    plain = LinearInput(level=network.config.level if network.config.instance_norm else None)
+    if network.past is not None:
+        network.past.across.copy_(relate_covariates(train, plain, "past"))
+    if network.future is not None:
+        network.future.across.copy_(relate_covariates(train, plain, "future"))
+
+
+def _read_steps(network: TSM2Network) -> Tensor:
+    """Return how much each feature of each patch gets from each step, (L, P * F)."""
+    config = network.config
+    steps = torch.eye(config.lookback, dtype=torch.float64)
+    patches = cut_patches(steps, config.patch_length, config.patch_stride)  # (L, P, length)
+    features: Tensor = patches @ network.embedding.weight.double().mT
+    return features.flatten(1)
+
+
+def _visible(network: TSM2Network) -> Tensor | None:
+    """Return a basis, (L, V), of what the features say of the steps; None if they say all."""
+    left, values, _ = torch.linalg.svd(_read_steps(network), full_matrices=False)
+    seen = values > 1e-6 * values[0]
+    basis: Tensor = left[:, seen]
+    return None if basis.shape[1] == network.config.lookback else basis
+
+
+def _embed_what_is_read(network: TSM2Network, whole: LinearMap) -> None:
+    """Set the embedding to the F directions of a patch that a map of all steps reads most."""
+    config = network.config
+    courses = whole.weights[:, : config.lookback].mT  # (G, H, L): that of the values
+    patches = cut_patches(courses, config.patch_length, config.patch_stride)
+    directions = torch.linalg.svd(patches.flatten(0, 2), full_matrices=False).Vh
+    rows = min(config.features, len(directions))
+    network.embedding.weight[:rows] = directions[:rows].to(network.embedding.weight.dtype)
+
+
+def _spread_quantiles(network: TSM2Network, windows: Windows) -> None:
+    """Start the gaps between quantiles at those of the errors, in units of windows' deviations.
+
+    Each step has its own spread; its shape is that of all steps, as windows may be few.
+    """
+    head = network.head
+    config = network.config
+    if not isinstance(head, QuantileHead) or config.quantiles is None:
+        raise AssertionError("only a quantile head has gaps")
+    which = torch.linspace(0, len(windows) - 1, min(len(windows), _SPREAD)).long()
+    network.eval()
+    errors = []
+    for part in torch.split(which, 64):
+        batch = windows.gather(part)
+        median = network(batch.context, **batch.auxiliary())[..., head.n_below]
+        deviation = torch.ones(1)
+        if config.instance_norm:
+            deviation = network._level(batch.context, batch.mask)[1]
+        error = (batch.target - median) / deviation  # (B, M, H)
+        if batch.target_mask is not None:
+            error = error.where(batch.target_mask, torch.nan)
+        errors.append(error)
+    each = torch.cat(errors).double().transpose(0, 1)  # (M, B, H)
+    if head.gaps.weight.ndim == 2:
+        each = each.flatten(0, 1)[None]
+    spread = each.square().nanmean(1).sqrt().nan_to_num(nan=1.0).clamp(min=1e-3)  # (G, H)
+    levels = torch.tensor(config.quantiles, dtype=torch.float64)
+    shapes = torch.stack([_quantiles(group, levels) for group in each / spread[:, None]])  # (G, Q)
+    gaps = spread[..., None] * shapes.diff(dim=-1)[:, None].clamp(min=1e-2)  # (G, H, Q - 1)
+    bias = torch.log(torch.expm1(gaps)).flatten(1)
+    head.gaps.bias.copy_(bias if head.gaps.bias.ndim == 2 else bias[0])
+
+
+def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
+    """Return the quantiles of what is known; those of a normal distribution if nothing is."""
+    normal: Tensor = torch.special.ndtri(levels)
+    known = values[~values.isnan()]
+    if not len(known):
+        return normal
+    drawn = known[torch.linspace(0, len(known) - 1, min(len(known), 2**20)).long()]
+    return torch.quantile(drawn, levels)
