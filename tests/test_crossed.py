@@ -169,8 +169,8 @@ def test_a_saved_model_forecasts_as_before(
     copy = again(model, lambda copy: copy, tmp_path)
     np.testing.assert_array_equal(numbers(copy.predict()), numbers(model.predict()))
     agree(copy.predict_interval(coverage=0.5), model.predict_interval(coverage=0.5))
-    history = case.between(0, KNOWN)
-    agree(model.predict(history, **case.covariates), model.predict())
+    if case.container != "list":  # whose series have no names, and are measured anew
+        agree(model.predict(case.between(0, KNOWN), **case.covariates), model.predict())
 
 
 def test_a_backtest_and_forecasts_of_the_rows_before_say_the_same(

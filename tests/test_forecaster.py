@@ -203,9 +203,10 @@ def test_scaling_sees_training_rows_only(frame: pd.DataFrame) -> None:
 
 
 def test_history_records_every_epoch(fitted: TSM2Forecaster) -> None:
-    assert list(fitted.history_["epoch"]) == [1, 2]
+    assert list(fitted.history_["epoch"]) == [0, 1, 2]  # an exact start, and two passes
     assert fitted.n_iter_ == 2
-    assert fitted.history_.notna().all(axis=None)
+    assert fitted.history_["validation_loss"].notna().all()
+    assert fitted.history_["train_loss"].isna().tolist() == [True, False, False]
     alone = TSM2Forecaster(**(SMALL | {"validation_fraction": 0.0})).fit(waves())
     assert alone.history_["validation_loss"].isna().all()
 
@@ -309,7 +310,7 @@ def test_an_update_can_learn_from_the_new_rows(frame: pd.DataFrame) -> None:
     model = TSM2Forecaster(**(SMALL | {"learning_rate": 1e-2})).fit(turned.iloc[:100])
     before, scale = model.score(turned.iloc[100:]), model.scaling_
     model.update(turned.iloc[100:], epochs=8)
-    assert list(model.history_["epoch"]) == list(range(1, 11))
+    assert list(model.history_["epoch"]) == list(range(11))
     assert model.n_iter_ == 10
     assert model.scaling_ is scale
     assert model.score(turned) > before

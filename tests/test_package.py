@@ -62,8 +62,8 @@ ORDERS = {  # within a package, a module may import those before it
         ),
     ],
     "training": [
-        *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge", "start"),
-        *("choices", "fit", "callbacks", "loop", "ensembles"),
+        *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
+        *("start", "choices", "fit", "callbacks", "loop", "ensembles"),
     ],
     "fitted": ["rolling", "calibration", "inspection", "exporting", "floor", "model"],
 }

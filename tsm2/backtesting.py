@@ -268,8 +268,10 @@ def refit_table(
         raise ParameterError(
             f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
         )
-    estimator = estimator.settled(series, _rows_before(series, start))
-    walk = Walk(lookback=estimator.lookback, horizon=horizon, stride=stride)
+    known = _with_windows(series.head(_rows_before(series, start)), estimator)
+    choices = estimator.choose_for(known)
+    lookback = int(choices.loc[choices["chosen"], "lookback"].iloc[0])
+    walk = Walk(lookback=lookback, horizon=horizon, stride=stride)
     starts = walk.starts_in(series, start)
     if series.layout.series == "list":  # their places name them as long as they are together
         series = replace(series, layout=replace(series.layout, series="dict"))
@@ -289,6 +291,7 @@ def refit_table(
             horizon,
             quantiles,
             given,
+            choices,
         )
         for n_known, own in fits
     )
@@ -336,10 +339,12 @@ def _refit_piece(
     horizon: int,
     quantiles: Sequence[float],
     given: CovariateTables,
+    choices: pd.DataFrame,
 ) -> pd.DataFrame:
     """Fit a copy of the estimator to the known rows and forecast the windows of the tested ones."""
     copy: Any = clone(estimator)
-    model: FittedModel = copy.fit_series(_with_windows(known, estimator), given).fitted_
+    learnt = _with_windows(known, estimator)
+    model: FittedModel = copy.fit_series(learnt, given, choices=choices).fitted_
     ahead = whole_horizons(horizon, model.horizon)
     prepared = model.prepare(tested, given, starts=starts, ahead=ahead, read=read)
     return backtest_table(model, prepared, starts, horizon, quantiles=quantiles)
@@ -347,9 +352,9 @@ def _refit_piece(
 
 def _with_windows(series: Series, estimator: Any) -> Series:
     """Leave out series that give a fit no window yet; if none does, the fit says so of all."""
-    needed = estimator.lookback + estimator.horizon
-    if estimator.missing == "mask":
-        needed = estimator.horizon + 1  # rows before are taken as unknown
+    needed = estimator.horizon + 2
+    if estimator.lookback != "auto" and estimator.missing != "mask":
+        needed = estimator.lookback + estimator.horizon  # else rows before are taken as unknown
     enough = series.counts >= needed
     if series.layout.series == "one" or enough.all():
         return series

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import validate_data
@@ -136,6 +136,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     linear_start
         Start from the linear model that least squares gives, "exact", which is validated as epoch
         0 and kept unless a later one is better by `start_margin`, or from drawn weights, "random".
+        "auto" starts exactly wherever the mixers start at zero behind a plain stream.
     refit_linear
         Solve a linear start that was kept again on all rows, those for validation included.
     start_margin
@@ -318,7 +319,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         readout: Literal["stream", "last"] = "stream",
         zero_start: bool = True,
         zero_head: bool = True,
-        linear_start: Literal["exact", "random"] = "exact",
+        linear_start: Literal["auto", "exact", "random"] = "auto",
         refit_linear: bool = True,
         epoch_steps: int | None = None,
         start_margin: float = 0.02,
@@ -562,11 +563,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         given: CovariateTables,
         *,
         data: Data | None = None,
+        choices: pd.DataFrame | None = None,
         checkpoint: Path | None = None,
         max_seconds: float = math.inf,
         log_dir: Path | None = None,
     ) -> Self:
-        """Fit series that were read before, as `fit`; `data` is what callbacks are shown."""
+        """Fit series that were read before, as `fit`.
+
+        `data` is what callbacks are shown; `choices` that were made before are made no more.
+        """
         series = filled(series, self.missing)
         is_warm = self.warm_start and hasattr(self, "fitted_")
         roles = Roles.of(self.target, series.layout)
@@ -574,7 +579,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self._check_columns(rows.layout, reset=True)
         each = rows.layout.series != "one" and self.scaling == "series"
         scaling = measured(rows.head(n_train), each=each)
-        if not is_warm:
+        if choices is not None:
+            self.choices_ = choices
+        elif not is_warm:
             self.choices_ = self._choose(rows, n_train, scaling, roles)
         sizes = {"lookback": self._chosen()["lookback"], "horizon": self.horizon}
         codings, covariates = Codings.learn(
@@ -635,7 +642,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 point=model.point,
             )
             warn_below_floor(self.floor_)
-            if self.refit_linear and self.linear_start == "exact" and not is_warm:
+            if self.refit_linear and config.linear_start == "exact":
                 refit_starts(members_of(network.to("cpu")), history, fits, judges, config)
         self.take_over(model, history)
         tasks.close()
@@ -689,18 +696,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "season": None if pd.isna(season) else int(season),
         }
 
-    def settled(self, series: Series, stop: NDArray[np.int64]) -> Self:
-        """Return a copy that leaves no choice open: made by the first rows of series, (S,)."""
-        copy: Any = clone(self)
-        if "auto" not in (self.lookback, self.level, self.separate_heads):
-            return copy  # type: ignore[no-any-return]
-        known = filled(series, self.missing).head(stop).chosen(stop > 0)
-        rows, n_train = self._split(known, has_covariates=True)
+    def choose_for(self, series: Series) -> pd.DataFrame:
+        """Return the choices that a fit to series would make."""
+        known = filled(series, self.missing)
+        rows, n_train = self._split(known, has_covariates=False)
         each = rows.layout.series != "one" and self.scaling == "series"
         scaling, roles = measured(rows.head(n_train), each=each), Roles.of(self.target, rows.layout)
-        copy.choices_ = self._choose(rows, n_train, scaling, roles)
-        copy.set_params(**copy._chosen())
-        return copy  # type: ignore[no-any-return]
+        return self._choose(rows, n_train, scaling, roles)
 
     def _settings_of_before(self) -> dict[str, Any]:
         """Return what a model was fitted with that was saved when nothing was chosen."""
@@ -848,9 +850,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         }
         return NetworkConfig(**given)
 
+    def _start(self) -> Literal["exact", "random"]:
+        if self.linear_start != "auto":
+            return self.linear_start
+        plain = self.averaging == "stream" and self.averaging_reach is None
+        return "exact" if not self.blocks or (self.zero_start and plain) else "random"
+
     def _training_config(self, *, warm: bool = False) -> TrainingConfig:
         given = {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
-        start = "random" if warm else self.linear_start
+        start = "random" if warm else self._start()
         levels = self._trained_levels()
         given |= {
             "loss": self.loss or ("mse" if levels is None else "quantile"),

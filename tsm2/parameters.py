@@ -48,7 +48,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "lookback": [_COUNT, StrOptions({"auto"})],
     "level": [StrOptions({"auto", "mean", "last"})],
     "separate_heads": ["boolean", StrOptions({"auto"})],
-    "linear_start": [StrOptions({"exact", "random"})],
+    "linear_start": [StrOptions({"auto", "exact", "random"})],
     "refit_linear": ["boolean"],
     "epoch_steps": [_COUNT, None],
     "start_margin": [Interval(Real, 0, 1, closed="left")],

@@ -21,6 +21,7 @@ def frame() -> pd.DataFrame:
 
 def small(**changes: Any) -> TSM2Forecaster:
     given: dict[str, Any] = {"features": 8, "d_state": 4, "device": "cpu", "random_state": 0}
+    given["linear_start"] = "random"  # whose epochs begin with 1
     return TSM2Forecaster(24, 6, **(given | {"max_epochs": 4} | changes))
 
 

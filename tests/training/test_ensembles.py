@@ -21,6 +21,7 @@ SMALL: dict[str, Any] = {
     "patch_length": 8,
     "d_state": 4,
     "max_epochs": 2,
+    "linear_start": "random",
     "batch_size": 16,
     "device": "cpu",
     "random_state": 0,

@@ -23,6 +23,7 @@ def fit(model: TSM2Forecaster, **options: Any) -> TSM2Forecaster:
 
 def small(**changes: Any) -> TSM2Forecaster:
     given: dict[str, Any] = {"features": 8, "d_state": 4, "device": "cpu", "random_state": 0}
+    given["linear_start"] = "random"  # whose epochs begin with 1
     return TSM2Forecaster(24, 6, **(given | {"max_epochs": 3} | changes))
 
 

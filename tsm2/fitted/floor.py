@@ -57,7 +57,8 @@ def measure_floor(
     device = next(network.parameters()).device
     sums: dict[str, float] = {}
     cells = 0.0
-    for which in torch.linspace(0, len(windows) - 1, count).round().long().split(_BATCH):
+    spread = torch.linspace(0, len(windows) - 1, count).round().long()
+    for which in torch.split(spread, _BATCH):
         batch = windows.gather(which)
         context = batch.context
         if batch.mask is not None:

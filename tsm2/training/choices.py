@@ -11,6 +11,7 @@ Sizes: S series, H horizon.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -99,8 +100,9 @@ def choose(
     horizon
         Rows of a forecast.
     """
-    tried = list(dict.fromkeys(tried))
-    if len(tried) > 1:
+    rows = list(dict.fromkeys(tried))
+    best = rows[0]
+    if len(rows) > 1:
 
         def cut(lookback: int) -> tuple[object, object]:
             sizes = {"lookback": lookback, "horizon": horizon}
@@ -109,10 +111,9 @@ def choose(
             judged = own.windows(judges, horizon) if len(judges) else None
             return own.windows(fits, horizon), judged
 
-        choice = choose_linear(cut, tried)  # type: ignore[arg-type]
-        rows, best = list(choice.candidates), choice.best
-    else:
-        rows, best = tried, tried[0]
+        with suppress(WindowError):  # too few windows to choose by: the plainest
+            choice = choose_linear(cut, rows)  # type: ignore[arg-type]
+            rows, best = list(choice.candidates), choice.best
     return pd.DataFrame(
         {
             "lookback": [each.lookback for each in rows],
