@@ -138,7 +138,7 @@ def test_a_regressor_of_one_output_forecasts_every_step() -> None:
 
 
 @pytest.mark.parametrize("dataset", [*names(), "sample"])
-@pytest.mark.parametrize("config", ["paper", "best"])
+@pytest.mark.parametrize("config", ["paper", "best", "defaults"])
 def test_settings_name_parameters_of_the_estimator(dataset: str, config: str) -> None:
     settings = load_settings(dataset, config)  # type: ignore[arg-type]
     assert settings.how
@@ -161,7 +161,7 @@ def test_settings_change_with_the_horizon() -> None:
 
 
 def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(ParameterError, match="'paper' or 'best'"):
+    with pytest.raises(ParameterError, match="'paper', 'best' or 'defaults'"):
         load_settings("ETTh1", "worst")  # type: ignore[arg-type]
 
 

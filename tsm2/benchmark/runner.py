@@ -94,7 +94,7 @@ def run(
     lookback
         Rows that every model reads; None for the dataset's settings.
     config
-        Which settings TSM2 takes: those of the "paper", or the "best" known.
+        Which settings TSM2 takes: those of the "paper", the "best" known, or its "defaults".
     ablation
         Run the variants of `ABLATIONS` in place of TSM2.
     jobs

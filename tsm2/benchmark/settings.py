@@ -4,7 +4,8 @@
 where the lookback is chosen too. `how` says how, `lookback` is what every model of a run reads, all
 else are parameters of `TSM2Forecaster`; a table ``[best.from.192]`` holds those that change from a
 horizon of 192 rows on. What is not there keeps the estimator's default. Settings are chosen on
-validation rows; no test row is read for them.
+validation rows; no test row is read for them. "defaults" stands for no settings at all, and the
+lookback of `[best]`.
 """
 
 import tomllib
@@ -17,7 +18,7 @@ from tsm2.errors import ParameterError
 
 __all__ = ["Config", "Settings", "load_settings"]
 
-Config = Literal["paper", "best"]
+Config = Literal["paper", "best", "defaults"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +51,7 @@ def load_settings(dataset: str, config: Config) -> Settings:
     dataset
         Name, or "sample" for the generated table.
     config
-        "paper" or "best".
+        "paper", "best" or "defaults".
 
     Raises
     ------
@@ -63,9 +64,13 @@ def load_settings(dataset: str, config: Config) -> Settings:
     512
     """
     if config not in get_args(Config):
-        raise ParameterError(f"config must be 'paper' or 'best', got {config!r}.")
+        raise ParameterError(f"config must be 'paper', 'best' or 'defaults', got {config!r}.")
     file = files("tsm2.benchmark") / "settings" / f"{dataset}.toml"
-    table = tomllib.loads(file.read_text(encoding="utf-8"))[config]
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    if config == "defaults":
+        lookback = tables["best"]["lookback"]
+        return Settings(how="no settings", lookback=lookback, parameters={}, longer={})
+    table = tables[config]
     how, lookback = table.pop("how"), table.pop("lookback")
     longer = {int(start): changes for start, changes in table.pop("from", {}).items()}
     return Settings(how=how, lookback=lookback, parameters=table, longer=longer)
