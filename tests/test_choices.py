@@ -1,0 +1,117 @@
+"""What fit settles by itself: the start, the choices left to "auto", and the floor below it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsm2 import TSM2Forecaster
+from tsm2.errors import FloorWarning, WindowError
+
+
+def months(rows: int = 120, *, noise: float = 0.1, columns: int = 2) -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    time = np.arange(rows)[:, None]
+    waves = 10 + np.sin(2 * np.pi * time / 12 + np.arange(columns)) + 0.01 * time
+    values = waves + noise * draw.normal(size=waves.shape)
+    index = pd.date_range("2015-01-01", periods=rows, freq="MS")
+    return pd.DataFrame(values, index, [f"v{k}" for k in range(columns)])
+
+
+def walk(rows: int = 300) -> pd.DataFrame:
+    steps = np.random.default_rng(1).normal(size=(rows, 1))
+    return pd.DataFrame({"a": steps.cumsum()}, pd.date_range("2024-01-01", periods=rows))
+
+
+def fitted(X: Any, **settings: Any) -> TSM2Forecaster:
+    given = {"horizon": 12, "features": 8, "max_epochs": 2, "random_state": 0} | settings
+    return TSM2Forecaster(**given).fit(X)
+
+
+def test_with_nothing_set_but_the_horizon_a_season_is_forecast() -> None:
+    frame = months()
+    model = fitted(frame.iloc[:-12])
+    assert model.fitted_.lookback == 24  # two seasons
+    error = np.abs(model.predict().to_numpy() - frame.iloc[-12:].to_numpy()).mean()
+    naive = np.abs(frame.iloc[-24:-12].to_numpy() - frame.iloc[-12:].to_numpy()).mean()
+    assert error < naive
+    assert model.floor_["network"] < model.floor_["seasonal naive"] < model.floor_["repeat last"]
+
+
+def test_choices_say_what_was_tried_and_the_kept_one_has_no_clearly_higher_error() -> None:
+    choices = fitted(months()).choices_
+    chosen = choices[choices["chosen"]]
+    assert len(chosen) == 1
+    assert {"mean", "last"} == set(choices["level"])
+    assert set(choices["separate_heads"]) == {False, True}
+    assert chosen["validation_mse"].item() <= choices["validation_mse"].min() / 0.96
+
+
+def test_what_is_set_is_not_chosen() -> None:
+    model = fitted(months(), lookback=18, level="last", separate_heads=True)
+    assert len(model.choices_) == 1
+    config = model.network_.config
+    assert (config.lookback, config.level, config.separate_heads) == (18, "last", True)
+
+
+def test_a_start_that_nothing_beats_is_kept_and_solved_again_on_all_rows() -> None:
+    frame, plain = months(), {"lookback": 12, "level": "mean", "separate_heads": False}
+    kept = fitted(frame, start_margin=0.9, refit_linear=False, **plain)
+    linear = fitted(frame, blocks=0, refit_linear=False, **plain)
+    pd.testing.assert_frame_equal(kept.predict(), linear.predict(), rtol=1e-4)
+    again = fitted(frame, start_margin=0.9, **plain)
+    assert not np.allclose(again.predict(), kept.predict(), rtol=1e-5)
+    assert kept.history_["epoch"].tolist() == [0, 1, 2]
+
+
+def test_a_fit_that_cannot_start_exactly_starts_from_drawn_weights() -> None:
+    assert fitted(months(), zero_start=False).history_["epoch"].tolist() == [1, 2]
+    assert fitted(months(), averaging="mean").history_["epoch"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("columns", [1, 40])
+def test_short_tables_get_a_lookback_that_fits(columns: int) -> None:
+    frame = months(36, columns=columns)
+    model = fitted(frame, horizon=8)
+    assert 2 <= model.fitted_.lookback <= 12
+    assert np.isfinite(model.predict()).all(axis=None)
+    panel = {name: frame[["v0"]].iloc[:14] for name in "xyz"}
+    assert len(fitted(panel, horizon=6).predict()) == 3
+    with pytest.raises(WindowError, match=r"the table has 9 rows, but a forecast of horizon=8"):
+        fitted(frame.iloc[:9], horizon=8)
+
+
+def test_a_model_below_the_floor_says_so() -> None:
+    frame = walk()
+    poor: dict[str, Any] = {"lookback": 14, "blocks": 0, "linear_start": "random", "max_epochs": 1}
+    with pytest.warns(FloorWarning, match=r"errs more than the forecast 'repeat last' \(mean sq"):
+        model = fitted(frame, horizon=3, zero_head=False, **poor)
+    assert model.floor_["network"] > model.floor_["repeat last"]
+    assert fitted(frame, horizon=3, validation_fraction=0.0, lookback=14).floor_.empty
+
+
+@pytest.mark.parametrize("features", [{}, {"quantiles": (0.1, 0.9)}, {"n_estimators": 2}])
+def test_choices_and_floor_are_saved(features: dict[str, Any], tmp_path: Path) -> None:
+    model = fitted(months(), **features)
+    model.save(tmp_path / "model")
+    loaded = TSM2Forecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.predict(), model.predict())
+    assert loaded.fitted_.lookback == model.fitted_.lookback
+    pd.testing.assert_series_equal(loaded.floor_, model.floor_)
+    assert loaded.choices_["chosen"].all()
+
+
+@pytest.mark.parametrize("container", ["wide", "dict"])
+def test_refits_choose_by_the_rows_before_the_first_forecast(container: str) -> None:
+    frame = months()
+    X = frame if container == "wide" else {"x": frame, "y": frame.iloc[6:] * 2}
+    start = frame.index[96]
+    changed = frame.copy()
+    changed.iloc[96:] = 0.0  # what comes later chooses nothing
+    Y = changed if container == "wide" else {"x": changed, "y": changed.iloc[6:] * 2}
+    model = TSM2Forecaster(horizon=6, max_epochs=1, random_state=0, features=8)
+    one, two = (model.backtest(each, start=start, refit=100, stride=24) for each in (X, Y))
+    first = one["cutoff"] == one["cutoff"].min()
+    np.testing.assert_array_equal(one["forecast"][first], two["forecast"][first])
