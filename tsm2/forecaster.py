@@ -644,7 +644,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             warn_below_floor(self.floor_)
             if self.refit_linear and config.linear_start == "exact":
                 refit_starts(members_of(network.to("cpu")), history, fits, judges, config)
-        self.take_over(model, history)
+        self._become(model, history)
         tasks.close()
         return self
 
@@ -709,8 +709,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         names = ("lookback", "level", "separate_heads")
         return {name: getattr(self, name) for name in names} | {"season": None}
 
-    def take_over(self, model: FittedModel, history: pd.DataFrame) -> Self:
+    def take_over(
+        self,
+        model: FittedModel,
+        history: pd.DataFrame,
+        *,
+        season: int | None = None,
+        floor: pd.Series[float] | None = None,
+    ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
+        config = model.network.config
+        chosen = {name: getattr(config, name) for name in ("lookback", "level", "separate_heads")}
+        row = chosen | {"season": season, "validation_mse": math.nan, "chosen": True}
+        self.choices_ = pd.DataFrame([row])
+        self.floor_ = pd.Series(dtype=float) if floor is None else floor
+        return self._become(model, history)
+
+    def _become(self, model: FittedModel, history: pd.DataFrame) -> Self:
         self._check_columns(model.context.layout, reset=True)
         self.fitted_, self.history_ = model, history
         self.n_iter_ = int(history["epoch"].max())
@@ -1581,7 +1596,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         model = cls(**config["parameters"])
         model._check_parameters()
         (chosen,) = config.get("choices", [model._settings_of_before()])
-        model.choices_ = pd.DataFrame([chosen | {"validation_mse": math.nan, "chosen": True}])
+        model.choices_ = pd.DataFrame([chosen | {"chosen": True}])
         fitted = FittedModel.restored(
             config,
             tensors,
@@ -1592,8 +1607,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 model._network_config(roles, codings), range(model.n_estimators)
             ),
         )
-        model.floor_ = pd.Series(config.get("floor", {}), dtype=float)
-        return model.take_over(fitted, pd.DataFrame(config["history"]))
+        return model.take_over(
+            fitted,
+            pd.DataFrame(config["history"]),
+            season=chosen["season"],
+            floor=pd.Series(config.get("floor", {}), dtype=float),
+        )
 
 
 def _linear_error(history: pd.DataFrame, loss: str) -> float | None:

@@ -29,7 +29,7 @@ def benchmark(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each model that draws at random.")] = 3,
     lookback: Annotated[int | None, typer.Option(help="Rows that every model reads.")] = None,
-    config: Annotated[str, typer.Option(help="Settings of TSM2: paper, best or defaults.")] = "paper",
+    config: Annotated[str, typer.Option(help="paper, best or defaults: of TSM2.")] = "paper",
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Run TSM2's variants in place of it.")
     ] = False,
