@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tsm2 import TSM2Forecaster
-from tsm2.errors import FloorWarning, WindowError
+from tsm2.errors import FloorWarning, ParameterError, WindowError
 
 
 def months(rows: int = 120, *, noise: float = 0.1, columns: int = 2) -> pd.DataFrame:
@@ -115,3 +115,11 @@ def test_refits_choose_by_the_rows_before_the_first_forecast(container: str) -> 
     one, two = (model.backtest(each, start=start, refit=100, stride=24) for each in (X, Y))
     first = one["cutoff"] == one["cutoff"].min()
     np.testing.assert_array_equal(one["forecast"][first], two["forecast"][first])
+
+
+def test_a_warm_start_keeps_what_was_chosen_but_not_against_what_is_set() -> None:
+    model = fitted(months(), warm_start=True)
+    model.fit(months().iloc[:100])
+    assert model.fitted_.lookback == 24
+    with pytest.raises(ParameterError, match=r"head\.weight was"):
+        model.set_params(lookback=36).fit(months())

@@ -70,6 +70,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TSM2Forecaster"]
 
+_CHOSEN = ("lookback", "level", "separate_heads")
+"""Parameters that may be "auto"."""
 _SUITS: Mapping[str, Mapping[str, Any]] = {
     # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
     # on mixers that are still at zero.
@@ -581,7 +583,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         scaling = measured(rows.head(n_train), each=each)
         if choices is not None:
             self.choices_ = choices
-        elif not is_warm:
+        elif is_warm:
+            chosen = {n: v for n in _CHOSEN if (v := getattr(self, n)) != "auto"}
+            self.choices_ = pd.DataFrame([self._chosen() | chosen | {"chosen": True}])
+        else:
             self.choices_ = self._choose(rows, n_train, scaling, roles)
         sizes = {"lookback": self._chosen()["lookback"], "horizon": self.horizon}
         codings, covariates = Codings.learn(
@@ -706,8 +711,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     def _settings_of_before(self) -> dict[str, Any]:
         """Return what a model was fitted with that was saved when nothing was chosen."""
-        names = ("lookback", "level", "separate_heads")
-        return {name: getattr(self, name) for name in names} | {"season": None}
+        return {name: getattr(self, name) for name in _CHOSEN} | {"season": None}
 
     def take_over(
         self,
@@ -719,7 +723,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
         config = model.network.config
-        chosen = {name: getattr(config, name) for name in ("lookback", "level", "separate_heads")}
+        chosen = {name: getattr(config, name) for name in _CHOSEN}
         row = chosen | {"season": season, "validation_mse": math.nan, "chosen": True}
         self.choices_ = pd.DataFrame([row])
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
@@ -861,7 +865,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "gaps": self.missing == "mask",
             **patch_sizes(chosen["lookback"], self.patch_length, self.patch_stride),
             "quantiles": self._trained_levels(),
-            **{name: chosen[name] for name in ("lookback", "level", "separate_heads")},
+            **{name: chosen[name] for name in _CHOSEN},
         }
         return NetworkConfig(**given)
 
