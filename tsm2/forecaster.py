@@ -655,15 +655,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     def _split(self, series: Series, *, has_covariates: bool) -> tuple[Series, NDArray[np.int64]]:
         """Return the rows to fit to, and how many first ones of each series are for training."""
-        if self.lookback == "auto":
+        lookback: Any = self.lookback
+        if lookback == "auto":
             return series, enough_rows(series, self.horizon, self.validation_fraction)
         room = np.zeros(len(series.ids), dtype=np.int64)
         if self.missing == "mask" and not has_covariates and series.layout.series != "one":
-            room = room_in_front(series, lookback=self.lookback, horizon=self.horizon)
+            room = room_in_front(series, lookback=lookback, horizon=self.horizon)
         rows = series.padded(room)
         n_train = training_rows(
             rows,
-            lookback=self.lookback,
+            lookback=lookback,
             horizon=self.horizon,
             validation_fraction=self.validation_fraction,
             room=room,
@@ -679,7 +680,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             most = min(int(rows.counts.min()) // 3, int(n_train.min()) - self.horizon)
             looks = lookbacks(rows.layout, self.horizon, max(1, most))
         levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
-        separate = [False, True] if self.separate_heads == "auto" else [self.separate_heads]
+        separate: list[Any] = (
+            [False, True] if self.separate_heads == "auto" else [self.separate_heads]
+        )
         tried = candidates(
             lookbacks=looks,
             levels=levels if self.instance_norm else levels[:1],
@@ -869,7 +872,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         }
         return NetworkConfig(**given)
 
-    def _start(self) -> Literal["exact", "random"]:
+    def _start(self) -> str:
+        """Return how the linear path starts: "exact" or "random"."""
         if self.linear_start != "auto":
             return self.linear_start
         plain = self.averaging == "stream" and self.averaging_reach is None

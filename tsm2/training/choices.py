@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ def candidates(
 ) -> list[Candidate]:
     """Return what is tried, the plainest first."""
     maps = [each for each in separate if not each or 1 < n_variates <= _MOST_MAPS]
-    kinds: list[tuple[Literal["mean", "last"], int | None]] = [(levels[0], None)]
+    kinds: list[Any] = [(levels[0], None)]  # levels, and seasons to be held towards
     if len(levels) > 1 and season is not None:
         kinds.append(("mean", season))
     kinds += [(level, None) for level in levels[1:]]
