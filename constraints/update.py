@@ -45,7 +45,8 @@ ENVIRONMENTS = {
     "oldest": Environment(
         ran="the quick tests",
         extras="plot,tune,tensorboard,onnx,test",
-        pins=("python-dateutil==2.9.0.post0",),  # pandas 3.0 fails with the time zones of 4.0
+        # pandas 3.0 fails with dateutil 4.0's zones, matplotlib 3.9 warns with pyparsing 3.3.
+        pins=("python-dateutil==2.9.0.post0", "pyparsing==3.2.3"),
         oldest=True,
     ),
     "darts": Environment(ran="the tests of tsm2.adapters.darts", extras="darts,onnx,test"),
