@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 # Less than a minute on two cores once the kernels are compiled: no peers, no processes of their own.
 QUICK := tests/tables tests/prepared tests/networks tests/datasets tests/test_forecaster.py \
-	tests/test_many_series.py tests/test_saving.py tests/test_metrics.py tests/test_package.py \
+	tests/test_saving.py tests/test_choices.py tests/test_metrics.py tests/test_package.py \
 	tests/kernels/test_kernel_contract.py tests/kernels/test_kernel_reference.py \
 	tests/benchmark/test_protocol.py tests/benchmark/test_results.py tsm2
 

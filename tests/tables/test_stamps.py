@@ -545,3 +545,10 @@ def test_a_label_finds_its_row(index: pd.Index, label: object, position: int) ->
 def test_a_label_of_no_row_is_refused(index: pd.Index, label: object, reason: str) -> None:
     with pytest.raises(FrameError, match=reason):
         position_of(index, label)
+
+
+def test_numbers_further_apart_than_64_bits_can_say_are_irregular() -> None:
+    index = pd.Index([-1, 0, 2**63 - 1])
+    with pytest.raises(FrameError, match="the index is irregular"):
+        frequency_of(index, None)
+    assert completed(index, 1)[0].equals(index)

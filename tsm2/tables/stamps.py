@@ -319,7 +319,7 @@ def completed(index: pd.Index, frequency: str | int | None) -> tuple[pd.Index, N
     given = _own_frequency(index) if frequency is None else _in_index_terms(frequency, index)
     try:
         rows = int(steps_between(index[:1], index[-1:], given)[0]) + 1
-        if rows > 100 * len(index):
+        if not 0 < rows <= 100 * len(index):  # below 1: further apart than 64 bits can say
             return as_it_is
         whole = stamps_from(index[0], rows, given, clock_of(index, given)).rename(index.name)
     except (ValueError, OverflowError, FrameError):
