@@ -33,6 +33,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "vision": 3,
     "training": 3,
     "fitted": 4,
+    "fitting": 5,
     "backtesting": 5,
     "plotting": 6,
     "forecaster": 7,
@@ -63,7 +64,7 @@ ORDERS = {  # within a package, a module may import those before it
     ],
     "training": [
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
-        *("start", "choices", "fit", "callbacks", "loop", "ensembles"),
+        *("start", "choices", "fit", "recipe", "callbacks", "loop", "ensembles"),
     ],
     "fitted": ["rolling", "calibration", "inspection", "exporting", "floor", "model"],
 }

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import fields, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
@@ -23,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import validate_data
@@ -33,57 +32,36 @@ from tsm2.backtesting import backtest_table, mean_squared_error, refit_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
 from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.exporting import export_onnx
-from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
 from tsm2.fitted.rolling import whole_horizons
-from tsm2.networks.config import NetworkConfig, patch_sizes
-from tsm2.networks.ensemble import Ensemble, members_of
+from tsm2.fitting import Fitting, train_further
+from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
-from tsm2.networks.weights import start_from
 from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
 from tsm2.plotting import plot_forecast
 from tsm2.prepared.codings import Codings
-from tsm2.prepared.prepared import Prepared, filled, measured
+from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.prepared.seasons import lookbacks, season_of
-from tsm2.prepared.splits import room_in_front, split_starts, training_rows
 from tsm2.prepared.walk import Walk
-from tsm2.prepared.windows import Covariates
-from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout
-from tsm2.tables.quantiles import check_levels, interval_levels, with_median
-from tsm2.tables.ragged import places
+from tsm2.tables.quantiles import check_levels, interval_levels
 from tsm2.tables.read import Data, LongColumns, read
-from tsm2.tables.series import Series, extend
+from tsm2.tables.series import Series
 from tsm2.tables.write import Container, write, write_many
-from tsm2.training import TrainingConfig, choose_device
+from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks
-from tsm2.training.choices import candidates, choose, enough_rows
-from tsm2.training.ensembles import fit_members, make_network, refit_starts
+from tsm2.training.choices import chosen
+from tsm2.training.ensembles import make_network
+from tsm2.training.recipe import CHOSEN, Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["TSM2Forecaster"]
-
-_CHOSEN = ("lookback", "level", "separate_heads")
-"""Parameters that may be "auto"."""
-_SUITS: Mapping[str, Mapping[str, Any]] = {
-    # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
-    # on mixers that are still at zero.
-    "exact": {
-        "learning_rate": 1e-5,
-        "mixer_learning_rate": 1e-3,
-        "sam_radius": 0.0,
-        "epoch_steps": 150,
-    },
-    "random": {"learning_rate": 1e-3, "mixer_learning_rate": 3e-3, "sam_radius": 0.35},
-}
-"""What None stands for, by how the linear path starts."""
 
 
 class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
@@ -575,146 +553,32 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         `data` is what callbacks are shown; `choices` that were made before are made no more.
         """
         series = filled(series, self.missing)
-        is_warm = self.warm_start and hasattr(self, "fitted_")
-        roles = Roles.of(self.target, series.layout)
-        rows, n_train = self._split(series, has_covariates=bool(given.given() or self.calendar))
-        self._check_columns(rows.layout, reset=True)
-        each = rows.layout.series != "one" and self.scaling == "series"
-        scaling = measured(rows.head(n_train), each=each)
-        if choices is not None:
-            self.choices_ = choices
-        elif is_warm:
-            chosen = {n: v for n in _CHOSEN if (v := getattr(self, n)) != "auto"}
-            self.choices_ = pd.DataFrame([self._chosen() | chosen | {"chosen": True}])
-        else:
-            self.choices_ = self._choose(rows, n_train, scaling, roles)
-        sizes = {"lookback": self._chosen()["lookback"], "horizon": self.horizon}
-        codings, covariates = Codings.learn(
+        recipe = self._recipe()
+        before = self.fitted_ if self.warm_start and hasattr(self, "fitted_") else None
+        if choices is None and before is not None:
+            choices = recipe.choose_again(self.choices_)
+        fitting = Fitting.of(
+            recipe,
+            series,
             given,
-            check_calendar(self.calendar),
-            rows,
-            roles.layout(rows.layout),
-            train=places(rows.offsets) < np.repeat(n_train, rows.counts),
-            **sizes,
-            missing=self.missing,
+            choices=choices,
+            before=before,
+            resumable=checkpoint is not None,
         )
-        seeds = self._draw_seeds(checkpoint)
-        network = make_network(self._network_config(roles, codings), seeds)
-        if is_warm:
-            start_from(network, self.network_)
+        self._check_columns(series.layout, reset=True)
+        self.choices_, self.floor_ = fitting.choices, pd.Series(dtype=float)
         self.__dict__.pop("fitted_", None)  # what fails from here on leaves nothing half fitted
-        model = FittedModel(
-            network=network,
-            scaling=scaling,
-            roles=roles,
-            codings=codings,
-            context=series.tail(sizes["lookback"]),
-            missing=self.missing,
-            device=self.device,
-        )
-        prepared = Prepared.of(rows, scaling, roles, covariates, lookback=sizes["lookback"])
-        train, validation = split_starts(rows, n_train, **sizes)
-        config = self._training_config(warm=is_warm)
-        fits = prepared.windows(train, self.horizon, balanced=self.sampling == "series")
-        judges = prepared.windows(validation, self.horizon) if len(validation) else None
         tasks = FitTasks(
             self,
             write(series) if data is None else data,
-            lambda kept: {"fitted_": replace(model, network=cast("TSM2Network", kept))},
+            lambda kept: {"fitted_": replace(fitting.model, network=cast("TSM2Network", kept))},
         )
-        history = fit_members(
-            members_of(network),
-            fits,
-            judges,
-            config,
-            seeds=seeds,
-            n_jobs=self.n_jobs,
-            checkpoint=checkpoint,
-            max_seconds=max_seconds,
-            log_dir=log_dir,
-            watch=tasks,
+        model, history, self.floor_ = fitting.run(
+            checkpoint=checkpoint, max_seconds=max_seconds, log_dir=log_dir, watch=tasks
         )
-        network.eval()
-        self.floor_ = pd.Series(dtype=float)
-        if judges is not None:
-            with suppress(ParameterError):  # a variate of which the validation rows know nothing
-                model = model.calibrated(prepared, validation)
-            self.floor_ = measure_floor(
-                network,
-                judges,
-                season=self.season or season_of(rows.layout),
-                linear=_linear_error(history, config.loss),
-                point=model.point,
-            )
-            warn_below_floor(self.floor_)
-            if self.refit_linear and config.linear_start == "exact":
-                refit_starts(members_of(network.to("cpu")), history, fits, judges, config)
         self._become(model, history)
         tasks.close()
         return self
-
-    def _split(self, series: Series, *, has_covariates: bool) -> tuple[Series, NDArray[np.int64]]:
-        """Return the rows to fit to, and how many first ones of each series are for training."""
-        lookback: Any = self.lookback
-        if lookback == "auto":
-            return series, enough_rows(series, self.horizon, self.validation_fraction)
-        room = np.zeros(len(series.ids), dtype=np.int64)
-        if self.missing == "mask" and not has_covariates and series.layout.series != "one":
-            room = room_in_front(series, lookback=lookback, horizon=self.horizon)
-        rows = series.padded(room)
-        n_train = training_rows(
-            rows,
-            lookback=lookback,
-            horizon=self.horizon,
-            validation_fraction=self.validation_fraction,
-            room=room,
-        )
-        return rows, n_train
-
-    def _choose(
-        self, rows: Series, n_train: NDArray[np.int64], scaling: Scaling, roles: Roles
-    ) -> pd.DataFrame:
-        """Settle what is left to "auto" by the closed form, on the validation rows."""
-        looks: list[Any] = [self.lookback]
-        if self.lookback == "auto":
-            most = min(int(rows.counts.min()) // 3, int(n_train.min()) - self.horizon)
-            looks = lookbacks(rows.layout, self.horizon, max(1, most))
-        levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
-        separate: list[Any] = (
-            [False, True] if self.separate_heads == "auto" else [self.separate_heads]
-        )
-        tried = candidates(
-            lookbacks=looks,
-            levels=levels if self.instance_norm else levels[:1],
-            separate=separate,
-            season=self.season or season_of(rows.layout),
-            n_variates=len(roles.targets),
-        )
-        prepared = Prepared.of(rows, scaling, roles, Covariates(), lookback=tried[0].lookback)
-        return choose(prepared, n_train, tried, self.horizon)
-
-    def _chosen(self) -> dict[str, Any]:
-        """Return what was chosen, by the names of the parameters."""
-        (row,) = self.choices_[self.choices_["chosen"]].to_dict("records")
-        season = row["season"]
-        return {
-            "lookback": int(row["lookback"]),
-            "level": str(row["level"]),
-            "separate_heads": bool(row["separate_heads"]),
-            "season": None if pd.isna(season) else int(season),
-        }
-
-    def choose_for(self, series: Series) -> pd.DataFrame:
-        """Return the choices that a fit to series would make."""
-        known = filled(series, self.missing)
-        rows, n_train = self._split(known, has_covariates=False)
-        each = rows.layout.series != "one" and self.scaling == "series"
-        scaling, roles = measured(rows.head(n_train), each=each), Roles.of(self.target, rows.layout)
-        return self._choose(rows, n_train, scaling, roles)
-
-    def _settings_of_before(self) -> dict[str, Any]:
-        """Return what a model was fitted with that was saved when nothing was chosen."""
-        return {name: getattr(self, name) for name in _CHOSEN} | {"season": None}
 
     def take_over(
         self,
@@ -726,7 +590,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
         config = model.network.config
-        chosen = {name: getattr(config, name) for name in _CHOSEN}
+        chosen = {name: getattr(config, name) for name in CHOSEN}
         row = chosen | {"season": season, "validation_mse": math.nan, "chosen": True}
         self.choices_ = pd.DataFrame([row])
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
@@ -774,54 +638,30 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             There is less than one window to train on.
         """
         model = self._model()
-        known, over_gaps = model.context, model.missing != "raise"
-        whole = extend(known, self._read_history(X), over_gaps=over_gaps)
-        whole = filled(whole, model.missing)
+        whole = model.extended(self._read_history(X))
         given = CovariateTables(past_covariates, future_covariates)
-        codings = model.codings.continued(
-            given,
-            whole,
-            lookback=model.lookback,
-            horizon=self.horizon,
-            stored=known,
-            missing=model.missing,
-        )
+        continued = model.continued(whole, given)
         if epochs:
             self._check_parameters()
-            prepared = model.prepare(whole, given, own=True)
-            starts, _ = split_starts(
-                whole, whole.counts, lookback=model.lookback, horizon=self.horizon
+            added = train_further(
+                self._recipe(),
+                model,
+                whole,
+                given,
+                choices=self.choices_,
+                epochs=check_count("epochs", epochs),
             )
-            config = self._training_config(warm=True)
-            added = fit_members(
-                members_of(model.network),
-                prepared.windows(starts, self.horizon, balanced=self.sampling == "series"),
-                None,
-                replace(config, max_epochs=check_count("epochs", epochs)),
-                seeds=self._draw_seeds(),
-                n_jobs=self.n_jobs,
-            )
-            added = added.assign(epoch=lambda new: new["epoch"] + self.n_iter_)
+            added["epoch"] += self.n_iter_
             self.history_ = pd.concat((self.history_, added), ignore_index=True)
             self.n_iter_ = int(self.history_["epoch"].max())
-        self.fitted_ = replace(model, codings=codings, context=whole.tail(model.lookback))
+        self.fitted_ = continued
         return self
-
-    def _draw_seeds(self, checkpoint: object = None) -> list[int]:
-        if checkpoint is not None and self.random_state is None:
-            raise ParameterError(
-                "checkpoint needs a random_state, such as random_state=0: a fit that draws another "
-                "seed every time cannot go on where it was cut off."
-            )
-        generator = check_random_state(self.random_state)
-        return [int(generator.randint(2**31 - 1)) for _ in range(self.n_estimators)]
 
     def _check_parameters(self) -> None:
         check_parameters(type(self).__name__, self.get_params(deep=False))
 
-    def _trained_levels(self) -> tuple[float, ...] | None:
-        """Return the levels of the network's head; None for a point forecast."""
-        return None if self.quantiles is None else with_median(check_levels(self.quantiles))
+    def _recipe(self) -> Recipe:
+        return Recipe.of(self.get_params(deep=False))
 
     def _check_columns(self, layout: Layout, *, reset: bool) -> None:
         """Tell scikit-learn of the columns, or compare them with those of the fit."""
@@ -855,43 +695,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
                 f"this {type(self).__name__} is not fitted yet. Call fit(table) first."
             )
         return replace(self.fitted_, device=self.device)
-
-    def _network_config(self, roles: Roles, codings: Codings) -> NetworkConfig:
-        chosen = self._chosen()
-        given = {
-            f.name: getattr(self, f.name) for f in fields(NetworkConfig) if hasattr(self, f.name)
-        }
-        given |= {
-            **codings.widths,
-            "n_variates": len(roles.targets),
-            "n_past": len(roles.others) + codings.widths["n_past"],
-            "gaps": self.missing == "mask",
-            **patch_sizes(chosen["lookback"], self.patch_length, self.patch_stride),
-            "quantiles": self._trained_levels(),
-            **{name: chosen[name] for name in _CHOSEN},
-        }
-        return NetworkConfig(**given)
-
-    def _start(self) -> str:
-        """Return how the linear path starts: "exact" or "random"."""
-        if self.linear_start != "auto":
-            return self.linear_start
-        plain = self.averaging == "stream" and self.averaging_reach is None
-        return "exact" if not self.blocks or (self.zero_start and plain) else "random"
-
-    def _training_config(self, *, warm: bool = False) -> TrainingConfig:
-        given = {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
-        start = "random" if warm else self._start()
-        levels = self._trained_levels()
-        given |= {
-            "loss": self.loss or ("mse" if levels is None else "quantile"),
-            "quantiles": levels or (),
-            "linear_start": start,
-            "season": self._chosen()["season"],
-        }
-        suits = _SUITS[start]
-        given |= {name: suits[name] for name in suits if given[name] is None}
-        return TrainingConfig(**given)
 
     # --- forecast -----------------------------------------------------------------------------
 
@@ -1230,7 +1033,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         series = filled(model.with_context(self._read_history(X)), model.missing)
         starts = Walk(lookback=model.lookback, horizon=self.horizon).starts_in(series, start)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        self.fitted_ = model.calibrated(model.prepare(series, given), starts)
+        windows = model.prepare(series, given).windows(starts, self.horizon)
+        self.fitted_ = model.calibrated(windows)
         return self
 
     def backtest(
@@ -1310,7 +1114,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             return backtest_table(model, prepared, starts, steps, quantiles=levels)
         self._check_parameters()
         return refit_table(
-            self,
+            self._recipe(),
+            self._fitted_copy,
             self._read(X, frequency=self.frequency),
             start=start,
             horizon=steps,
@@ -1321,6 +1126,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             quantiles=levels,
             given=given,
         )
+
+    def _fitted_copy(
+        self, series: Series, given: CovariateTables, choices: pd.DataFrame
+    ) -> FittedModel:
+        copy: Self = clone(self)
+        return copy.fit_series(series, given, choices=choices).fitted_
 
     def _walked(
         self,
@@ -1441,7 +1252,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self._model()
         history = None if X is None else self._read_history(X)
         rows = self._targets_of(history)
-        if rows.layout.series != "one":
+        if not rows.layout.alone:
             raise ParameterError(
                 f"a plot shows one table, but X is {rows.layout.container}. Pass one of its series."
             )
@@ -1529,7 +1340,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "parameters": self.get_params(deep=False),
             **model.to_json(),
             "history": self.history_.to_dict("list"),
-            "choices": [self._chosen()],
+            "choices": [chosen(self.choices_)],
             "floor": self.floor_.to_dict(),
         }
         kind = type(self).__name__
@@ -1565,7 +1376,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "lookback": model.lookback,
             "horizon": self.horizon,
             "frequency": self.layout_.frequency,
-            "quantiles": self._trained_levels(),
+            "quantiles": self._recipe().levels,
         }
         export_onnx(self.network_, self.scaling_, path, description=description)
 
@@ -1603,8 +1414,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         model = cls(**config["parameters"])
         model._check_parameters()
-        (chosen,) = config.get("choices", [model._settings_of_before()])
-        model.choices_ = pd.DataFrame([chosen | {"chosen": True}])
+        recipe = model._recipe()
+        settings = {name: getattr(model, name) for name in CHOSEN} | {"season": None}
+        (choice,) = config.get("choices", [settings])  # before there were choices, all was set
+        choices = pd.DataFrame([choice | {"chosen": True}])
         fitted = FittedModel.restored(
             config,
             tensors,
@@ -1612,18 +1425,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             missing=model.missing,
             device=model.device,
             make_network=lambda roles, codings: make_network(
-                model._network_config(roles, codings), range(model.n_estimators)
+                recipe.network_config(choices, roles, codings), range(model.n_estimators)
             ),
         )
         return model.take_over(
             fitted,
             pd.DataFrame(config["history"]),
-            season=chosen["season"],
+            season=choice["season"],
             floor=pd.Series(config.get("floor", {}), dtype=float),
         )
-
-
-def _linear_error(history: pd.DataFrame, loss: str) -> float | None:
-    """Return the mean squared error of an exact start, if it was measured in it."""
-    start = history.loc[history["epoch"] == 0, "validation_loss"]
-    return float(start.mean()) if loss == "mse" and len(start) else None

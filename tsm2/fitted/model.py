@@ -38,12 +38,12 @@ from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
 from tsm2.prepared.splits import check_long_enough, room_in_front
-from tsm2.prepared.windows import Batch, Covariates
+from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.saving import check_tensors
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.ragged import offsets_of
-from tsm2.tables.series import Series, join, numbers_in, series_from_json, series_to_json
+from tsm2.tables.series import Series, extend, join, numbers_in, series_from_json, series_to_json
 from tsm2.training import choose_device
 
 __all__ = ["FittedModel"]
@@ -105,9 +105,38 @@ class FittedModel:
         Before a series that is short all the same go unknown rows, if gaps are masked.
         """
         whole = join(self.context, series)
-        if self.missing != "mask" or self.codings.by_kind or whole.layout.series == "one":
+        if self.missing != "mask" or self.codings.by_kind:
             return whole
         return whole.padded(room_in_front(whole, lookback=self.lookback, horizon=self.horizon))
+
+    def extended(self, series: Series) -> Series:
+        """Put new rows behind the stored context, gaps filled.
+
+        Raises
+        ------
+        FrameError
+            A series is new, or its rows do not go on where the known ones end.
+        """
+        whole = extend(self.context, series, over_gaps=self.missing != "raise")
+        return filled(whole, self.missing)
+
+    def continued(self, series: Series, given: CovariateTables) -> Self:
+        """Return the model that goes on from the rows that `extended` made, with their covariates.
+
+        Raises
+        ------
+        FrameError
+            Rows of covariates are missing, or a table is not like that of the fit.
+        """
+        codings = self.codings.continued(
+            given,
+            series,
+            lookback=self.lookback,
+            horizon=self.horizon,
+            stored=self.context,
+            missing=self.missing,
+        )
+        return replace(self, codings=codings, context=series.tail(self.lookback))
 
     def prepare(
         self,
@@ -373,15 +402,14 @@ class FittedModel:
             point=self.point,
         )
 
-    def calibrated(self, prepared: Prepared, starts: Rows) -> Self:
-        """Return the model with the scores of these windows.
+    def calibrated(self, windows: Windows) -> Self:
+        """Return the model with the scores of windows that it was not trained on.
 
         Raises
         ------
         ParameterError
             A variate and step is not known in any of them.
         """
-        windows = prepared.windows(starts, self.horizon)
         scores = calibrate(self._placed(), windows, quantiles=self.levels)
         return replace(self, calibration=scores)
 
