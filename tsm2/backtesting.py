@@ -37,13 +37,86 @@ __all__ = [
     "backtest_table",
     "error_table",
     "mean_squared_error",
+    "recalibrated",
     "refit_table",
     "scale_of_rows",
+    "scale_table",
+    "walked",
 ]
 
 _BATCH = 256
 
 Fit: TypeAlias = Callable[[Series, CovariateTables, pd.DataFrame], FittedModel]
+
+
+def walked(
+    model: FittedModel,
+    series: Series,
+    given: CovariateTables,
+    *,
+    start: object,
+    horizon: int,
+    stride: int = 1,
+) -> tuple[Prepared, NDArray[np.int64]]:
+    """Make series ready for the windows of a walk, the stored context before those that go on.
+
+    Parameters
+    ----------
+    model
+        What forecasts.
+    series, given
+        The series with their covariates.
+    start
+        Label of the first row to forecast, as for `Walk.starts_in`.
+    horizon, stride
+        Rows of a forecast, and from one to the next.
+
+    Returns
+    -------
+    The series, and the first forecast row of every window, (W,).
+
+    Raises
+    ------
+    WindowError
+        No window fits.
+    FrameError
+        `start` is no row of the table; or covariates lack rows.
+    """
+    series, starts = _windows(model, series, start, horizon, stride)
+    ahead = whole_horizons(horizon, model.horizon) - horizon
+    return model.prepare(series, given, starts=starts, ahead=ahead), starts
+
+
+def recalibrated(
+    model: FittedModel, series: Series, given: CovariateTables, start: object, horizon: int
+) -> FittedModel:
+    """Return the model with the scores of the windows of a walk; parameters as for `walked`."""
+    series, starts = _windows(model, series, start, horizon)
+    windows = model.prepare(filled(series, model.missing), given).windows(starts, horizon)
+    return model.calibrated(windows)
+
+
+def scale_table(model: FittedModel, series: Series, *, start: object, horizon: int) -> pd.DataFrame:
+    """Return the deviations that targets are scaled with in a walk; parameters as for `walked`.
+
+    Returns
+    -------
+    A row for each series, a column for each variate, in their units.
+    """
+    series, starts = _windows(model, series, start, horizon)
+    units = model.units(filled(series, model.missing), starts)
+    names = pd.Index(series.ids, tupleize_cols=False)
+    columns = pd.Index(model.roles.layout(series.layout).columns, tupleize_cols=False)
+    scale = np.broadcast_to(model.roles.units(units).scale, (len(names), len(columns)))
+    return pd.DataFrame(scale.copy(), index=names, columns=columns)
+
+
+def _windows(
+    model: FittedModel, series: Series, start: object, horizon: int, stride: int = 1
+) -> tuple[Series, NDArray[np.int64]]:
+    whole = model.with_context(series)
+    walk = Walk(lookback=model.lookback, horizon=horizon, stride=stride)
+    return whole, walk.starts_in(whole, start)
 
 
 def backtest_table(

@@ -16,7 +16,7 @@ import os
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -28,30 +28,35 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import validate_data
 
 from tsm2 import saving
-from tsm2.backtesting import backtest_table, mean_squared_error, refit_table
+from tsm2.backtesting import (
+    backtest_table,
+    mean_squared_error,
+    recalibrated,
+    refit_table,
+    scale_table,
+    walked,
+)
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
 from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
-from tsm2.fitted.rolling import whole_horizons
 from tsm2.fitting import Fitting, train_further
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
-from tsm2.plotting import plot_forecast
+from tsm2.plotting import plot_rows
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.prepared.walk import Walk
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import check_levels, interval_levels
 from tsm2.tables.read import Data, LongColumns, read
 from tsm2.tables.series import Series
-from tsm2.tables.write import Container, write, write_many
+from tsm2.tables.write import empty_table, write, write_many
 from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks
 from tsm2.training.choices import chosen
@@ -214,8 +219,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ----------
     fitted_
         The `tsm2.fitted.FittedModel`, which holds what the next ones show, and forecasts.
-    network_
-        The trained network, or the `Ensemble` of several.
     choices_
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice.
@@ -228,28 +231,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         networks, `member` says whose.
     n_iter_
         Epochs trained; of several networks, the most that one of them was.
-    scaling_
-        Mean and deviation of every variate over the training rows, (M,), or of every series and
-        variate, (S, M).
-    calibration_
-        Scores of the held-out windows, which quantiles are read against; None without any.
-    series_
-        Names of the series, in their order; their positions for a list.
-    context_
-        The last `lookback` rows of the table, (L, M), in its units; those of several series one
-        after another.
-    context_index_
-        Their index.
-    context_offsets_
-        Row of `context_` at which each series starts, and the end, (S + 1,).
-    layout_
-        The container that came in: columns, frequency, time zone.
-    roles_
-        Which of its columns are forecast.
-    knowledge_
-        How covariates are coded, and those rows that a forecast without new ones reads.
     n_features_in_, feature_names_in_
         Number of columns, and their names if all are strings.
+    network_, scaling_, calibration_, roles_, knowledge_
+        Parts of `fitted_`, each described at its property.
+    series_, layout_, context_, context_index_, context_offsets_
+        The rows that it goes on from, described likewise.
+
+    Notes
+    -----
+    What holds for all methods is said once, here. `X` comes in any container that `fit` takes, the
+    same in every call, and goes out in it. Covariates are passed to a method as to `fit`, of the
+    kinds that `fit` was given. All but `fit`, `load` and a backtest with `refit` raise
+    `NotFittedError` if nothing was fitted yet; `FrameError` if columns, frequency or kind of index
+    are not those of the fit, or covariates lack rows or are not like those of the fit; and
+    `WindowError` if there are too few rows for a window.
 
     References
     ----------
@@ -411,52 +407,52 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     @property
     def network_(self) -> TSM2Network | Ensemble:
-        """The trained network, or the ensemble of several."""
+        """The trained network, or the `Ensemble` of several."""
         return self.fitted_.network
 
     @property
     def scaling_(self) -> Scaling:
-        """Units of every variate, or of every series and variate."""
+        """Mean and deviation of every variate over the training rows, (M,), or of each series."""
         return self.fitted_.scaling
 
     @property
     def calibration_(self) -> Calibration | None:
-        """Scores of the held-out windows; None without any."""
+        """Scores of the held-out windows, which quantiles are read against; None without any."""
         return self.fitted_.calibration
 
     @property
     def roles_(self) -> Roles:
-        """Which columns are forecast."""
+        """Which of the columns are forecast."""
         return self.fitted_.roles
 
     @property
     def knowledge_(self) -> Codings:
-        """How covariates are coded, and the rows that were kept of them."""
+        """How covariates are coded, and those rows that a forecast without new ones reads."""
         return self.fitted_.codings
 
     @property
     def series_(self) -> tuple[Hashable, ...]:
-        """Names of the series; their positions for a list."""
+        """Names of the series, in their order; their positions for a list."""
         return self.fitted_.context.ids
 
     @property
     def layout_(self) -> Layout:
-        """The container that came in."""
+        """The container that came in: columns, frequency, time zone."""
         return self.fitted_.context.layout
 
     @property
     def context_(self) -> NDArray[np.float64]:
-        """The last rows of every series, one after another."""
+        """The last `lookback` rows of every series, one after another, (T, M), in their units."""
         return self.fitted_.context.values
 
     @property
     def context_index_(self) -> pd.Index:
-        """Their stamps."""
+        """The stamps of `context_`, (T,)."""
         return self.fitted_.context.index
 
     @property
     def context_offsets_(self) -> NDArray[np.int64]:
-        """Row of the context at which each series starts, and the end."""
+        """Row of `context_` at which each series starts, and the end, (S + 1,)."""
         return self.fitted_.context.offsets
 
     # --- learn --------------------------------------------------------------------------------
@@ -552,18 +548,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         `data` is what callbacks are shown; `choices` that were made before are made no more.
         """
-        series = filled(series, self.missing)
-        recipe = self._recipe()
+        series, recipe = filled(series, self.missing), self._recipe()
         before = self.fitted_ if self.warm_start and hasattr(self, "fitted_") else None
         if choices is None and before is not None:
             choices = recipe.choose_again(self.choices_)
+        resumable = checkpoint is not None
         fitting = Fitting.of(
-            recipe,
-            series,
-            given,
-            choices=choices,
-            before=before,
-            resumable=checkpoint is not None,
+            recipe, series, given, choices=choices, before=before, resumable=resumable
         )
         self._check_columns(series.layout, reset=True)
         self.choices_, self.floor_ = fitting.choices, pd.Series(dtype=float)
@@ -589,9 +580,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         floor: pd.Series[float] | None = None,
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
-        config = model.network.config
-        chosen = {name: getattr(config, name) for name in CHOSEN}
-        row = chosen | {"season": season, "validation_mse": math.nan, "chosen": True}
+        row = {name: getattr(model.network.config, name) for name in CHOSEN}
+        row |= {"season": season, "validation_mse": math.nan, "chosen": True}
         self.choices_ = pd.DataFrame([row])
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
         return self._become(model, history)
@@ -630,8 +620,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            `fit` was not called.
         FrameError
             The rows do not go on where the known ones end.
         WindowError
@@ -643,13 +631,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         continued = model.continued(whole, given)
         if epochs:
             self._check_parameters()
+            count = check_count("epochs", epochs)
             added = train_further(
-                self._recipe(),
-                model,
-                whole,
-                given,
-                choices=self.choices_,
-                epochs=check_count("epochs", epochs),
+                self._recipe(), model, whole, given, choices=self.choices_, epochs=count
             )
             added["epoch"] += self.n_iter_
             self.history_ = pd.concat((self.history_, added), ignore_index=True)
@@ -665,24 +649,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     def _check_columns(self, layout: Layout, *, reset: bool) -> None:
         """Tell scikit-learn of the columns, or compare them with those of the fit."""
-        columns: Any = np.empty((1, len(layout.columns)))
-        if layout.kind == "frame":
-            columns = pd.DataFrame(columns=pd.Index(layout.columns, tupleize_cols=False))
         try:
-            validate_data(self, columns, skip_check_array=True, reset=reset)
+            validate_data(self, empty_table(layout), skip_check_array=True, reset=reset)
         except (TypeError, ValueError) as error:  # TypeError: labels of several types
             raise FrameError(str(error)) from None
 
-    def _long_columns(self) -> LongColumns:
-        target = self.target_col
-        return LongColumns(
-            id=self.id_col,
-            time=self.time_col,
-            target=target if isinstance(target, str) else tuple(target),
-        )
-
     def _read(self, X: Data, **how: Any) -> Series:
-        return read(X, long=self._long_columns(), missing=self.missing, **how)
+        target = self.target_col
+        target = target if isinstance(target, str) else tuple(target)
+        long = LongColumns(id=self.id_col, time=self.time_col, target=target)
+        return read(X, long=long, missing=self.missing, **how)
 
     def _read_history(self, X: Data) -> Series:
         series = self._read(X, like=self.layout_)
@@ -696,19 +672,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             )
         return replace(self.fitted_, device=self.device)
 
+    def _count_steps(self, horizon: int | None) -> int:
+        return self.horizon if horizon is None else check_count("horizon", horizon)
+
     # --- forecast -----------------------------------------------------------------------------
 
-    @overload
-    def predict(
-        self,
-        X: pd.DataFrame,
-        *,
-        horizon: int | None = None,
-        past_covariates: CovariateTable = None,
-        future_covariates: CovariateTable = None,
-        static_covariates: CovariateTable = None,
-    ) -> pd.DataFrame: ...
-    @overload
     def predict(
         self,
         X: Data | None = None,
@@ -717,16 +685,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
-    ) -> Any: ...
-    def predict(
-        self,
-        X: Data | None = None,
-        *,
-        horizon: int | None = None,
-        past_covariates: CovariateTable = None,
-        future_covariates: CovariateTable = None,
-        static_covariates: CovariateTable = None,
-    ) -> Container:
+    ) -> Any:
         """Forecast the rows after a history.
 
         Parameters
@@ -751,11 +710,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            `fit` was not called.
-        FrameError
-            The history's columns or frequency are not those of the training table; or covariates
-            lack rows, or are not like those of the fit.
         WindowError
             The history, or a series of it, is shorter than the lookback; with missing="mask" the
             rows before it count as unknown, unless there are covariates.
@@ -763,49 +717,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The horizon rolls forward, where past covariates would be needed; or covariates are of
             a kind that `fit` was not given.
         """
-        model, steps = self._model(), self._count_steps(horizon)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        history = None if X is None else self._read_history(X)
-        prepared, starts = model.latest(history, given, steps)
-        forecast = model.forecast(prepared, starts, steps)  # (S, H, M)
-        return write(self._targets_of(history).continued(forecast))
+        model, rows, windows = self._latest(X, horizon, given)
+        return write(rows.continued(model.forecast(*windows)))
 
-    def _targets_of(self, history: Series | None) -> Series:
-        """Return a history without the columns that are only read; None for the stored one."""
-        return self.roles_.of_targets(self.fitted_.context if history is None else history)
+    def _latest(
+        self, X: Data | None, horizon: int | None, given: CovariateTables
+    ) -> tuple[FittedModel, Series, tuple[Prepared, NDArray[np.int64], int]]:
+        """Return the model, the targets of the histories, and what to forecast behind them.
 
-    def _count_steps(self, horizon: int | None) -> int:
-        return self.horizon if horizon is None else check_count("horizon", horizon)
-
-    def forecast_contexts(
-        self, contexts: NDArray[np.float64], horizon: int, *, units: Scaling | None = None
-    ) -> NDArray[np.float64]:
-        """Forecast many contexts at once, without looking at any index.
-
-        Parameters
-        ----------
-        contexts
-            Histories of `lookback` rows, (B, L, M), in the units of the training table; NaN where
-            unknown.
-        horizon
-            Rows H to forecast; beyond the trained horizon it rolls forward.
-        units
-            Units of the contexts, (M,) or (B, M); None for those of the training table.
-
-        Returns
-        -------
-        Forecasts of the targets, (B, H, M), in the same units.
-
-        Raises
-        ------
-        NotFittedError
-            `fit` was not called.
-        ParameterError
-            The model reads covariates, or columns that are not forecast and would be needed.
+        That is the prepared histories, the row behind each, (S,), and how many rows.
         """
-        model = self._model()
-        prepared, starts = model.of_contexts(contexts, horizon, units)
-        return model.forecast(prepared, starts, horizon, size=len(starts))
+        model, steps = self._model(), self._count_steps(horizon)
+        history = None if X is None else self._read_history(X)
+        rows = model.roles.of_targets(model.context if history is None else history)
+        return model, rows, (*model.latest(history, given, steps), steps)
 
     def predict_quantiles(
         self,
@@ -825,16 +751,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The history to continue, as in `predict`.
+        X, past_covariates, future_covariates, static_covariates
+            As in `predict`.
         quantiles
             Levels in (0, 1), rising; None for the parameter `quantiles`, or else 0.1, 0.5, 0.9.
         horizon
             Rows to forecast, at most the trained horizon, which None stands for.
         calibrated
             False takes the network's own quantiles at their word.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------
@@ -843,19 +767,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
             The quantiles are no rising levels, there is no calibration or too little for them, or
             the horizon is longer than trained: `sample` rolls forward.
         """
-        model, steps = self._model(), self._count_steps(horizon)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        history = None if X is None else self._read_history(X)
-        prepared, starts = model.latest(history, given, steps)
+        model, rows, windows = self._latest(X, horizon, given)
         levels = check_levels(self.quantiles or (0.1, 0.5, 0.9) if quantiles is None else quantiles)
-        values = model.quantiles(prepared, starts, steps, levels, calibrated=calibrated)
-        return self._write_many(history, values, levels, of="quantile")
+        values = model.quantiles(*windows, levels, calibrated=calibrated)
+        return write_many(rows, values, levels, of="quantile")
 
     def predict_interval(
         self,
@@ -883,13 +803,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError, ParameterError
-            As `predict_quantiles`.
+        ParameterError
+            The coverage is no number in (0, 1), or as in `predict_quantiles`.
         """
-        levels = interval_levels(coverage)
         return self.predict_quantiles(
             X,
-            quantiles=levels,
+            quantiles=interval_levels(coverage),
             horizon=horizon,
             calibrated=calibrated,
             past_covariates=past_covariates,
@@ -915,16 +834,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The history to continue, as in `predict`.
+        X, past_covariates, future_covariates, static_covariates
+            As in `predict`.
         n_samples
             Paths N.
         horizon
             Rows of a path; beyond the trained horizon every path rolls forward on itself.
         random_state
             Seed or generator of the draws.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------
@@ -933,22 +850,46 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
             There is no calibration, or `n_samples` is below 1.
         """
-        model = self._model()
-        count, steps = check_count("n_samples", n_samples), self._count_steps(horizon)
+        count = check_count("n_samples", n_samples)
         try:
             generator = check_random_state(random_state)
         except ValueError as error:
             raise ParameterError(f"random_state: {error}") from None
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        history = None if X is None else self._read_history(X)
-        prepared, starts = model.latest(history, given, steps)
-        values = model.paths(prepared, starts, steps, count, generator)
-        return self._write_many(history, values, range(count), of="sample")
+        model, rows, windows = self._latest(X, horizon, given)
+        values = model.paths(*windows, count, generator)
+        return write_many(rows, values, range(count), of="sample")
+
+    def forecast_contexts(
+        self, contexts: NDArray[np.float64], horizon: int, *, units: Scaling | None = None
+    ) -> NDArray[np.float64]:
+        """Forecast many contexts at once, without looking at any index.
+
+        Parameters
+        ----------
+        contexts
+            Histories of `lookback` rows, (B, L, M), in the units of the training table; NaN where
+            unknown.
+        horizon
+            Rows H to forecast; beyond the trained horizon it rolls forward.
+        units
+            Units of the contexts, (M,) or (B, M); None for those of the training table.
+
+        Returns
+        -------
+        Forecasts of the targets, (B, H, M), in the same units.
+
+        Raises
+        ------
+        ParameterError
+            The model reads covariates, or columns that are not forecast and would be needed.
+        """
+        model = self._model()
+        prepared, starts = model.of_contexts(contexts, horizon, units)
+        return model.forecast(prepared, starts, horizon, size=len(starts))
 
     def forecast_quantiles(
         self,
@@ -963,38 +904,30 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        contexts
-            Histories of `lookback` rows, (B, L, M), in the units of the training table.
+        contexts, units
+            As in `forecast_contexts`.
         horizon
             Rows H to forecast, at most the trained horizon.
         levels
             Levels of the quantiles, (Q,), in (0, 1), rising.
         calibrated
             As in `predict_quantiles`.
-        units
-            As in `forecast_contexts`.
 
         Returns
         -------
         Quantiles of the targets, (B, H, M, Q), in the same units.
+
+        Raises
+        ------
+        ParameterError
+            As in `forecast_contexts` and `predict_quantiles`.
         """
         model = self._model()
         prepared, starts = model.of_contexts(contexts, horizon, units)
-        return model.quantiles(
-            prepared, starts, horizon, levels, calibrated=calibrated, size=len(starts)
-        )
+        size = len(starts)
+        return model.quantiles(prepared, starts, horizon, levels, calibrated=calibrated, size=size)
 
-    def _write_many(
-        self,
-        history: Series | None,
-        values: NDArray[np.float64],
-        labels: Sequence[float],
-        *,
-        of: Literal["quantile", "sample"],
-    ) -> Any:
-        """Write several columns for a variate, (S, H, M, *), behind the histories."""
-        rows = self._targets_of(history).continued(values[..., 0])
-        return write_many(rows, values.reshape(-1, *values.shape[2:]), labels, of=of)
+    # --- look back ----------------------------------------------------------------------------
 
     def calibrate(
         self,
@@ -1012,29 +945,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The table, with the columns and the frequency of the training table. If it goes on
-            where the training table ended, the stored context stands before it.
-        start
-            Label of the first row to forecast; None for the first with a full lookback before it.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`, with a row for every row of the table.
+        X, start, past_covariates, future_covariates, static_covariates
+            As in `backtest`.
 
         Returns
         -------
         The forecaster itself, with the new `calibration_`.
-
-        Raises
-        ------
-        NotFittedError, FrameError, WindowError
-            As `backtest`.
         """
-        model = self._model()
-        series = filled(model.with_context(self._read_history(X)), model.missing)
-        starts = Walk(lookback=model.lookback, horizon=self.horizon).starts_in(series, start)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        windows = model.prepare(series, given).windows(starts, self.horizon)
-        self.fitted_ = model.calibrated(windows)
+        model = self._model()
+        self.fitted_ = recalibrated(model, self._read_history(X), given, start, self.horizon)
         return self
 
     def backtest(
@@ -1098,9 +1018,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError, ParameterError
-            As `predict` and `predict_quantiles`; or `start` is no row of the table, or `stride` is
-            below 1.
+        FrameError
+            `start` is no row of the table.
+        WindowError
+            No window fits.
+        ParameterError
+            `stride` is below 1, or as in `predict` and `predict_quantiles`.
         """
         if coverage is not None and quantiles is not None:
             raise ParameterError("pass coverage or quantiles, not both.")
@@ -1108,10 +1031,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         if coverage is not None:
             levels = interval_levels(coverage)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        steps, stride = self._count_steps(horizon), check_count("stride", stride)
         if refit is False:
-            model, prepared, starts = self._walked(X, given, steps, stride=stride, start=start)
-            return backtest_table(model, prepared, starts, steps, quantiles=levels)
+            model, windows = self._walked(X, horizon, given, start=start, stride=stride)
+            return backtest_table(model, *windows, quantiles=levels)
+        steps, stride = self._count_steps(horizon), check_count("stride", stride)
         self._check_parameters()
         return refit_table(
             self._recipe(),
@@ -1136,19 +1059,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _walked(
         self,
         X: Data,
+        horizon: int | None,
         given: CovariateTables,
-        steps: int,
         *,
-        stride: int = 1,
         start: object = None,
-    ) -> tuple[FittedModel, Prepared, NDArray[np.int64]]:
-        """Return tables made ready for the windows of a walk, and the windows' first rows."""
+        stride: int = 1,
+    ) -> tuple[FittedModel, tuple[Prepared, NDArray[np.int64], int]]:
+        """Return the model and what to forecast of tables.
+
+        That is the prepared tables, the first row of every window, (W,), and how many rows.
+        """
+        steps, stride = self._count_steps(horizon), check_count("stride", stride)
         model = self._model()
-        series = model.with_context(self._read_history(X))
-        walk = Walk(lookback=model.lookback, horizon=steps, stride=stride)
-        starts = walk.starts_in(series, start)
-        ahead = whole_horizons(steps, model.horizon) - steps
-        return model, model.prepare(series, given, starts=starts, ahead=ahead), starts
+        history = self._read_history(X)
+        prepared, starts = walked(model, history, given, start=start, horizon=steps, stride=stride)
+        return model, (prepared, starts, steps)
 
     def score(
         self,
@@ -1163,18 +1088,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            Rows to forecast. If they go on where the training table ended, all of them are
-            forecast from the stored context on; else the first `lookback` rows serve as context.
-            The same holds of each of several series.
+        X, past_covariates, future_covariates, static_covariates
+            As in `backtest`: of rows that go on where the training table ended, all are forecast;
+            else the first `lookback` rows serve as context.
         y
             Ignored; scikit-learn's interface asks for it.
-        past_covariates, future_covariates, static_covariates
-            As in `backtest`.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        model, prepared, starts = self._walked(X, given, self.horizon)
-        return -mean_squared_error(model, prepared, starts, self.horizon)
+        model, windows = self._walked(X, None, given)
+        return -mean_squared_error(model, *windows)
 
     def error_scale(
         self, X: Data, *, horizon: int | None = None, start: object = None
@@ -1192,21 +1114,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         -------
         A row for each series, a column for each variate, in the table's units;
         `tsm2.backtesting.error_table` takes it as `scale`.
-
-        Raises
-        ------
-        NotFittedError, FrameError, WindowError
-            As `backtest`.
         """
-        model = self._model()
-        series = model.with_context(self._read_history(X))
-        walk = Walk(lookback=model.lookback, horizon=self._count_steps(horizon))
-        starts = walk.starts_in(series, start)
-        scale = model.roles.units(model.units_before(series, starts)).scale
-        names = pd.Index(series.ids, tupleize_cols=False)
-        columns = pd.Index(model.roles.layout(series.layout).columns, tupleize_cols=False)
-        whole = np.broadcast_to(scale, (len(names), len(columns)))
-        return pd.DataFrame(whole.copy(), index=names, columns=columns)
+        model, steps = self._model(), self._count_steps(horizon)
+        return scale_table(model, self._read_history(X), start=start, horizon=steps)
 
     def plot(
         self,
@@ -1224,18 +1134,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The history to continue, one table, as in `predict`.
-        horizon
-            Rows to forecast, as in `predict`.
+        X, horizon, past_covariates, future_covariates, static_covariates
+            As in `predict`, of one table.
         truth
             What happened, drawn behind the forecast.
         coverage
             Share of what happens that the shaded interval should hold, as in `predict_interval`.
         max_variates
             Panels at most; the first columns are drawn.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------
@@ -1244,40 +1150,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
-            matplotlib is not installed, there are several series, or as `predict_interval`.
+            matplotlib is not installed, there are several series, or as in `predict_interval`.
         """
-        self._model()
-        history = None if X is None else self._read_history(X)
-        rows = self._targets_of(history)
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        model, rows, windows = self._latest(X, horizon, given)
         if not rows.layout.alone:
             raise ParameterError(
                 f"a plot shows one table, but X is {rows.layout.container}. Pass one of its series."
             )
-        given: dict[str, Any] = {
-            "past_covariates": past_covariates,
-            "future_covariates": future_covariates,
-            "static_covariates": static_covariates,
-        }
-        columns = pd.Index(rows.layout.columns, tupleize_cols=False)
-        values = np.asarray(self.predict(X, horizon=horizon, **given))
-        index = rows.stamps_behind(len(values))
-        interval = None
-        if coverage is not None:
-            bounds = self.predict_interval(X, coverage=coverage, horizon=horizon, **given)
-            pairs = pd.MultiIndex.from_product([columns, interval_levels(coverage)])
-            interval = pd.DataFrame(np.asarray(bounds).reshape(len(values), -1), index, pairs)
-        return plot_forecast(
-            pd.DataFrame(rows.values, rows.index, columns),
-            pd.DataFrame(values, index, columns),
+        bounds = None if coverage is None else interval_levels(coverage)
+        return plot_rows(
+            rows,
+            model.forecast(*windows),
+            None if bounds is None else (model.quantiles(*windows, bounds), bounds),
             truth=truth,
-            interval=interval,
             max_variates=max_variates,
         )
-
-    # --- look inside --------------------------------------------------------------------------
 
     def inspect(
         self,
@@ -1300,21 +1189,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         The three as DataFrames; `tsm2.plotting.plot_selection` draws them.
-
-        Raises
-        ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         """
-        model = self._model()
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        if X is None:
-            prepared, starts = model.latest(None, given, self.horizon)
-        else:
-            series = filled(self._read_history(X), model.missing)
-            starts = Walk(lookback=model.lookback, horizon=0).starts_in(series)
-            prepared = model.prepare(series, given, starts=starts, ahead=self.horizon)
-        return model.select(prepared, starts)
+        model = self._model()
+        return model.select(*model.to_inspect(None if X is None else self._read_history(X), given))
 
     # --- keep ---------------------------------------------------------------------------------
 
@@ -1328,8 +1206,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            `fit` was not called.
         SavedModelError
             A parameter or column label cannot be written as JSON.
         OutputError
@@ -1363,22 +1239,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            `fit` was not called.
         ParameterError
             onnx or onnxscript is not installed.
         OutputError
             The file cannot be written.
         """
-        model = self._model()
-        description = {
-            "variates": [str(column) for column in self.layout_.columns],
-            "lookback": model.lookback,
-            "horizon": self.horizon,
-            "frequency": self.layout_.frequency,
-            "quantiles": self._recipe().levels,
-        }
-        export_onnx(self.network_, self.scaling_, path, description=description)
+        export_onnx(self._model(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -1403,7 +1269,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             choose_device(device)
             config["parameters"]["device"] = device
         try:
-            return cls._restore(config, tensors)
+            return cls._restored(config, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise SavedModelError(
                 f"{os.fspath(path)} does not hold a usable {cls.__name__}: {error}. "
@@ -1411,26 +1277,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             ) from error
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
-        model = cls(**config["parameters"])
-        model._check_parameters()
-        recipe = model._recipe()
-        settings = {name: getattr(model, name) for name in CHOSEN} | {"season": None}
-        (choice,) = config.get("choices", [settings])  # before there were choices, all was set
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
+        forecaster = cls(**config["parameters"])
+        forecaster._check_parameters()
+        recipe = forecaster._recipe()
+        settings = {name: getattr(forecaster, name) for name in CHOSEN} | {"season": None}
+        (choice,) = config.get("choices", [settings])  # older ones hold none: all was set
         choices = pd.DataFrame([choice | {"chosen": True}])
-        fitted = FittedModel.restored(
+        model = FittedModel.restored(
             config,
             tensors,
-            target=model.target,
-            missing=model.missing,
-            device=model.device,
+            target=recipe.target,
+            missing=recipe.missing,
+            device=recipe.device,
             make_network=lambda roles, codings: make_network(
-                recipe.network_config(choices, roles, codings), range(model.n_estimators)
+                recipe.network_config(choices, roles, codings), range(recipe.n_estimators)
             ),
         )
-        return model.take_over(
-            fitted,
-            pd.DataFrame(config["history"]),
-            season=choice["season"],
-            floor=pd.Series(config.get("floor", {}), dtype=float),
-        )
+        history = pd.DataFrame(config["history"])
+        floor = pd.Series(config.get("floor", {}), dtype=float)
+        return forecaster.take_over(model, history, season=choice["season"], floor=floor)

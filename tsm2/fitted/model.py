@@ -38,6 +38,7 @@ from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
 from tsm2.prepared.splits import check_long_enough, room_in_front
+from tsm2.prepared.walk import Walk
 from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.saving import check_tensors
 from tsm2.tables.covariates import CovariateTables
@@ -167,10 +168,9 @@ class FittedModel:
             What the network reads of the rows, gaps filled; None fills them here.
         """
         read = filled(series, self.missing) if read is None else read
-        n_known = None if starts is None else _known_before(series, starts)
         return Prepared.of(
             series,
-            self.scaling if own else self.units(read, n_known),
+            self.scaling if own else self.units(read, starts),
             self.roles,
             self._covariates(read, given, ahead=ahead, own=own),
             lookback=self.lookback,
@@ -207,7 +207,7 @@ class FittedModel:
         tail = read.tail(self.lookback)
         if self.missing == "mask" and not self.codings.by_kind:  # too short: unknown before
             tail = tail.padded(self.lookback - tail.counts)
-        elif read.layout.series != "one":
+        elif not read.layout.alone:
             check_long_enough(read, self.lookback, "lookback")
         elif len(read.values) < self.lookback:
             raise WindowError(
@@ -221,15 +221,27 @@ class FittedModel:
         )
         return prepared, tail.offsets[1:]
 
-    def units(self, series: Series, n_known: Rows | None = None) -> Scaling:
+    def to_inspect(self, series: Series | None, given: CovariateTables) -> tuple[Prepared, Rows]:
+        """Make every window of series ready, (W,), whether or not rows to forecast follow it.
+
+        Without series it is the last window of each stored one.
+        """
+        if series is None:
+            return self.latest(None, given, self.horizon)
+        read = filled(series, self.missing)
+        starts = Walk(lookback=self.lookback, horizon=0).starts_in(read)
+        return self.prepare(read, given, starts=starts, ahead=self.horizon), starts
+
+    def units(self, series: Series, starts: Rows | None = None) -> Scaling:
         """Return the units of every series: those of the fit; a new one is measured.
 
-        It is measured by its first `n_known` rows, (S,), or by all of them.
+        It is measured by the rows before its first window, of those that start at `starts`, (W,),
+        or by all of them.
         """
         if self.scaling.center.ndim == 1:
             return self.scaling
         numbers = numbers_in(series, self.context.ids)
-        known = series if n_known is None else series.head(n_known)
+        known = series if starts is None else series.head(_known_before(series, starts))
         new, old = Scaling.of_each(known.values, known.offsets), self.scaling.take(numbers)
         is_new = numbers[:, None] < 0
         return Scaling(
@@ -237,22 +249,18 @@ class FittedModel:
             scale=np.where(is_new, new.scale, old.scale),
         )
 
-    def units_before(self, series: Series, starts: Rows) -> Scaling:
-        """Return the units of every series as `prepare` takes them for these windows."""
-        return self.units(filled(series, self.missing), _known_before(series, starts))
-
     def _covariates(
         self, series: Series, given: CovariateTables, *, ahead: int, own: bool
     ) -> Covariates:
         """Return coded covariates of series' rows and of those to come."""
         layout = self.context.layout
-        named = layout.kind == "frame" and layout.series != "list"
+        known = layout.stamped and layout.named  # rows that are there are found again
         return self.codings.covariates(
             given,
             series,
             ahead,
             self.roles.layout(series.layout),
-            stored=self.context if own or named else None,
+            stored=self.context if own or known else None,
             missing=self.missing,
         )
 

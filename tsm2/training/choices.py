@@ -45,7 +45,7 @@ def enough_rows(series: Series, horizon: int, validation_fraction: float) -> NDA
     short = np.flatnonzero(series.counts < horizon + _FEWEST)
     if len(short):
         name = series.ids[short[0]]
-        which = "the table" if series.layout.series == "one" else f"series {name!r}"
+        which = "the table" if series.layout.alone else f"series {name!r}"
         raise WindowError(
             f"{which} has {series.counts[short[0]]} rows, but a forecast of horizon={horizon} "
             f"needs {horizon + _FEWEST} at least. Give more rows, or lower horizon."
