@@ -1,6 +1,7 @@
 """The package as a whole: what importing it costs, which way imports point, what ships."""
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -33,6 +34,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "vision": 3,
     "training": 3,
     "fitted": 4,
+    "fitting": 5,
     "backtesting": 5,
     "plotting": 6,
     "forecaster": 7,
@@ -63,9 +65,9 @@ ORDERS = {  # within a package, a module may import those before it
     ],
     "training": [
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
-        *("start", "choices", "fit", "callbacks", "loop", "ensembles"),
+        *("start", "choices", "fit", "recipe", "callbacks", "loop", "ensembles"),
     ],
-    "fitted": ["rolling", "calibration", "inspection", "exporting", "floor", "model"],
+    "fitted": ["rolling", "calibration", "inspection", "floor", "model", "exporting"],
 }
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",
@@ -77,6 +79,13 @@ PEERS = {  # modules that need them
 } | {f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")}
 OPTIONAL = ("darts", "sktime", "neuralforecast", "triton", "mamba_ssm", "matplotlib", "typer")
 VISION_MAY_IMPORT = {"errors", "kernels", "networks", "vision"}
+
+
+LOOK_AT_KINDS = {  # of containers; the command line reads and writes files of its own
+    *(f"tables/{name}.py" for name in ("read", "write", "layout", "covariates")),
+    *(f"cli/{name}.py" for name in ("files", "known", "pictures", "commands/forecast")),
+}
+KIND = re.compile(r"""(layout_?|given|variates)\.(series|kind)\b|series=["'](one|long|list|dict)""")
 
 
 def run_python(code: str) -> str:
@@ -108,6 +117,12 @@ def test_imports_point_one_way(file: Path) -> None:
         target = name.split(".")[0]
         if target in LAYERS:
             assert LAYERS[target] < layer or target == parts[0], f"{file.name} imports {name}"
+
+
+def test_kinds_of_containers_are_looked_at_where_tables_are_read_and_written() -> None:
+    files = {str(file.relative_to(PACKAGE)): file for file in PACKAGE.rglob("*.py")}
+    looking = {name for name, file in files.items() if KIND.search(file.read_text("utf-8"))}
+    assert looking == LOOK_AT_KINDS
 
 
 @pytest.mark.parametrize("package", ORDERS)

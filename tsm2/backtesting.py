@@ -10,15 +10,14 @@ Sizes: S series, T rows, M variates, W windows, B windows in a batch, L lookback
 quantiles.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn.base import clone
 
 from tsm2 import metrics
 from tsm2.errors import ParameterError
@@ -31,16 +30,93 @@ from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_level, bound_name
 from tsm2.tables.series import Series
 from tsm2.tables.stamps import is_before
+from tsm2.training.choices import chosen
+from tsm2.training.recipe import Recipe
 
 __all__ = [
     "backtest_table",
     "error_table",
     "mean_squared_error",
+    "recalibrated",
     "refit_table",
     "scale_of_rows",
+    "scale_table",
+    "walked",
 ]
 
 _BATCH = 256
+
+Fit: TypeAlias = Callable[[Series, CovariateTables, pd.DataFrame], FittedModel]
+
+
+def walked(
+    model: FittedModel,
+    series: Series,
+    given: CovariateTables,
+    *,
+    start: object,
+    horizon: int,
+    stride: int = 1,
+) -> tuple[Prepared, NDArray[np.int64]]:
+    """Make series ready for the windows of a walk, the stored context before those that go on.
+
+    Parameters
+    ----------
+    model
+        What forecasts.
+    series, given
+        The series with their covariates.
+    start
+        Label of the first row to forecast, as for `Walk.starts_in`.
+    horizon, stride
+        Rows of a forecast, and from one to the next.
+
+    Returns
+    -------
+    The series, and the first forecast row of every window, (W,).
+
+    Raises
+    ------
+    WindowError
+        No window fits.
+    FrameError
+        `start` is no row of the table; or covariates lack rows.
+    """
+    series, starts = _windows(model, series, start, horizon, stride)
+    ahead = whole_horizons(horizon, model.horizon) - horizon
+    return model.prepare(series, given, starts=starts, ahead=ahead), starts
+
+
+def recalibrated(
+    model: FittedModel, series: Series, given: CovariateTables, start: object, horizon: int
+) -> FittedModel:
+    """Return the model with the scores of the windows of a walk; parameters as for `walked`."""
+    series, starts = _windows(model, series, start, horizon)
+    windows = model.prepare(filled(series, model.missing), given).windows(starts, horizon)
+    return model.calibrated(windows)
+
+
+def scale_table(model: FittedModel, series: Series, *, start: object, horizon: int) -> pd.DataFrame:
+    """Return the deviations that targets are scaled with in a walk; parameters as for `walked`.
+
+    Returns
+    -------
+    A row for each series, a column for each variate, in their units.
+    """
+    series, starts = _windows(model, series, start, horizon)
+    units = model.units(filled(series, model.missing), starts)
+    names = pd.Index(series.ids, tupleize_cols=False)
+    columns = pd.Index(model.roles.layout(series.layout).columns, tupleize_cols=False)
+    scale = np.broadcast_to(model.roles.units(units).scale, (len(names), len(columns)))
+    return pd.DataFrame(scale.copy(), index=names, columns=columns)
+
+
+def _windows(
+    model: FittedModel, series: Series, start: object, horizon: int, stride: int = 1
+) -> tuple[Series, NDArray[np.int64]]:
+    whole = model.with_context(series)
+    walk = Walk(lookback=model.lookback, horizon=horizon, stride=stride)
+    return whole, walk.starts_in(whole, start)
 
 
 def backtest_table(
@@ -98,7 +174,7 @@ def backtest_table(
     if quantiles:
         columns = np.concatenate(bounds).reshape(len(table), -1)
         table[[bound_name(level) for level in quantiles]] = columns
-    if series.layout.series != "one":
+    if not series.layout.alone:
         owner = prepared.owners(starts).repeat(per_window)
         names = pd.Index(series.ids, dtype=series.layout.id_dtype, tupleize_cols=False)
         table.insert(0, series_column(series.layout, table.columns), names[owner])
@@ -208,7 +284,8 @@ def scale_of_rows(
 
 
 def refit_table(
-    estimator: Any,
+    recipe: Recipe,
+    fit: Fit,
     series: Series,
     *,
     start: object,
@@ -224,8 +301,10 @@ def refit_table(
 
     Parameters
     ----------
-    estimator
-        A `TSM2Forecaster`; copies of it are fitted.
+    recipe
+        What is asked of every fit.
+    fit
+        Fits series with their covariates and choices made before.
     series
         One table or several series. A series is in a fit from its first whole window on; before,
         it is forecast as one that the fit has not seen.
@@ -268,14 +347,13 @@ def refit_table(
         raise ParameterError(
             f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
         )
-    known = _with_windows(series.head(_rows_before(series, start)), estimator)
-    choices = estimator.choose_for(known)
-    lookback = int(choices.loc[choices["chosen"], "lookback"].iloc[0])
-    walk = Walk(lookback=lookback, horizon=horizon, stride=stride)
+    known = _with_windows(series.head(_rows_before(series, start)), recipe)
+    choices = recipe.choose_for(filled(known, recipe.missing))
+    walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)
     starts = walk.starts_in(series, start)
-    if series.layout.series == "list":  # their places name them as long as they are together
-        series = replace(series, layout=replace(series.layout, series="dict"))
-    read = filled(series, estimator.missing)
+    # Places of a list name its series as long as they are together.
+    series = replace(series, layout=series.layout.with_names())
+    read = filled(series, recipe.missing)
     stamps = series.index[starts]
     cutoffs = stamps.unique().sort_values()
     fits: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
@@ -285,8 +363,10 @@ def refit_table(
     first_counts = fits[0][0]
     backtests: Any = Parallel(n_jobs=n_jobs)(
         delayed(_refit_piece)(
-            estimator,
-            read.between(n_known - _learnt(n_known, first_counts, window), n_known),
+            fit,
+            _with_windows(
+                read.between(n_known - _learnt(n_known, first_counts, window), n_known), recipe
+            ),
             *_around(series, read, own, walk),
             horizon,
             quantiles,
@@ -331,7 +411,7 @@ def _around(
 
 
 def _refit_piece(
-    estimator: Any,
+    fit: Fit,
     known: Series,
     tested: Series,
     read: Series,
@@ -341,21 +421,19 @@ def _refit_piece(
     given: CovariateTables,
     choices: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Fit a copy of the estimator to the known rows and forecast the windows of the tested ones."""
-    copy: Any = clone(estimator)
-    learnt = _with_windows(known, estimator)
-    model: FittedModel = copy.fit_series(learnt, given, choices=choices).fitted_
+    """Fit to the known rows and forecast the windows of the tested ones."""
+    model = fit(known, given, choices)
     ahead = whole_horizons(horizon, model.horizon)
     prepared = model.prepare(tested, given, starts=starts, ahead=ahead, read=read)
     return backtest_table(model, prepared, starts, horizon, quantiles=quantiles)
 
 
-def _with_windows(series: Series, estimator: Any) -> Series:
+def _with_windows(series: Series, recipe: Recipe) -> Series:
     """Leave out series that give a fit no window yet; if none does, the fit says so of all."""
-    needed = estimator.horizon + 2
-    if estimator.lookback != "auto" and estimator.missing != "mask":
-        needed = estimator.lookback + estimator.horizon  # else rows before are taken as unknown
+    needed = recipe.horizon + 2
+    if recipe.lookback != "auto" and recipe.missing != "mask":
+        needed = recipe.lookback + recipe.horizon  # else rows before are taken as unknown
     enough = series.counts >= needed
-    if series.layout.series == "one" or enough.all():
+    if series.layout.alone or enough.all():
         return series
     return series.chosen(enough if enough.any() else series.counts > 0)

@@ -13,77 +13,60 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import fields, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import validate_data
 
 from tsm2 import saving
-from tsm2.backtesting import backtest_table, mean_squared_error, refit_table
+from tsm2.backtesting import (
+    backtest_table,
+    mean_squared_error,
+    recalibrated,
+    refit_table,
+    scale_table,
+    walked,
+)
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
 from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.exporting import export_onnx
-from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
-from tsm2.fitted.rolling import whole_horizons
-from tsm2.networks.config import NetworkConfig, patch_sizes
-from tsm2.networks.ensemble import Ensemble, members_of
+from tsm2.fitting import Fitting, train_further
+from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
-from tsm2.networks.weights import start_from
 from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
-from tsm2.plotting import plot_forecast
+from tsm2.plotting import plot_rows
 from tsm2.prepared.codings import Codings
-from tsm2.prepared.prepared import Prepared, filled, measured
+from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.prepared.seasons import lookbacks, season_of
-from tsm2.prepared.splits import room_in_front, split_starts, training_rows
-from tsm2.prepared.walk import Walk
-from tsm2.prepared.windows import Covariates
-from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout
-from tsm2.tables.quantiles import check_levels, interval_levels, with_median
-from tsm2.tables.ragged import places
+from tsm2.tables.quantiles import check_levels, interval_levels
 from tsm2.tables.read import Data, LongColumns, read
-from tsm2.tables.series import Series, extend
-from tsm2.tables.write import Container, write, write_many
-from tsm2.training import TrainingConfig, choose_device
+from tsm2.tables.series import Series
+from tsm2.tables.write import empty_table, write, write_many
+from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks
-from tsm2.training.choices import candidates, choose, enough_rows
-from tsm2.training.ensembles import fit_members, make_network, refit_starts
+from tsm2.training.choices import chosen
+from tsm2.training.ensembles import make_network
+from tsm2.training.recipe import CHOSEN, Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["TSM2Forecaster"]
-
-_CHOSEN = ("lookback", "level", "separate_heads")
-"""Parameters that may be "auto"."""
-_SUITS: Mapping[str, Mapping[str, Any]] = {
-    # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
-    # on mixers that are still at zero.
-    "exact": {
-        "learning_rate": 1e-5,
-        "mixer_learning_rate": 1e-3,
-        "sam_radius": 0.0,
-        "epoch_steps": 150,
-    },
-    "random": {"learning_rate": 1e-3, "mixer_learning_rate": 3e-3, "sam_radius": 0.35},
-}
-"""What None stands for, by how the linear path starts."""
 
 
 class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
@@ -236,8 +219,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ----------
     fitted_
         The `tsm2.fitted.FittedModel`, which holds what the next ones show, and forecasts.
-    network_
-        The trained network, or the `Ensemble` of several.
     choices_
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice.
@@ -250,28 +231,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         networks, `member` says whose.
     n_iter_
         Epochs trained; of several networks, the most that one of them was.
-    scaling_
-        Mean and deviation of every variate over the training rows, (M,), or of every series and
-        variate, (S, M).
-    calibration_
-        Scores of the held-out windows, which quantiles are read against; None without any.
-    series_
-        Names of the series, in their order; their positions for a list.
-    context_
-        The last `lookback` rows of the table, (L, M), in its units; those of several series one
-        after another.
-    context_index_
-        Their index.
-    context_offsets_
-        Row of `context_` at which each series starts, and the end, (S + 1,).
-    layout_
-        The container that came in: columns, frequency, time zone.
-    roles_
-        Which of its columns are forecast.
-    knowledge_
-        How covariates are coded, and those rows that a forecast without new ones reads.
     n_features_in_, feature_names_in_
         Number of columns, and their names if all are strings.
+    network_, scaling_, calibration_, roles_, knowledge_
+        Parts of `fitted_`, each described at its property.
+    series_, layout_, context_, context_index_, context_offsets_
+        The rows that it goes on from, described likewise.
+
+    Notes
+    -----
+    What holds for all methods is said once, here. `X` comes in any container that `fit` takes, the
+    same in every call, and goes out in it. Covariates are passed to a method as to `fit`, of the
+    kinds that `fit` was given. All but `fit`, `load` and a backtest with `refit` raise
+    `NotFittedError` if nothing was fitted yet; `FrameError` if columns, frequency or kind of index
+    are not those of the fit, or covariates lack rows or are not like those of the fit; and
+    `WindowError` if there are too few rows for a window.
 
     References
     ----------
@@ -433,52 +407,52 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     @property
     def network_(self) -> TSM2Network | Ensemble:
-        """The trained network, or the ensemble of several."""
+        """The trained network, or the `Ensemble` of several."""
         return self.fitted_.network
 
     @property
     def scaling_(self) -> Scaling:
-        """Units of every variate, or of every series and variate."""
+        """Mean and deviation of every variate over the training rows, (M,), or of each series."""
         return self.fitted_.scaling
 
     @property
     def calibration_(self) -> Calibration | None:
-        """Scores of the held-out windows; None without any."""
+        """Scores of the held-out windows, which quantiles are read against; None without any."""
         return self.fitted_.calibration
 
     @property
     def roles_(self) -> Roles:
-        """Which columns are forecast."""
+        """Which of the columns are forecast."""
         return self.fitted_.roles
 
     @property
     def knowledge_(self) -> Codings:
-        """How covariates are coded, and the rows that were kept of them."""
+        """How covariates are coded, and those rows that a forecast without new ones reads."""
         return self.fitted_.codings
 
     @property
     def series_(self) -> tuple[Hashable, ...]:
-        """Names of the series; their positions for a list."""
+        """Names of the series, in their order; their positions for a list."""
         return self.fitted_.context.ids
 
     @property
     def layout_(self) -> Layout:
-        """The container that came in."""
+        """The container that came in: columns, frequency, time zone."""
         return self.fitted_.context.layout
 
     @property
     def context_(self) -> NDArray[np.float64]:
-        """The last rows of every series, one after another."""
+        """The last `lookback` rows of every series, one after another, (T, M), in their units."""
         return self.fitted_.context.values
 
     @property
     def context_index_(self) -> pd.Index:
-        """Their stamps."""
+        """The stamps of `context_`, (T,)."""
         return self.fitted_.context.index
 
     @property
     def context_offsets_(self) -> NDArray[np.int64]:
-        """Row of the context at which each series starts, and the end."""
+        """Row of `context_` at which each series starts, and the end, (S + 1,)."""
         return self.fitted_.context.offsets
 
     # --- learn --------------------------------------------------------------------------------
@@ -574,147 +548,28 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         `data` is what callbacks are shown; `choices` that were made before are made no more.
         """
-        series = filled(series, self.missing)
-        is_warm = self.warm_start and hasattr(self, "fitted_")
-        roles = Roles.of(self.target, series.layout)
-        rows, n_train = self._split(series, has_covariates=bool(given.given() or self.calendar))
-        self._check_columns(rows.layout, reset=True)
-        each = rows.layout.series != "one" and self.scaling == "series"
-        scaling = measured(rows.head(n_train), each=each)
-        if choices is not None:
-            self.choices_ = choices
-        elif is_warm:
-            chosen = {n: v for n in _CHOSEN if (v := getattr(self, n)) != "auto"}
-            self.choices_ = pd.DataFrame([self._chosen() | chosen | {"chosen": True}])
-        else:
-            self.choices_ = self._choose(rows, n_train, scaling, roles)
-        sizes = {"lookback": self._chosen()["lookback"], "horizon": self.horizon}
-        codings, covariates = Codings.learn(
-            given,
-            check_calendar(self.calendar),
-            rows,
-            roles.layout(rows.layout),
-            train=places(rows.offsets) < np.repeat(n_train, rows.counts),
-            **sizes,
-            missing=self.missing,
+        series, recipe = filled(series, self.missing), self._recipe()
+        before = self.fitted_ if self.warm_start and hasattr(self, "fitted_") else None
+        if choices is None and before is not None:
+            choices = recipe.choose_again(self.choices_)
+        resumable = checkpoint is not None
+        fitting = Fitting.of(
+            recipe, series, given, choices=choices, before=before, resumable=resumable
         )
-        seeds = self._draw_seeds(checkpoint)
-        network = make_network(self._network_config(roles, codings), seeds)
-        if is_warm:
-            start_from(network, self.network_)
+        self._check_columns(series.layout, reset=True)
+        self.choices_, self.floor_ = fitting.choices, pd.Series(dtype=float)
         self.__dict__.pop("fitted_", None)  # what fails from here on leaves nothing half fitted
-        model = FittedModel(
-            network=network,
-            scaling=scaling,
-            roles=roles,
-            codings=codings,
-            context=series.tail(sizes["lookback"]),
-            missing=self.missing,
-            device=self.device,
-        )
-        prepared = Prepared.of(rows, scaling, roles, covariates, lookback=sizes["lookback"])
-        train, validation = split_starts(rows, n_train, **sizes)
-        config = self._training_config(warm=is_warm)
-        fits = prepared.windows(train, self.horizon, balanced=self.sampling == "series")
-        judges = prepared.windows(validation, self.horizon) if len(validation) else None
         tasks = FitTasks(
             self,
             write(series) if data is None else data,
-            lambda kept: {"fitted_": replace(model, network=cast("TSM2Network", kept))},
+            lambda kept: {"fitted_": replace(fitting.model, network=cast("TSM2Network", kept))},
         )
-        history = fit_members(
-            members_of(network),
-            fits,
-            judges,
-            config,
-            seeds=seeds,
-            n_jobs=self.n_jobs,
-            checkpoint=checkpoint,
-            max_seconds=max_seconds,
-            log_dir=log_dir,
-            watch=tasks,
+        model, history, self.floor_ = fitting.run(
+            checkpoint=checkpoint, max_seconds=max_seconds, log_dir=log_dir, watch=tasks
         )
-        network.eval()
-        self.floor_ = pd.Series(dtype=float)
-        if judges is not None:
-            with suppress(ParameterError):  # a variate of which the validation rows know nothing
-                model = model.calibrated(prepared, validation)
-            self.floor_ = measure_floor(
-                network,
-                judges,
-                season=self.season or season_of(rows.layout),
-                linear=_linear_error(history, config.loss),
-                point=model.point,
-            )
-            warn_below_floor(self.floor_)
-            if self.refit_linear and config.linear_start == "exact":
-                refit_starts(members_of(network.to("cpu")), history, fits, judges, config)
         self._become(model, history)
         tasks.close()
         return self
-
-    def _split(self, series: Series, *, has_covariates: bool) -> tuple[Series, NDArray[np.int64]]:
-        """Return the rows to fit to, and how many first ones of each series are for training."""
-        lookback: Any = self.lookback
-        if lookback == "auto":
-            return series, enough_rows(series, self.horizon, self.validation_fraction)
-        room = np.zeros(len(series.ids), dtype=np.int64)
-        if self.missing == "mask" and not has_covariates and series.layout.series != "one":
-            room = room_in_front(series, lookback=lookback, horizon=self.horizon)
-        rows = series.padded(room)
-        n_train = training_rows(
-            rows,
-            lookback=lookback,
-            horizon=self.horizon,
-            validation_fraction=self.validation_fraction,
-            room=room,
-        )
-        return rows, n_train
-
-    def _choose(
-        self, rows: Series, n_train: NDArray[np.int64], scaling: Scaling, roles: Roles
-    ) -> pd.DataFrame:
-        """Settle what is left to "auto" by the closed form, on the validation rows."""
-        looks: list[Any] = [self.lookback]
-        if self.lookback == "auto":
-            most = min(int(rows.counts.min()) // 3, int(n_train.min()) - self.horizon)
-            looks = lookbacks(rows.layout, self.horizon, max(1, most))
-        levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
-        separate: list[Any] = (
-            [False, True] if self.separate_heads == "auto" else [self.separate_heads]
-        )
-        tried = candidates(
-            lookbacks=looks,
-            levels=levels if self.instance_norm else levels[:1],
-            separate=separate,
-            season=self.season or season_of(rows.layout),
-            n_variates=len(roles.targets),
-        )
-        prepared = Prepared.of(rows, scaling, roles, Covariates(), lookback=tried[0].lookback)
-        return choose(prepared, n_train, tried, self.horizon)
-
-    def _chosen(self) -> dict[str, Any]:
-        """Return what was chosen, by the names of the parameters."""
-        (row,) = self.choices_[self.choices_["chosen"]].to_dict("records")
-        season = row["season"]
-        return {
-            "lookback": int(row["lookback"]),
-            "level": str(row["level"]),
-            "separate_heads": bool(row["separate_heads"]),
-            "season": None if pd.isna(season) else int(season),
-        }
-
-    def choose_for(self, series: Series) -> pd.DataFrame:
-        """Return the choices that a fit to series would make."""
-        known = filled(series, self.missing)
-        rows, n_train = self._split(known, has_covariates=False)
-        each = rows.layout.series != "one" and self.scaling == "series"
-        scaling, roles = measured(rows.head(n_train), each=each), Roles.of(self.target, rows.layout)
-        return self._choose(rows, n_train, scaling, roles)
-
-    def _settings_of_before(self) -> dict[str, Any]:
-        """Return what a model was fitted with that was saved when nothing was chosen."""
-        return {name: getattr(self, name) for name in _CHOSEN} | {"season": None}
 
     def take_over(
         self,
@@ -725,9 +580,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         floor: pd.Series[float] | None = None,
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
-        config = model.network.config
-        chosen = {name: getattr(config, name) for name in _CHOSEN}
-        row = chosen | {"season": season, "validation_mse": math.nan, "chosen": True}
+        row = {name: getattr(model.network.config, name) for name in CHOSEN}
+        row |= {"season": season, "validation_mse": math.nan, "chosen": True}
         self.choices_ = pd.DataFrame([row])
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
         return self._become(model, history)
@@ -766,83 +620,45 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            `fit` was not called.
         FrameError
             The rows do not go on where the known ones end.
         WindowError
             There is less than one window to train on.
         """
         model = self._model()
-        known, over_gaps = model.context, model.missing != "raise"
-        whole = extend(known, self._read_history(X), over_gaps=over_gaps)
-        whole = filled(whole, model.missing)
+        whole = model.extended(self._read_history(X))
         given = CovariateTables(past_covariates, future_covariates)
-        codings = model.codings.continued(
-            given,
-            whole,
-            lookback=model.lookback,
-            horizon=self.horizon,
-            stored=known,
-            missing=model.missing,
-        )
+        continued = model.continued(whole, given)
         if epochs:
             self._check_parameters()
-            prepared = model.prepare(whole, given, own=True)
-            starts, _ = split_starts(
-                whole, whole.counts, lookback=model.lookback, horizon=self.horizon
+            count = check_count("epochs", epochs)
+            added = train_further(
+                self._recipe(), model, whole, given, choices=self.choices_, epochs=count
             )
-            config = self._training_config(warm=True)
-            added = fit_members(
-                members_of(model.network),
-                prepared.windows(starts, self.horizon, balanced=self.sampling == "series"),
-                None,
-                replace(config, max_epochs=check_count("epochs", epochs)),
-                seeds=self._draw_seeds(),
-                n_jobs=self.n_jobs,
-            )
-            added = added.assign(epoch=lambda new: new["epoch"] + self.n_iter_)
+            added["epoch"] += self.n_iter_
             self.history_ = pd.concat((self.history_, added), ignore_index=True)
             self.n_iter_ = int(self.history_["epoch"].max())
-        self.fitted_ = replace(model, codings=codings, context=whole.tail(model.lookback))
+        self.fitted_ = continued
         return self
-
-    def _draw_seeds(self, checkpoint: object = None) -> list[int]:
-        if checkpoint is not None and self.random_state is None:
-            raise ParameterError(
-                "checkpoint needs a random_state, such as random_state=0: a fit that draws another "
-                "seed every time cannot go on where it was cut off."
-            )
-        generator = check_random_state(self.random_state)
-        return [int(generator.randint(2**31 - 1)) for _ in range(self.n_estimators)]
 
     def _check_parameters(self) -> None:
         check_parameters(type(self).__name__, self.get_params(deep=False))
 
-    def _trained_levels(self) -> tuple[float, ...] | None:
-        """Return the levels of the network's head; None for a point forecast."""
-        return None if self.quantiles is None else with_median(check_levels(self.quantiles))
+    def _recipe(self) -> Recipe:
+        return Recipe.of(self.get_params(deep=False))
 
     def _check_columns(self, layout: Layout, *, reset: bool) -> None:
         """Tell scikit-learn of the columns, or compare them with those of the fit."""
-        columns: Any = np.empty((1, len(layout.columns)))
-        if layout.kind == "frame":
-            columns = pd.DataFrame(columns=pd.Index(layout.columns, tupleize_cols=False))
         try:
-            validate_data(self, columns, skip_check_array=True, reset=reset)
+            validate_data(self, empty_table(layout), skip_check_array=True, reset=reset)
         except (TypeError, ValueError) as error:  # TypeError: labels of several types
             raise FrameError(str(error)) from None
 
-    def _long_columns(self) -> LongColumns:
-        target = self.target_col
-        return LongColumns(
-            id=self.id_col,
-            time=self.time_col,
-            target=target if isinstance(target, str) else tuple(target),
-        )
-
     def _read(self, X: Data, **how: Any) -> Series:
-        return read(X, long=self._long_columns(), missing=self.missing, **how)
+        target = self.target_col
+        target = target if isinstance(target, str) else tuple(target)
+        long = LongColumns(id=self.id_col, time=self.time_col, target=target)
+        return read(X, long=long, missing=self.missing, **how)
 
     def _read_history(self, X: Data) -> Series:
         series = self._read(X, like=self.layout_)
@@ -856,56 +672,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             )
         return replace(self.fitted_, device=self.device)
 
-    def _network_config(self, roles: Roles, codings: Codings) -> NetworkConfig:
-        chosen = self._chosen()
-        given = {
-            f.name: getattr(self, f.name) for f in fields(NetworkConfig) if hasattr(self, f.name)
-        }
-        given |= {
-            **codings.widths,
-            "n_variates": len(roles.targets),
-            "n_past": len(roles.others) + codings.widths["n_past"],
-            "gaps": self.missing == "mask",
-            **patch_sizes(chosen["lookback"], self.patch_length, self.patch_stride),
-            "quantiles": self._trained_levels(),
-            **{name: chosen[name] for name in _CHOSEN},
-        }
-        return NetworkConfig(**given)
-
-    def _start(self) -> str:
-        """Return how the linear path starts: "exact" or "random"."""
-        if self.linear_start != "auto":
-            return self.linear_start
-        plain = self.averaging == "stream" and self.averaging_reach is None
-        return "exact" if not self.blocks or (self.zero_start and plain) else "random"
-
-    def _training_config(self, *, warm: bool = False) -> TrainingConfig:
-        given = {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
-        start = "random" if warm else self._start()
-        levels = self._trained_levels()
-        given |= {
-            "loss": self.loss or ("mse" if levels is None else "quantile"),
-            "quantiles": levels or (),
-            "linear_start": start,
-            "season": self._chosen()["season"],
-        }
-        suits = _SUITS[start]
-        given |= {name: suits[name] for name in suits if given[name] is None}
-        return TrainingConfig(**given)
+    def _count_steps(self, horizon: int | None) -> int:
+        return self.horizon if horizon is None else check_count("horizon", horizon)
 
     # --- forecast -----------------------------------------------------------------------------
 
-    @overload
-    def predict(
-        self,
-        X: pd.DataFrame,
-        *,
-        horizon: int | None = None,
-        past_covariates: CovariateTable = None,
-        future_covariates: CovariateTable = None,
-        static_covariates: CovariateTable = None,
-    ) -> pd.DataFrame: ...
-    @overload
     def predict(
         self,
         X: Data | None = None,
@@ -914,16 +685,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
-    ) -> Any: ...
-    def predict(
-        self,
-        X: Data | None = None,
-        *,
-        horizon: int | None = None,
-        past_covariates: CovariateTable = None,
-        future_covariates: CovariateTable = None,
-        static_covariates: CovariateTable = None,
-    ) -> Container:
+    ) -> Any:
         """Forecast the rows after a history.
 
         Parameters
@@ -948,11 +710,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            `fit` was not called.
-        FrameError
-            The history's columns or frequency are not those of the training table; or covariates
-            lack rows, or are not like those of the fit.
         WindowError
             The history, or a series of it, is shorter than the lookback; with missing="mask" the
             rows before it count as unknown, unless there are covariates.
@@ -960,49 +717,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The horizon rolls forward, where past covariates would be needed; or covariates are of
             a kind that `fit` was not given.
         """
-        model, steps = self._model(), self._count_steps(horizon)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        history = None if X is None else self._read_history(X)
-        prepared, starts = model.latest(history, given, steps)
-        forecast = model.forecast(prepared, starts, steps)  # (S, H, M)
-        return write(self._targets_of(history).continued(forecast))
+        model, rows, windows = self._latest(X, horizon, given)
+        return write(rows.continued(model.forecast(*windows)))
 
-    def _targets_of(self, history: Series | None) -> Series:
-        """Return a history without the columns that are only read; None for the stored one."""
-        return self.roles_.of_targets(self.fitted_.context if history is None else history)
+    def _latest(
+        self, X: Data | None, horizon: int | None, given: CovariateTables
+    ) -> tuple[FittedModel, Series, tuple[Prepared, NDArray[np.int64], int]]:
+        """Return the model, the targets of the histories, and what to forecast behind them.
 
-    def _count_steps(self, horizon: int | None) -> int:
-        return self.horizon if horizon is None else check_count("horizon", horizon)
-
-    def forecast_contexts(
-        self, contexts: NDArray[np.float64], horizon: int, *, units: Scaling | None = None
-    ) -> NDArray[np.float64]:
-        """Forecast many contexts at once, without looking at any index.
-
-        Parameters
-        ----------
-        contexts
-            Histories of `lookback` rows, (B, L, M), in the units of the training table; NaN where
-            unknown.
-        horizon
-            Rows H to forecast; beyond the trained horizon it rolls forward.
-        units
-            Units of the contexts, (M,) or (B, M); None for those of the training table.
-
-        Returns
-        -------
-        Forecasts of the targets, (B, H, M), in the same units.
-
-        Raises
-        ------
-        NotFittedError
-            `fit` was not called.
-        ParameterError
-            The model reads covariates, or columns that are not forecast and would be needed.
+        That is the prepared histories, the row behind each, (S,), and how many rows.
         """
-        model = self._model()
-        prepared, starts = model.of_contexts(contexts, horizon, units)
-        return model.forecast(prepared, starts, horizon, size=len(starts))
+        model, steps = self._model(), self._count_steps(horizon)
+        history = None if X is None else self._read_history(X)
+        rows = model.roles.of_targets(model.context if history is None else history)
+        return model, rows, (*model.latest(history, given, steps), steps)
 
     def predict_quantiles(
         self,
@@ -1022,16 +751,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The history to continue, as in `predict`.
+        X, past_covariates, future_covariates, static_covariates
+            As in `predict`.
         quantiles
             Levels in (0, 1), rising; None for the parameter `quantiles`, or else 0.1, 0.5, 0.9.
         horizon
             Rows to forecast, at most the trained horizon, which None stands for.
         calibrated
             False takes the network's own quantiles at their word.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------
@@ -1040,19 +767,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
             The quantiles are no rising levels, there is no calibration or too little for them, or
             the horizon is longer than trained: `sample` rolls forward.
         """
-        model, steps = self._model(), self._count_steps(horizon)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        history = None if X is None else self._read_history(X)
-        prepared, starts = model.latest(history, given, steps)
+        model, rows, windows = self._latest(X, horizon, given)
         levels = check_levels(self.quantiles or (0.1, 0.5, 0.9) if quantiles is None else quantiles)
-        values = model.quantiles(prepared, starts, steps, levels, calibrated=calibrated)
-        return self._write_many(history, values, levels, of="quantile")
+        values = model.quantiles(*windows, levels, calibrated=calibrated)
+        return write_many(rows, values, levels, of="quantile")
 
     def predict_interval(
         self,
@@ -1080,13 +803,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError, ParameterError
-            As `predict_quantiles`.
+        ParameterError
+            The coverage is no number in (0, 1), or as in `predict_quantiles`.
         """
-        levels = interval_levels(coverage)
         return self.predict_quantiles(
             X,
-            quantiles=levels,
+            quantiles=interval_levels(coverage),
             horizon=horizon,
             calibrated=calibrated,
             past_covariates=past_covariates,
@@ -1112,16 +834,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The history to continue, as in `predict`.
+        X, past_covariates, future_covariates, static_covariates
+            As in `predict`.
         n_samples
             Paths N.
         horizon
             Rows of a path; beyond the trained horizon every path rolls forward on itself.
         random_state
             Seed or generator of the draws.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------
@@ -1130,22 +850,46 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
             There is no calibration, or `n_samples` is below 1.
         """
-        model = self._model()
-        count, steps = check_count("n_samples", n_samples), self._count_steps(horizon)
+        count = check_count("n_samples", n_samples)
         try:
             generator = check_random_state(random_state)
         except ValueError as error:
             raise ParameterError(f"random_state: {error}") from None
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        history = None if X is None else self._read_history(X)
-        prepared, starts = model.latest(history, given, steps)
-        values = model.paths(prepared, starts, steps, count, generator)
-        return self._write_many(history, values, range(count), of="sample")
+        model, rows, windows = self._latest(X, horizon, given)
+        values = model.paths(*windows, count, generator)
+        return write_many(rows, values, range(count), of="sample")
+
+    def forecast_contexts(
+        self, contexts: NDArray[np.float64], horizon: int, *, units: Scaling | None = None
+    ) -> NDArray[np.float64]:
+        """Forecast many contexts at once, without looking at any index.
+
+        Parameters
+        ----------
+        contexts
+            Histories of `lookback` rows, (B, L, M), in the units of the training table; NaN where
+            unknown.
+        horizon
+            Rows H to forecast; beyond the trained horizon it rolls forward.
+        units
+            Units of the contexts, (M,) or (B, M); None for those of the training table.
+
+        Returns
+        -------
+        Forecasts of the targets, (B, H, M), in the same units.
+
+        Raises
+        ------
+        ParameterError
+            The model reads covariates, or columns that are not forecast and would be needed.
+        """
+        model = self._model()
+        prepared, starts = model.of_contexts(contexts, horizon, units)
+        return model.forecast(prepared, starts, horizon, size=len(starts))
 
     def forecast_quantiles(
         self,
@@ -1160,38 +904,30 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        contexts
-            Histories of `lookback` rows, (B, L, M), in the units of the training table.
+        contexts, units
+            As in `forecast_contexts`.
         horizon
             Rows H to forecast, at most the trained horizon.
         levels
             Levels of the quantiles, (Q,), in (0, 1), rising.
         calibrated
             As in `predict_quantiles`.
-        units
-            As in `forecast_contexts`.
 
         Returns
         -------
         Quantiles of the targets, (B, H, M, Q), in the same units.
+
+        Raises
+        ------
+        ParameterError
+            As in `forecast_contexts` and `predict_quantiles`.
         """
         model = self._model()
         prepared, starts = model.of_contexts(contexts, horizon, units)
-        return model.quantiles(
-            prepared, starts, horizon, levels, calibrated=calibrated, size=len(starts)
-        )
+        size = len(starts)
+        return model.quantiles(prepared, starts, horizon, levels, calibrated=calibrated, size=size)
 
-    def _write_many(
-        self,
-        history: Series | None,
-        values: NDArray[np.float64],
-        labels: Sequence[float],
-        *,
-        of: Literal["quantile", "sample"],
-    ) -> Any:
-        """Write several columns for a variate, (S, H, M, *), behind the histories."""
-        rows = self._targets_of(history).continued(values[..., 0])
-        return write_many(rows, values.reshape(-1, *values.shape[2:]), labels, of=of)
+    # --- look back ----------------------------------------------------------------------------
 
     def calibrate(
         self,
@@ -1209,28 +945,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The table, with the columns and the frequency of the training table. If it goes on
-            where the training table ended, the stored context stands before it.
-        start
-            Label of the first row to forecast; None for the first with a full lookback before it.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`, with a row for every row of the table.
+        X, start, past_covariates, future_covariates, static_covariates
+            As in `backtest`.
 
         Returns
         -------
         The forecaster itself, with the new `calibration_`.
-
-        Raises
-        ------
-        NotFittedError, FrameError, WindowError
-            As `backtest`.
         """
-        model = self._model()
-        series = filled(model.with_context(self._read_history(X)), model.missing)
-        starts = Walk(lookback=model.lookback, horizon=self.horizon).starts_in(series, start)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        self.fitted_ = model.calibrated(model.prepare(series, given), starts)
+        model = self._model()
+        self.fitted_ = recalibrated(model, self._read_history(X), given, start, self.horizon)
         return self
 
     def backtest(
@@ -1294,9 +1018,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError, ParameterError
-            As `predict` and `predict_quantiles`; or `start` is no row of the table, or `stride` is
-            below 1.
+        FrameError
+            `start` is no row of the table.
+        WindowError
+            No window fits.
+        ParameterError
+            `stride` is below 1, or as in `predict` and `predict_quantiles`.
         """
         if coverage is not None and quantiles is not None:
             raise ParameterError("pass coverage or quantiles, not both.")
@@ -1304,13 +1031,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         if coverage is not None:
             levels = interval_levels(coverage)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        steps, stride = self._count_steps(horizon), check_count("stride", stride)
         if refit is False:
-            model, prepared, starts = self._walked(X, given, steps, stride=stride, start=start)
-            return backtest_table(model, prepared, starts, steps, quantiles=levels)
+            model, windows = self._walked(X, horizon, given, start=start, stride=stride)
+            return backtest_table(model, *windows, quantiles=levels)
+        steps, stride = self._count_steps(horizon), check_count("stride", stride)
         self._check_parameters()
         return refit_table(
-            self,
+            self._recipe(),
+            self._fitted_copy,
             self._read(X, frequency=self.frequency),
             start=start,
             horizon=steps,
@@ -1322,22 +1050,30 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             given=given,
         )
 
+    def _fitted_copy(
+        self, series: Series, given: CovariateTables, choices: pd.DataFrame
+    ) -> FittedModel:
+        copy: Self = clone(self)
+        return copy.fit_series(series, given, choices=choices).fitted_
+
     def _walked(
         self,
         X: Data,
+        horizon: int | None,
         given: CovariateTables,
-        steps: int,
         *,
-        stride: int = 1,
         start: object = None,
-    ) -> tuple[FittedModel, Prepared, NDArray[np.int64]]:
-        """Return tables made ready for the windows of a walk, and the windows' first rows."""
+        stride: int = 1,
+    ) -> tuple[FittedModel, tuple[Prepared, NDArray[np.int64], int]]:
+        """Return the model and what to forecast of tables.
+
+        That is the prepared tables, the first row of every window, (W,), and how many rows.
+        """
+        steps, stride = self._count_steps(horizon), check_count("stride", stride)
         model = self._model()
-        series = model.with_context(self._read_history(X))
-        walk = Walk(lookback=model.lookback, horizon=steps, stride=stride)
-        starts = walk.starts_in(series, start)
-        ahead = whole_horizons(steps, model.horizon) - steps
-        return model, model.prepare(series, given, starts=starts, ahead=ahead), starts
+        history = self._read_history(X)
+        prepared, starts = walked(model, history, given, start=start, horizon=steps, stride=stride)
+        return model, (prepared, starts, steps)
 
     def score(
         self,
@@ -1352,18 +1088,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            Rows to forecast. If they go on where the training table ended, all of them are
-            forecast from the stored context on; else the first `lookback` rows serve as context.
-            The same holds of each of several series.
+        X, past_covariates, future_covariates, static_covariates
+            As in `backtest`: of rows that go on where the training table ended, all are forecast;
+            else the first `lookback` rows serve as context.
         y
             Ignored; scikit-learn's interface asks for it.
-        past_covariates, future_covariates, static_covariates
-            As in `backtest`.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        model, prepared, starts = self._walked(X, given, self.horizon)
-        return -mean_squared_error(model, prepared, starts, self.horizon)
+        model, windows = self._walked(X, None, given)
+        return -mean_squared_error(model, *windows)
 
     def error_scale(
         self, X: Data, *, horizon: int | None = None, start: object = None
@@ -1381,21 +1114,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         -------
         A row for each series, a column for each variate, in the table's units;
         `tsm2.backtesting.error_table` takes it as `scale`.
-
-        Raises
-        ------
-        NotFittedError, FrameError, WindowError
-            As `backtest`.
         """
-        model = self._model()
-        series = model.with_context(self._read_history(X))
-        walk = Walk(lookback=model.lookback, horizon=self._count_steps(horizon))
-        starts = walk.starts_in(series, start)
-        scale = model.roles.units(model.units_before(series, starts)).scale
-        names = pd.Index(series.ids, tupleize_cols=False)
-        columns = pd.Index(model.roles.layout(series.layout).columns, tupleize_cols=False)
-        whole = np.broadcast_to(scale, (len(names), len(columns)))
-        return pd.DataFrame(whole.copy(), index=names, columns=columns)
+        model, steps = self._model(), self._count_steps(horizon)
+        return scale_table(model, self._read_history(X), start=start, horizon=steps)
 
     def plot(
         self,
@@ -1413,18 +1134,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The history to continue, one table, as in `predict`.
-        horizon
-            Rows to forecast, as in `predict`.
+        X, horizon, past_covariates, future_covariates, static_covariates
+            As in `predict`, of one table.
         truth
             What happened, drawn behind the forecast.
         coverage
             Share of what happens that the shaded interval should hold, as in `predict_interval`.
         max_variates
             Panels at most; the first columns are drawn.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------
@@ -1433,40 +1150,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
-            matplotlib is not installed, there are several series, or as `predict_interval`.
+            matplotlib is not installed, there are several series, or as in `predict_interval`.
         """
-        self._model()
-        history = None if X is None else self._read_history(X)
-        rows = self._targets_of(history)
-        if rows.layout.series != "one":
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        model, rows, windows = self._latest(X, horizon, given)
+        if not rows.layout.alone:
             raise ParameterError(
                 f"a plot shows one table, but X is {rows.layout.container}. Pass one of its series."
             )
-        given: dict[str, Any] = {
-            "past_covariates": past_covariates,
-            "future_covariates": future_covariates,
-            "static_covariates": static_covariates,
-        }
-        columns = pd.Index(rows.layout.columns, tupleize_cols=False)
-        values = np.asarray(self.predict(X, horizon=horizon, **given))
-        index = rows.stamps_behind(len(values))
-        interval = None
-        if coverage is not None:
-            bounds = self.predict_interval(X, coverage=coverage, horizon=horizon, **given)
-            pairs = pd.MultiIndex.from_product([columns, interval_levels(coverage)])
-            interval = pd.DataFrame(np.asarray(bounds).reshape(len(values), -1), index, pairs)
-        return plot_forecast(
-            pd.DataFrame(rows.values, rows.index, columns),
-            pd.DataFrame(values, index, columns),
+        bounds = None if coverage is None else interval_levels(coverage)
+        return plot_rows(
+            rows,
+            model.forecast(*windows),
+            None if bounds is None else (model.quantiles(*windows, bounds), bounds),
             truth=truth,
-            interval=interval,
             max_variates=max_variates,
         )
-
-    # --- look inside --------------------------------------------------------------------------
 
     def inspect(
         self,
@@ -1489,21 +1189,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         The three as DataFrames; `tsm2.plotting.plot_selection` draws them.
-
-        Raises
-        ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         """
-        model = self._model()
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        if X is None:
-            prepared, starts = model.latest(None, given, self.horizon)
-        else:
-            series = filled(self._read_history(X), model.missing)
-            starts = Walk(lookback=model.lookback, horizon=0).starts_in(series)
-            prepared = model.prepare(series, given, starts=starts, ahead=self.horizon)
-        return model.select(prepared, starts)
+        model = self._model()
+        return model.select(*model.to_inspect(None if X is None else self._read_history(X), given))
 
     # --- keep ---------------------------------------------------------------------------------
 
@@ -1517,8 +1206,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            `fit` was not called.
         SavedModelError
             A parameter or column label cannot be written as JSON.
         OutputError
@@ -1529,7 +1216,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "parameters": self.get_params(deep=False),
             **model.to_json(),
             "history": self.history_.to_dict("list"),
-            "choices": [self._chosen()],
+            "choices": [chosen(self.choices_)],
             "floor": self.floor_.to_dict(),
         }
         kind = type(self).__name__
@@ -1552,22 +1239,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            `fit` was not called.
         ParameterError
             onnx or onnxscript is not installed.
         OutputError
             The file cannot be written.
         """
-        model = self._model()
-        description = {
-            "variates": [str(column) for column in self.layout_.columns],
-            "lookback": model.lookback,
-            "horizon": self.horizon,
-            "frequency": self.layout_.frequency,
-            "quantiles": self._trained_levels(),
-        }
-        export_onnx(self.network_, self.scaling_, path, description=description)
+        export_onnx(self._model(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -1592,7 +1269,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             choose_device(device)
             config["parameters"]["device"] = device
         try:
-            return cls._restore(config, tensors)
+            return cls._restored(config, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise SavedModelError(
                 f"{os.fspath(path)} does not hold a usable {cls.__name__}: {error}. "
@@ -1600,30 +1277,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             ) from error
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
-        model = cls(**config["parameters"])
-        model._check_parameters()
-        (chosen,) = config.get("choices", [model._settings_of_before()])
-        model.choices_ = pd.DataFrame([chosen | {"chosen": True}])
-        fitted = FittedModel.restored(
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
+        forecaster = cls(**config["parameters"])
+        forecaster._check_parameters()
+        recipe = forecaster._recipe()
+        settings = {name: getattr(forecaster, name) for name in CHOSEN} | {"season": None}
+        (choice,) = config.get("choices", [settings])  # older ones hold none: all was set
+        choices = pd.DataFrame([choice | {"chosen": True}])
+        model = FittedModel.restored(
             config,
             tensors,
-            target=model.target,
-            missing=model.missing,
-            device=model.device,
+            target=recipe.target,
+            missing=recipe.missing,
+            device=recipe.device,
             make_network=lambda roles, codings: make_network(
-                model._network_config(roles, codings), range(model.n_estimators)
+                recipe.network_config(choices, roles, codings), range(recipe.n_estimators)
             ),
         )
-        return model.take_over(
-            fitted,
-            pd.DataFrame(config["history"]),
-            season=chosen["season"],
-            floor=pd.Series(config.get("floor", {}), dtype=float),
-        )
-
-
-def _linear_error(history: pd.DataFrame, loss: str) -> float | None:
-    """Return the mean squared error of an exact start, if it was measured in it."""
-    start = history.loc[history["epoch"] == 0, "validation_loss"]
-    return float(start.mean()) if loss == "mse" and len(start) else None
+        history = pd.DataFrame(config["history"])
+        floor = pd.Series(config.get("floor", {}), dtype=float)
+        return forecaster.take_over(model, history, season=choice["season"], floor=floor)

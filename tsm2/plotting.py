@@ -16,15 +16,16 @@ from tsm2.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from tsm2.fitted.inspection import Selection
+    from tsm2.tables.series import Series
 
-__all__ = ["plot_errors", "plot_forecast", "plot_selection", "save_figure"]
+__all__ = ["plot_errors", "plot_forecast", "plot_rows", "plot_selection", "save_figure"]
 
 _MOST_NUMBERS = 100  # that are written into a map
 _HISTORY, _FORECAST, _TRUTH = "#3b3b3b", "#d1495b", "#9aa5b1"
@@ -84,6 +85,43 @@ def plot_forecast(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, fontsize="small"
     )
     return list(grid)
+
+
+def plot_rows(
+    history: Series,
+    forecast: NDArray[np.float64],
+    quantiles: tuple[NDArray[np.float64], Sequence[float]] | None,
+    *,
+    truth: pd.DataFrame | None,
+    max_variates: int,
+) -> list[Axes]:
+    """Draw the numbers of a table and of what follows it; else as `plot_forecast`.
+
+    Parameters
+    ----------
+    history
+        What the model saw, one table.
+    forecast
+        The rows behind it, (1, H, M).
+    quantiles
+        Quantiles of these, (1, H, M, Q), and their levels, (Q,); None for none.
+    truth, max_variates
+        As in `plot_forecast`.
+    """
+    columns = pd.Index(history.layout.columns, tupleize_cols=False)
+    index = history.stamps_behind(forecast.shape[1])
+    interval = None
+    if quantiles is not None:
+        values, levels = quantiles
+        pairs = pd.MultiIndex.from_product([columns, levels])
+        interval = pd.DataFrame(values.reshape(len(index), -1), index, pairs)
+    return plot_forecast(
+        pd.DataFrame(history.values, history.index, columns),
+        pd.DataFrame(forecast[0], index, columns),
+        truth=truth,
+        interval=interval,
+        max_variates=max_variates,
+    )
 
 
 def _shade(axes: Axes, interval: pd.DataFrame, column: Hashable) -> None:

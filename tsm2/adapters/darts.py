@@ -278,7 +278,7 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
         )
     config = network.config
     covariates = config.n_past or config.n_future or config.n_static
-    if covariates or config.gaps or forecaster.layout_.series != "one":
+    if covariates or config.gaps or not forecaster.layout_.alone:
         raise ParameterError(
             "only a TSM2Forecaster that was fit on one table, without covariates and gaps, becomes "
             "a TSM2Model. Fit one like that, or fit a TSM2Model with the series and covariates."

@@ -14,15 +14,16 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from tsm2.errors import OutputError, ParameterError
+from tsm2.fitted.model import FittedModel
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.scaling import Scaling
@@ -90,25 +91,17 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def export_onnx(
-    network: TSM2Network | Ensemble,
-    scaling: Scaling,
-    path: str | os.PathLike[str],
-    *,
-    description: Mapping[str, Any],
-) -> None:
-    """Write a network as an ONNX file; an earlier file is replaced as a whole or, on failure, kept.
+def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
+    """Write a model as an ONNX file; an earlier file is replaced as a whole or, on failure, kept.
+
+    Its metadata, "tsm2", hold JSON: the columns, lookback, horizon, frequency and levels.
 
     Parameters
     ----------
-    network
+    model
         Is left as it is.
-    scaling
-        Units of the table, or of several series.
     path
         The file, usually ending in .onnx.
-    description
-        What is said of the model in the file's metadata, under "tsm2", as JSON.
 
     Raises
     ------
@@ -124,7 +117,7 @@ def export_onnx(
             "exporting needs onnx and onnxscript, which are not installed. Install them with "
             "tsm2's extra 'onnx': pip install 'tsm2[onnx]'."
         ) from error
-    config = network.config
+    config, scaling, layout = model.network.config, model.scaling, model.context.layout
     if config.n_past or config.n_future or config.n_static:
         raise ParameterError(
             "a network that reads covariates cannot be exported yet. Fit without covariates."
@@ -132,7 +125,7 @@ def export_onnx(
     file = Path(path)
     if not file.absolute().parent.is_dir():
         raise OutputError(f"cannot write {file}: there is no folder {file.parent}. Make it first.")
-    whole = UnitsAround(copy.deepcopy(network).to("cpu"), scaling).eval()
+    whole = UnitsAround(copy.deepcopy(model.network).to("cpu"), scaling).eval()
     batch = torch.export.Dim("batch")
     inputs = {"context": torch.zeros(2, config.lookback, config.n_variates, dtype=torch.float64)}
     if scaling.center.ndim > 1:
@@ -149,7 +142,14 @@ def export_onnx(
             verbose=False,
         )
     exported = cast("torch.onnx.ONNXProgram", program)
-    exported.model.metadata_props["tsm2"] = json.dumps(dict(description))
+    description = {
+        "variates": [str(column) for column in layout.columns],
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "frequency": layout.frequency,
+        "quantiles": config.quantiles,
+    }
+    exported.model.metadata_props["tsm2"] = json.dumps(description)
     part = file.with_name(f".{file.name}.part")
     try:
         exported.save(part)

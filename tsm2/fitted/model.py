@@ -38,12 +38,13 @@ from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
 from tsm2.prepared.splits import check_long_enough, room_in_front
-from tsm2.prepared.windows import Batch, Covariates
+from tsm2.prepared.walk import Walk
+from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.saving import check_tensors
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.ragged import offsets_of
-from tsm2.tables.series import Series, join, numbers_in, series_from_json, series_to_json
+from tsm2.tables.series import Series, extend, join, numbers_in, series_from_json, series_to_json
 from tsm2.training import choose_device
 
 __all__ = ["FittedModel"]
@@ -105,9 +106,38 @@ class FittedModel:
         Before a series that is short all the same go unknown rows, if gaps are masked.
         """
         whole = join(self.context, series)
-        if self.missing != "mask" or self.codings.by_kind or whole.layout.series == "one":
+        if self.missing != "mask" or self.codings.by_kind:
             return whole
         return whole.padded(room_in_front(whole, lookback=self.lookback, horizon=self.horizon))
+
+    def extended(self, series: Series) -> Series:
+        """Put new rows behind the stored context, gaps filled.
+
+        Raises
+        ------
+        FrameError
+            A series is new, or its rows do not go on where the known ones end.
+        """
+        whole = extend(self.context, series, over_gaps=self.missing != "raise")
+        return filled(whole, self.missing)
+
+    def continued(self, series: Series, given: CovariateTables) -> Self:
+        """Return the model that goes on from the rows that `extended` made, with their covariates.
+
+        Raises
+        ------
+        FrameError
+            Rows of covariates are missing, or a table is not like that of the fit.
+        """
+        codings = self.codings.continued(
+            given,
+            series,
+            lookback=self.lookback,
+            horizon=self.horizon,
+            stored=self.context,
+            missing=self.missing,
+        )
+        return replace(self, codings=codings, context=series.tail(self.lookback))
 
     def prepare(
         self,
@@ -138,10 +168,9 @@ class FittedModel:
             What the network reads of the rows, gaps filled; None fills them here.
         """
         read = filled(series, self.missing) if read is None else read
-        n_known = None if starts is None else _known_before(series, starts)
         return Prepared.of(
             series,
-            self.scaling if own else self.units(read, n_known),
+            self.scaling if own else self.units(read, starts),
             self.roles,
             self._covariates(read, given, ahead=ahead, own=own),
             lookback=self.lookback,
@@ -178,7 +207,7 @@ class FittedModel:
         tail = read.tail(self.lookback)
         if self.missing == "mask" and not self.codings.by_kind:  # too short: unknown before
             tail = tail.padded(self.lookback - tail.counts)
-        elif read.layout.series != "one":
+        elif not read.layout.alone:
             check_long_enough(read, self.lookback, "lookback")
         elif len(read.values) < self.lookback:
             raise WindowError(
@@ -192,15 +221,27 @@ class FittedModel:
         )
         return prepared, tail.offsets[1:]
 
-    def units(self, series: Series, n_known: Rows | None = None) -> Scaling:
+    def to_inspect(self, series: Series | None, given: CovariateTables) -> tuple[Prepared, Rows]:
+        """Make every window of series ready, (W,), whether or not rows to forecast follow it.
+
+        Without series it is the last window of each stored one.
+        """
+        if series is None:
+            return self.latest(None, given, self.horizon)
+        read = filled(series, self.missing)
+        starts = Walk(lookback=self.lookback, horizon=0).starts_in(read)
+        return self.prepare(read, given, starts=starts, ahead=self.horizon), starts
+
+    def units(self, series: Series, starts: Rows | None = None) -> Scaling:
         """Return the units of every series: those of the fit; a new one is measured.
 
-        It is measured by its first `n_known` rows, (S,), or by all of them.
+        It is measured by the rows before its first window, of those that start at `starts`, (W,),
+        or by all of them.
         """
         if self.scaling.center.ndim == 1:
             return self.scaling
         numbers = numbers_in(series, self.context.ids)
-        known = series if n_known is None else series.head(n_known)
+        known = series if starts is None else series.head(_known_before(series, starts))
         new, old = Scaling.of_each(known.values, known.offsets), self.scaling.take(numbers)
         is_new = numbers[:, None] < 0
         return Scaling(
@@ -208,22 +249,18 @@ class FittedModel:
             scale=np.where(is_new, new.scale, old.scale),
         )
 
-    def units_before(self, series: Series, starts: Rows) -> Scaling:
-        """Return the units of every series as `prepare` takes them for these windows."""
-        return self.units(filled(series, self.missing), _known_before(series, starts))
-
     def _covariates(
         self, series: Series, given: CovariateTables, *, ahead: int, own: bool
     ) -> Covariates:
         """Return coded covariates of series' rows and of those to come."""
         layout = self.context.layout
-        named = layout.kind == "frame" and layout.series != "list"
+        known = layout.stamped and layout.named  # rows that are there are found again
         return self.codings.covariates(
             given,
             series,
             ahead,
             self.roles.layout(series.layout),
-            stored=self.context if own or named else None,
+            stored=self.context if own or known else None,
             missing=self.missing,
         )
 
@@ -373,15 +410,14 @@ class FittedModel:
             point=self.point,
         )
 
-    def calibrated(self, prepared: Prepared, starts: Rows) -> Self:
-        """Return the model with the scores of these windows.
+    def calibrated(self, windows: Windows) -> Self:
+        """Return the model with the scores of windows that it was not trained on.
 
         Raises
         ------
         ParameterError
             A variate and step is not known in any of them.
         """
-        windows = prepared.windows(starts, self.horizon)
         scores = calibrate(self._placed(), windows, quantiles=self.levels)
         return replace(self, calibration=scores)
 

@@ -125,7 +125,7 @@ class Codings:
             kept[kind] = whole[kind][ranges(kept_first, kept_counts)]
             if kind == "future":
                 n_most = horizon
-                if series.layout.series == "one":
+                if series.layout.alone:
                     n_most = int((frame.index > series.index[-1]).sum())
                 later, later_counts = _rows_after(series, frame.index, n_most)
                 after = coding.code(frame.iloc[later])
@@ -320,7 +320,7 @@ class Codings:
             rows = coding.code(frame)
             coding.check_whole(rows, frame.index)
             return rows
-        if variates.series == "one":
+        if variates.alone:
             return self.static
         known = pd.Index(() if stored is None else stored.ids, tupleize_cols=False)
         at = rows_at(known, pd.Index(series.ids, tupleize_cols=False), coding.name, series)
@@ -343,7 +343,7 @@ class Codings:
         widths, known = self.widths, ~np.isnan(past)
         if widths["n_static"]:  # (S, M, Cs)
             n_variates = len(variates.columns)
-            static = static[None] if variates.series == "one" else static[:, None]
+            static = static[None] if variates.alone else static[:, None]
             static = np.broadcast_to(static, (len(series.ids), n_variates, static.shape[-1]))
         return Covariates(
             past=_tensor(np.nan_to_num(past)) if widths["n_past"] else None,

@@ -172,7 +172,9 @@ def filled(series: Series, missing: Missing) -> Series:
 
 
 def measured(series: Series, *, each: bool) -> Scaling:
-    """Return the units of series: of all of them together, (M,), or of each, (S, M).
+    """Return the units of series: of all of them together, (M,), or of `each`, (S, M).
+
+    A table alone has units without the axis of series in any case.
 
     Raises
     ------
@@ -186,4 +188,6 @@ def measured(series: Series, *, each: bool) -> Scaling:
             f"column {label!r} has no value in any training row, so nothing can be learned of it. "
             f"Drop it, or give rows that have it."
         )
-    return Scaling.of_each(series.values, series.offsets) if each else Scaling.of(series.values)
+    if each and not series.layout.alone:
+        return Scaling.of_each(series.values, series.offsets)
+    return Scaling.of(series.values)

@@ -52,7 +52,7 @@ def training_rows(
     counts = series.counts
     own = counts if room is None else counts - room
     n_validation = np.round(own * validation_fraction).astype(np.int64)
-    if series.layout.series == "one":
+    if series.layout.alone:
         _check_one(int(counts[0]), int(n_validation[0]), lookback, horizon, validation_fraction)
         return counts - n_validation
     check_long_enough(series, needed, f"lookback={lookback} + horizon={horizon}")
@@ -71,13 +71,16 @@ def room_in_front(series: Series, *, lookback: int, horizon: int) -> NDArray[np.
     """Return how many unknown rows in front of each series make windows of one that is short, (S,).
 
     The first context of a short series then ends with as many of its own rows as a forecast has,
-    or with as many as there are before one. A series that is long enough gets none.
+    or with as many as there are before one. A series that is long enough gets none, nor does one
+    table alone.
 
     Raises
     ------
     WindowError
         A series has no row before a forecast.
     """
+    if series.layout.alone:
+        return np.zeros(1, dtype=np.int64)
     short = series.counts < lookback + horizon
     check_long_enough(series, horizon + 1, f"1 + horizon={horizon}", way="Lower horizon")
     return np.where(short, lookback - np.minimum(series.counts - horizon, horizon), 0).clip(min=0)

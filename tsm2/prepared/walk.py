@@ -73,7 +73,7 @@ class Walk:
         FrameError
             `start` is no row of the table, or no label of its kind.
         """
-        if series.layout.series == "one":
+        if series.layout.alone:
             first = self.first if start is None else position_of(series.index, start)
             return replace(self, first=first).starts(len(series.values))
         before = np.full(len(series.ids), self.lookback)

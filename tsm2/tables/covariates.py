@@ -69,7 +69,7 @@ def label_rows(series: Series, among: pd.Index | None = None) -> pd.Index:
     among
         Labels that they are looked up among: the stamp alone if these name no series.
     """
-    if series.layout.series == "one" or (among is not None and among.nlevels == 1):
+    if series.layout.alone or (among is not None and among.nlevels == 1):
         return series.index
     names = pd.Index(series.ids, tupleize_cols=False).repeat(series.counts)
     return pd.MultiIndex.from_arrays([names, series.index])
@@ -103,7 +103,7 @@ def read_covariates(
         rows = pd.DataFrame(table).infer_objects()
         first = 0 if last is None else cast("int", last) + 1 - len(rows)
         return rows.set_axis(pd.RangeIndex(first, first + len(rows)), axis=0)
-    frame: Any = table if layout.series == "one" else _by_series(table, name, layout)
+    frame: Any = table if layout.alone else _by_series(table, name, layout)
     if not isinstance(frame, pd.DataFrame):
         raise FrameError(
             f"{name} is {type_name(table)}, but a DataFrame is needed, with a row per time step "
@@ -164,7 +164,7 @@ def read_static(table: object, variates: Layout, ids: tuple[Hashable, ...]) -> p
     FrameError
         It is something else, or does not name them all once.
     """
-    one = variates.series == "one"
+    one = variates.alone
     labels, what = (list(variates.columns), "variate") if one else (list(ids), "series")
     if variates.kind == "array" and isinstance(table, np.ndarray) and table.ndim == 2:
         table = pd.DataFrame(table).infer_objects()
@@ -216,7 +216,7 @@ def rows_at(labels: pd.Index, needed: pd.Index, name: str, series: Series) -> ND
 
 def _recipe(needed: pd.Index, layout: Layout) -> str:
     """Return a sentence with Python that makes the needed stamps of a single table."""
-    if layout.series != "one" or needed.nlevels > 1:
+    if not layout.alone or needed.nlevels > 1:
         return ""
     first, n = needed[0], len(needed)
     if layout.index_kind == "range":

@@ -7,7 +7,7 @@ agree with. Labels are kept as plain Python, so that a saved model can hold them
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -84,6 +84,25 @@ class Layout:
     def container(self) -> str:
         """What to call it in a message."""
         return _CONTAINERS[self.kind, self.series]
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one table, and not several series."""
+        return self.series == "one"
+
+    @property
+    def stamped(self) -> bool:
+        """Whether rows have stamps that later tables go on from; those of arrays are counted."""
+        return self.kind == "frame"
+
+    @property
+    def named(self) -> bool:
+        """Whether series are known again by their names; those of a list have places alone."""
+        return self.series != "list"
+
+    def with_names(self) -> Layout:
+        """Return the layout with the places of a list taken for names."""
+        return self if self.named else replace(self, series="dict")
 
 
 # --- labels ---------------------------------------------------------------------------------------

@@ -174,9 +174,9 @@ def _grid(first: pd.Index, counts: Whole, layout: Layout, *, behind: Whole) -> p
 def numbers_in(series: Series, ids: tuple[Hashable, ...]) -> Whole:
     """Return the position in `ids` of every series, (S,); -1 for one that is not there.
 
-    The series of a list have no names, so none of them is there.
+    Series without names are not there.
     """
-    if series.layout.series == "list":
+    if not series.layout.named:
         return np.full(len(series.ids), -1)
     known = {name: number for number, name in enumerate(ids)}
     return np.array([known.get(name, -1) for name in series.ids])
@@ -185,9 +185,9 @@ def numbers_in(series: Series, ids: tuple[Hashable, ...]) -> Whole:
 def join(past: Series, series: Series) -> Series:
     """Put the rows of `past` before those of each series that goes on right behind them.
 
-    A series goes on if it has the name and the next stamp; rows of an array or of a list have not.
+    A series goes on if it has the name and the next stamp; rows without stamps have not.
     """
-    if series.layout.kind == "array":
+    if not series.layout.stamped:
         return series
     numbers = numbers_in(series, past.ids)
     known = np.flatnonzero(numbers >= 0)
@@ -211,7 +211,7 @@ def extend(past: Series, series: Series, *, over_gaps: bool = False) -> Series:
     past
         What is known.
     series
-        The new rows of some of its series; those of an array are taken as the next ones.
+        The new rows of some of its series; those without stamps are taken as the next ones.
     over_gaps
         Rows that are lacking in between are put there as unknown ones.
 
@@ -228,7 +228,7 @@ def extend(past: Series, series: Series, *, over_gaps: bool = False) -> Series:
             f"go on. Forecast it with predict(X), or fit again with it."
         )
     expected = past.stamps_behind(1)[numbers]
-    if series.layout.kind == "array":
+    if not series.layout.stamped:
         rows = stamps_after(expected.repeat(series.counts), places(series.offsets), 1)
         series = replace(series, index=rows)
     elif over_gaps:
@@ -236,7 +236,7 @@ def extend(past: Series, series: Series, *, over_gaps: bool = False) -> Series:
     first = series.first_stamps
     off = np.flatnonzero(np.asarray(first != expected))
     if len(off):
-        where = "" if series.layout.series == "one" else f" of series {series.ids[off[0]]!r}"
+        where = "" if series.layout.alone else f" of series {series.ids[off[0]]!r}"
         last = past.last_stamps[numbers[off[0]]]
         raise FrameError(
             f"the new rows{where} start at {first[off[0]]}, but the known ones end at {last}, so "
@@ -265,8 +265,7 @@ def _reaching_back(series: Series, expected: pd.Index) -> Series:
 
 def series_to_json(series: Series) -> dict[str, Any]:
     """Return all of series but their numbers and offsets as plain types."""
-    is_one = series.layout.series == "one"
-    stamps = series.last_stamps if is_one else series.first_stamps
+    stamps = series.last_stamps if series.layout.alone else series.first_stamps
     return {
         "layout": layout_to_json(series.layout),
         "series": series.ids,
@@ -295,7 +294,7 @@ def series_from_json(
     )
     if not fits:
         raise SavedModelError("the saved series do not fit their rows. Save the model again.")
-    if layout.series == "one":
+    if layout.alone:
         index = stamps_before(stamps[0], len(values), layout.frequency, layout.clock)
     else:
         first = pd.Index(stamps)

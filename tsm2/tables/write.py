@@ -22,7 +22,7 @@ from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_name
 from tsm2.tables.series import Series
 
-__all__ = ["Container", "write", "write_many"]
+__all__ = ["Container", "empty_table", "write", "write_many"]
 
 Table: TypeAlias = pd.DataFrame | NDArray[np.float64]
 Container: TypeAlias = Table | list[Table] | dict[Any, Table]
@@ -81,6 +81,13 @@ def _table(
     return pd.DataFrame(own, index=index, columns=columns, copy=False)
 
 
+def empty_table(layout: Layout) -> Table:
+    """Return a table of these columns that says nothing else: no row, or one of an array."""
+    if layout.kind == "array":
+        return np.empty((1, len(layout.columns)))
+    return pd.DataFrame(columns=pd.Index(layout.columns, tupleize_cols=False))
+
+
 def write_many(
     rows: Series,
     values: NDArray[np.float64],
@@ -93,24 +100,24 @@ def write_many(
     Parameters
     ----------
     rows
-        Layout and stamps; its values, (H, M), are left aside.
+        The histories that the values follow.
     values
-        (H, M, K).
+        Of every series, (S, H, M, K).
     labels
         Levels of quantiles, or numbers of sampled paths, (K,).
     of
         Which of both; it names the columns' second level.
     """
     layout = rows.layout
-    n_rows, n_variates, n_labels = values.shape
-    flat = values.reshape(n_rows, n_variates * n_labels)
+    *outer, n_variates, n_labels = values.shape
+    rows = rows.continued(values.reshape(*outer, n_variates * n_labels))
     if layout.series == "long":
         names = [bound_name(level) if of == "quantile" else level for level in labels]
         columns = tuple(f"{variate}-{name}" for variate in layout.columns for name in names)
-        return write(replace(rows, values=flat, layout=replace(layout, columns=columns)))
-    numbered = tuple(range(flat.shape[1]))
+        return write(replace(rows, layout=replace(layout, columns=columns)))
+    numbered = tuple(range(rows.values.shape[1]))
     plain = replace(layout, columns=numbered, columns_dtype="int64", columns_name=None)
-    written = write(replace(rows, values=flat, layout=plain))
+    written = write(replace(rows, layout=plain))
     if layout.kind == "array":
         return _each(written, lambda table: table.reshape(-1, n_variates, n_labels))
     variates = pd.Index(layout.columns, dtype=layout.columns_dtype, tupleize_cols=False)

@@ -25,7 +25,7 @@ from tsm2.prepared.splits import split_starts
 from tsm2.tables.series import Series
 from tsm2.training.ridge import Candidate, choose_linear
 
-__all__ = ["candidates", "choose", "enough_rows"]
+__all__ = ["candidates", "choose", "chosen", "enough_rows"]
 
 _MOST_MAPS = 32  # variates with a map of their own each
 _FEWEST = 2  # rows that a lookback may shrink to
@@ -45,7 +45,7 @@ def enough_rows(series: Series, horizon: int, validation_fraction: float) -> NDA
     short = np.flatnonzero(series.counts < horizon + _FEWEST)
     if len(short):
         name = series.ids[short[0]]
-        which = "the table" if series.layout.series == "one" else f"series {name!r}"
+        which = "the table" if series.layout.alone else f"series {name!r}"
         raise WindowError(
             f"{which} has {series.counts[short[0]]} rows, but a forecast of horizon={horizon} "
             f"needs {horizon + _FEWEST} at least. Give more rows, or lower horizon."
@@ -124,3 +124,15 @@ def choose(
             "chosen": [each is best for each in rows],
         }
     )
+
+
+def chosen(choices: pd.DataFrame) -> dict[str, Any]:
+    """Return what was chosen, by the names of the estimator's parameters."""
+    (row,) = choices[choices["chosen"]].to_dict("records")
+    season = row["season"]
+    return {
+        "lookback": int(row["lookback"]),
+        "level": str(row["level"]),
+        "separate_heads": bool(row["separate_heads"]),
+        "season": None if pd.isna(season) else int(season),
+    }

@@ -71,34 +71,22 @@ def fit_members(
     -------
     Losses of every epoch, with a first column `member` if there are several networks.
     """
-    if len(members) == 1:
-        return history_table(
-            fit_network(
-                members[0],
-                train,
-                validation,
-                config,
-                seed=seeds[0],
-                checkpoint=checkpoint,
-                max_seconds=max_seconds,
-                log_dir=log_dir,
-                watch=watch,
-            )
-        )
     asked: Any = n_jobs  # joblib's hint forgets None
-    side_by_side = min(effective_n_jobs(asked), len(members))
+    count, names = len(members), [f"member-{number}" for number in range(len(members))]
+    side_by_side = min(effective_n_jobs(asked), count)
     fits: Any = Parallel(n_jobs=side_by_side)(
         delayed(_fit_member)(
             member,
             train,
             validation,
             config if side_by_side == 1 else replace(config, verbose=0),
-            seed,
-            None if checkpoint is None else checkpoint / f"member-{number}",
-            max_seconds * side_by_side / len(members),
-            None if log_dir is None else log_dir / f"member-{number}",
+            seed=seed,
+            checkpoint=checkpoint if checkpoint is None or count == 1 else checkpoint / name,
+            max_seconds=max_seconds * side_by_side / count,
+            log_dir=log_dir if log_dir is None or count == 1 else log_dir / name,
+            watch=watch if count == 1 else None,
         )
-        for number, (member, seed) in enumerate(zip(members, seeds, strict=True))
+        for member, seed, name in zip(members, seeds, names, strict=True)
     )
     histories = []
     for number, (member, (weights, history)) in enumerate(zip(members, fits, strict=True)):
@@ -106,7 +94,8 @@ def fit_members(
         member.eval()
         histories.append(history_table(history).assign(member=number))
     whole = pd.concat(histories, ignore_index=True)
-    return whole[["member", *whole.columns.drop("member")]]
+    losses = whole.columns.drop("member")
+    return whole[losses] if count == 1 else whole[["member", *losses]]
 
 
 def refit_starts(
@@ -141,24 +130,8 @@ def refit_starts(
 
 
 def _fit_member(
-    network: TSM2Network,
-    train: Windows,
-    validation: Windows | None,
-    config: TrainingConfig,
-    seed: int,
-    checkpoint: Path | None,
-    max_seconds: float,
-    log_dir: Path | None,
+    network: TSM2Network, *data: Any, **how: Any
 ) -> tuple[dict[str, Tensor], list[Epoch]]:
     """Fit a network, perhaps in a process of its own, and return its weights."""
-    history = fit_network(
-        network,
-        train,
-        validation,
-        config,
-        seed=seed,
-        checkpoint=checkpoint,
-        max_seconds=max_seconds,
-        log_dir=log_dir,
-    )
+    history = fit_network(network, *data, **how)
     return network.state_dict(), history

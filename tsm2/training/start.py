@@ -17,7 +17,6 @@ Sizes: G groups (M with separate heads, or 1), L lookback, H horizon, D columns,
 course, F features, V directions of L steps that the network sees, Q quantiles, C covariates.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput, relate_covariates
 from tsm2.training.ridge import LinearMap, solve_again, solve_linear
 
-__all__ = ["refit_exactly", "start_exactly", "without_mixers", "write_linear"]
+__all__ = ["refit_exactly", "start_exactly", "write_linear"]
 
 _SPREAD = 1024
 """Windows at most that the gaps between quantiles are measured on."""
@@ -101,18 +100,6 @@ def refit_exactly(
     again = solve_again(found, [train, validation])
     write_linear(network, again)
     return again
-
-
-def without_mixers(network: TSM2Network) -> TSM2Network:
-    """Return the linear path alone: what a network forecasts whose mixers add nothing."""
-    linear = TSM2Network(replace(network.config, blocks=0)).eval()
-    share = _stream_share(network)
-    own = network.state_dict()
-    linear.load_state_dict({name: own[name] for name in linear.state_dict()})
-    for projection in linear.head.modules():
-        if isinstance(projection, PointHead):
-            projection.weight.data.mul_(share)
-    return linear
 
 
 @torch.no_grad()

@@ -1,0 +1,225 @@
+"""Recipe: what a user asks of a fit, and what that comes to for the data at hand.
+
+    parameters of the estimator -> Recipe -> rows to train on, units, choices, NetworkConfig,
+                                             TrainingConfig, seeds
+
+Sizes: S series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from tsm2.errors import ParameterError
+from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
+from tsm2.prepared.codings import Codings
+from tsm2.prepared.prepared import Prepared, measured
+from tsm2.prepared.roles import Roles
+from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.seasons import lookbacks, season_of
+from tsm2.prepared.splits import room_in_front, training_rows
+from tsm2.prepared.windows import Covariates
+from tsm2.tables.gaps import Missing
+from tsm2.tables.quantiles import check_levels, with_median
+from tsm2.tables.series import Series
+from tsm2.training.choices import candidates, choose, chosen, enough_rows
+from tsm2.training.fit import TrainingConfig
+
+__all__ = ["CHOSEN", "Recipe"]
+
+CHOSEN = ("lookback", "level", "separate_heads")
+"""Parameters that may be "auto"."""
+_SUITS: Mapping[str, Mapping[str, Any]] = {
+    # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
+    # on mixers that are still at zero.
+    "exact": {
+        "learning_rate": 1e-5,
+        "mixer_learning_rate": 1e-3,
+        "sam_radius": 0.0,
+        "epoch_steps": 150,
+    },
+    "random": {"learning_rate": 1e-3, "mixer_learning_rate": 3e-3, "sam_radius": 0.35},
+}
+"""What None stands for, by how the linear path starts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What a user asks of a fit; each field is the parameter of `TSM2Forecaster` of that name."""
+
+    lookback: int | Literal["auto"]
+    horizon: int
+    level: Literal["auto", "mean", "last"]
+    separate_heads: bool | Literal["auto"]
+    season: int | None
+    linear_start: Literal["auto", "exact", "random"]
+    refit_linear: bool
+    quantiles: Sequence[float] | None
+    loss: Literal["mse", "mae", "huber", "quantile"] | None
+    validation_fraction: float
+    target: Hashable | Sequence[Hashable] | None
+    calendar: Sequence[str]
+    missing: Missing
+    scaling: Literal["series", "global"]
+    sampling: Literal["windows", "series"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    random_state: int | np.random.RandomState | None
+    n_estimators: int
+    n_jobs: int | None
+    network: Mapping[str, Any]
+    """Settings of the network, by the names of `NetworkConfig`."""
+    training: Mapping[str, Any]
+    """Settings of the training, by the names of `TrainingConfig`; None for what suits the start."""
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        """Sort the parameters of an estimator, all of them by name."""
+        own, trained = ({f.name for f in fields(each)} for each in (cls, TrainingConfig))
+        return cls(
+            **{name: value for name, value in parameters.items() if name in own},
+            network={each.name: parameters[each.name] for each in SETTINGS},
+            training={name: value for name, value in parameters.items() if name in trained},
+        )
+
+    # --- rows and units -----------------------------------------------------------------------
+
+    def split(self, series: Series, *, has_covariates: bool) -> tuple[Series, NDArray[np.int64]]:
+        """Return the rows to fit to, and how many first ones of each series are for training, (S,).
+
+        Raises
+        ------
+        WindowError
+            The table, or a series, is too short.
+        """
+        if self.lookback == "auto":
+            return series, enough_rows(series, self.horizon, self.validation_fraction)
+        sizes = {"lookback": self.lookback, "horizon": self.horizon}
+        room = np.zeros(len(series.ids), dtype=np.int64)
+        if self.missing == "mask" and not has_covariates:
+            room = room_in_front(series, **sizes)
+        rows, share = series.padded(room), self.validation_fraction
+        return rows, training_rows(rows, **sizes, validation_fraction=share, room=room)
+
+    def units(self, rows: Series, n_train: NDArray[np.int64]) -> Scaling:
+        """Return the units of the rows: those of their training rows."""
+        return measured(rows.head(n_train), each=self.scaling == "series")
+
+    # --- choices ------------------------------------------------------------------------------
+
+    def choose(
+        self, rows: Series, n_train: NDArray[np.int64], units: Scaling, roles: Roles
+    ) -> pd.DataFrame:
+        """Settle what is left to "auto" by the closed form, on the validation rows.
+
+        Parameters
+        ----------
+        rows, n_train
+            As `split` returned them.
+        units, roles
+            Of the rows.
+
+        Returns
+        -------
+        What was tried, see `tsm2.training.choices.choose`.
+        """
+        looks: list[Any] = [self.lookback]
+        if self.lookback == "auto":
+            most = min(int(rows.counts.min()) // 3, int(n_train.min()) - self.horizon)
+            looks = lookbacks(rows.layout, self.horizon, max(1, most))
+        levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
+        apart: list[Any] = [False, True] if self.separate_heads == "auto" else [self.separate_heads]
+        tried = candidates(
+            lookbacks=looks,
+            levels=levels if self.network["instance_norm"] else levels[:1],
+            separate=apart,
+            season=self.season_of(rows),
+            n_variates=len(roles.targets),
+        )
+        prepared = Prepared.of(rows, units, roles, Covariates(), lookback=tried[0].lookback)
+        return choose(prepared, n_train, tried, self.horizon)
+
+    def choose_for(self, series: Series) -> pd.DataFrame:
+        """Return the choices that a fit to series, gaps filled, without covariates would make."""
+        rows, n_train = self.split(series, has_covariates=False)
+        roles = Roles.of(self.target, rows.layout)
+        return self.choose(rows, n_train, self.units(rows, n_train), roles)
+
+    def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
+        """Return the choices of the fit before, but for what is no longer left to "auto"."""
+        fixed = {name: value for name in CHOSEN if (value := getattr(self, name)) != "auto"}
+        return pd.DataFrame([chosen(choices) | fixed | {"chosen": True}])
+
+    def season_of(self, rows: Series) -> int | None:
+        """Return the rows of a season; None if there is none, or nobody can know."""
+        return self.season or season_of(rows.layout)
+
+    # --- configs ------------------------------------------------------------------------------
+
+    @property
+    def levels(self) -> tuple[float, ...] | None:
+        """Levels of the network's head; None for a point forecast."""
+        return None if self.quantiles is None else with_median(check_levels(self.quantiles))
+
+    def network_config(
+        self, choices: pd.DataFrame, roles: Roles, codings: Codings
+    ) -> NetworkConfig:
+        """Return the network for these columns and covariates."""
+        known = chosen(choices)
+        given = {
+            **self.network,
+            **codings.widths,
+            **patch_sizes(
+                known["lookback"], self.network["patch_length"], self.network["patch_stride"]
+            ),
+            **{name: known[name] for name in CHOSEN},
+            "horizon": self.horizon,
+            "n_variates": len(roles.targets),
+            "n_past": len(roles.others) + codings.widths["n_past"],
+            "gaps": self.missing == "mask",
+            "quantiles": self.levels,
+        }
+        return NetworkConfig(**given)
+
+    def training_config(self, choices: pd.DataFrame, *, warm: bool) -> TrainingConfig:
+        """Return how the network is trained, from weights of its own or, `warm`, from earlier ones.
+
+        An exact start is "auto" wherever the mixers start at zero behind a plain stream.
+        """
+        network, start = self.network, self.linear_start
+        if start == "auto":
+            plain = network["averaging"] == "stream" and network["averaging_reach"] is None
+            still = not network["blocks"] or (network["zero_start"] and plain)
+            start = "exact" if still else "random"
+        start = "random" if warm else start
+        given = {
+            **self.training,
+            "loss": self.loss or ("mse" if self.levels is None else "quantile"),
+            "quantiles": self.levels or (),
+            "linear_start": start,
+            "season": chosen(choices)["season"],
+        }
+        suits = _SUITS[start]
+        return TrainingConfig(**given | {n: v for n, v in suits.items() if given[n] is None})
+
+    def seeds(self, *, again: bool = False) -> list[int]:
+        """Draw a seed for every network; `again` if the same are needed another time.
+
+        Raises
+        ------
+        ParameterError
+            They are needed again, but there is no `random_state`.
+        """
+        if again and self.random_state is None:
+            raise ParameterError(
+                "checkpoint needs a random_state, such as random_state=0: a fit that draws another "
+                "seed every time cannot go on where it was cut off."
+            )
+        generator = check_random_state(self.random_state)
+        return [int(generator.randint(2**31 - 1)) for _ in range(self.n_estimators)]
