@@ -52,6 +52,7 @@ from tsm2.prepared.splits import room_in_front, split_starts, training_rows
 from tsm2.prepared.walk import Walk
 from tsm2.prepared.windows import Covariates
 from tsm2.tables.calendars import check_calendar
+from tsm2.tables.containers import open_table, to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout
@@ -1307,11 +1308,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         if refit is False:
             model, prepared, starts = self._walked(X, given, steps, stride=stride, start=start)
-            return backtest_table(model, prepared, starts, steps, quantiles=levels)
+            table = backtest_table(model, prepared, starts, steps, quantiles=levels)
+            return to_library(table, prepared.series.layout.form)
         self._check_parameters()
-        return refit_table(
+        series = self._read(X, frequency=self.frequency)
+        table = refit_table(
             self,
-            self._read(X, frequency=self.frequency),
+            series,
             start=start,
             horizon=steps,
             stride=stride,
@@ -1321,6 +1324,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             quantiles=levels,
             given=given,
         )
+        return to_library(table, series.layout.form)
 
     def _walked(
         self,
@@ -1402,7 +1406,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: Data | None = None,
         *,
         horizon: int | None = None,
-        truth: pd.DataFrame | None = None,
+        truth: Any = None,
         coverage: float | None = None,
         max_variates: int = 6,
         past_covariates: CovariateTable = None,
@@ -1418,7 +1422,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         horizon
             Rows to forecast, as in `predict`.
         truth
-            What happened, drawn behind the forecast.
+            What happened, drawn behind the forecast: a table, as `X`.
         coverage
             Share of what happens that the shaded interval should hold, as in `predict_interval`.
         max_variates
@@ -1451,16 +1455,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "static_covariates": static_covariates,
         }
         columns = pd.Index(rows.layout.columns, tupleize_cols=False)
-        values = np.asarray(self.predict(X, horizon=horizon, **given))
+        values = _numbers_of(self.predict(X, horizon=horizon, **given))
         index = rows.stamps_behind(len(values))
         interval = None
         if coverage is not None:
             bounds = self.predict_interval(X, coverage=coverage, horizon=horizon, **given)
             pairs = pd.MultiIndex.from_product([columns, interval_levels(coverage)])
-            interval = pd.DataFrame(np.asarray(bounds).reshape(len(values), -1), index, pairs)
+            interval = pd.DataFrame(_numbers_of(bounds).reshape(len(values), -1), index, pairs)
         return plot_forecast(
             pd.DataFrame(rows.values, rows.index, columns),
-            pd.DataFrame(values, index, columns),
+            pd.DataFrame(values.reshape(len(values), -1), index, columns),
             truth=truth,
             interval=interval,
             max_variates=max_variates,
@@ -1621,6 +1625,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             season=chosen["season"],
             floor=pd.Series(config.get("floor", {}), dtype=float),
         )
+
+
+def _numbers_of(forecast: object) -> NDArray[np.float64]:
+    """Return the numbers of one table that was forecast, without a column of stamps."""
+    return np.asarray(open_table(forecast)[0], dtype=np.float64)
 
 
 def _linear_error(history: pd.DataFrame, loss: str) -> float | None:

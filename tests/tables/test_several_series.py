@@ -252,7 +252,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a gap": (LONG.drop(2), "series 'b'.* irregular: with frequency 'h', row 2 should be at .* 02"),
     "a gap in a short one": (LONG.drop(8), "series 'c'.*contradicts the index.* '2h' apart"),
     "dict of text": ({"a": "text"}, "series 'a': it is a str, but a DataFrame or a 2-D array"),
-    "dict of series": ({"a": frames()["a"]["y"]}, r"series 'a': it is a pandas Series.*to_frame"),
+    "series under other names": (
+        {"a": frames()["a"]["y"], "b": frames()["a"]["z"]},
+        r"series 'b': its columns is 'z', .* is 'y'.*X.rename\('y'\)",
+    ),
+    "list of columns": ([pd.Series([1.0], name="y"), [1.0]], "series 1: it is a list"),
     "list of series": ([frames()["a"]["y"]], "series 0: it is a pandas Series"),
     "empty dict": ({}, "at least one is needed"),
     "empty table": ({"a": frames()["a"], "e": frames()["a"][:0]}, "series 'e': it has no rows"),
