@@ -75,7 +75,16 @@ PEERS = {  # modules that need them
     "tsm2.vision.timm": "timm",
     "tsm2.vision.detection": "torchvision",
 } | {f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")}
-OPTIONAL = ("darts", "sktime", "neuralforecast", "triton", "mamba_ssm", "matplotlib", "typer", "polars")
+OPTIONAL = (
+    "darts",
+    "sktime",
+    "neuralforecast",
+    "triton",
+    "mamba_ssm",
+    "matplotlib",
+    "typer",
+    "polars",
+)
 VISION_MAY_IMPORT = {"errors", "kernels", "networks", "vision"}
 
 

@@ -44,7 +44,8 @@ def plot_forecast(
     Parameters
     ----------
     history
-        What the model saw, in any container; the last rows, at most three times the forecast's, are drawn.
+        What the model saw, in any container; the last rows, at most three times the forecast's,
+        are drawn.
     forecast
         Forecast rows of the same columns.
     truth

@@ -257,7 +257,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         r"series 'b': its columns is 'z', .* is 'y'.*X.rename\('y'\)",
     ),
     "list of columns": ([pd.Series([1.0], name="y"), [1.0]], "series 1: it is a list"),
-    "list of series": ([frames()["a"]["y"]], "series 0: it is a pandas Series"),
+    "list of indexes": ([hours(3), frames()["a"]], "series 0: it is a pandas DatetimeIndex"),
     "empty dict": ({}, "at least one is needed"),
     "empty table": ({"a": frames()["a"], "e": frames()["a"][:0]}, "series 'e': it has no rows"),
     "odd key": ({None: frames()["a"]}, "a series is named None"),

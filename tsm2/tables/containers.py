@@ -17,20 +17,26 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
 import pandas as pd
 from pandas.api import types
 
 from tsm2.errors import DependencyError, FrameError
-from tsm2.tables.stamps import type_name
 
 if TYPE_CHECKING:
     import narwhals as nw
 
-__all__ = ["Form", "as_frame", "form_from_json", "give_back", "is_table", "open_table", "to_library"]
+__all__ = [
+    "Form",
+    "as_frame",
+    "form_from_json",
+    "give_back",
+    "is_table",
+    "open_table",
+    "to_library",
+]
 
 Library = Literal["pandas", "polars", "pyarrow"]
 _TABLES: dict[str, str] = {"polars": "polars DataFrame", "pyarrow": "Arrow table"}
@@ -159,15 +165,13 @@ def _stamps_in(frame: pd.DataFrame, times: list[Hashable], form: Form) -> tuple[
             f"the table has {len(times)} columns of time stamps, {listed}, but one alone can say "
             f"when its rows are. Drop the others."
         )
-    place = list(frame.columns).index(time)
-    return frame.set_index(time), Form(
-        library=form.library, stamps="column", place=place, is_date=form.is_date
-    )
+    labels: list[Any] = list(frame.columns)
+    return frame.set_index(time), replace(form, stamps="column", place=labels.index(time))
 
 
 def _to_pandas(X: Any) -> tuple[pd.DataFrame, Library, list[str]]:
     """Return a table of another library as one of pandas, and its columns of plain dates."""
-    import narwhals as nw  # noqa: PLC0415 (most never need it)
+    import narwhals as nw
 
     library: Library = "pyarrow" if type(X).__module__.startswith("pyarrow") else "polars"
     names = list(X.column_names if library == "pyarrow" else X.columns)
@@ -189,7 +193,7 @@ def _to_pandas(X: Any) -> tuple[pd.DataFrame, Library, list[str]]:
 
 
 def _column(column: nw.Series[Any], library: Library) -> Any:
-    import narwhals as nw  # noqa: PLC0415
+    import narwhals as nw
 
     dtype = column.dtype
     if dtype == nw.Datetime or dtype == nw.Date:
@@ -242,7 +246,6 @@ def give_back(frame: pd.DataFrame, form: Form, *, per_variate: int = 1) -> Any:
         return column.rename(None) if form.series == "unnamed" else column
     if form.stamps == "index":
         return frame
-    dates = []
     if form.stamps == "column" and frame.index.name is not None:
         stamps, name = frame.index, frame.index.name
         frame = frame.reset_index(drop=True)
@@ -263,7 +266,7 @@ def to_library(frame: pd.DataFrame, form: Form) -> Any:
     if form.library == "pandas":
         return frame
     try:
-        import narwhals as nw  # noqa: PLC0415
+        import narwhals as nw
 
         __import__(form.library)
     except ImportError as error:
@@ -283,7 +286,7 @@ def to_library(frame: pd.DataFrame, form: Form) -> Any:
 
 
 def _column_of(cells: pd.Series[Any], name: str, form: Form) -> nw.Series[Any]:
-    import narwhals as nw  # noqa: PLC0415
+    import narwhals as nw
 
     if types.is_datetime64_any_dtype(cells.dtype):
         stamps = pd.DatetimeIndex(cells)

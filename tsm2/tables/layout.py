@@ -78,7 +78,7 @@ class Layout:
     """Name of the column or level that says to which series a row belongs."""
     id_dtype: str = "object"
     """dtype of that column or level."""
-    form: Form = Form()
+    form: Form = Form()  # noqa: RUF009 (frozen)
     """What each table was before it became one of pandas with its stamps as index."""
 
     @property
@@ -293,7 +293,8 @@ def layout_from_json(saved: Mapping[str, Any]) -> Layout:
         A field is missing, unknown, or holds what no layout holds.
     """
     wanted = {f.name for f in fields(Layout)}
-    if not isinstance(saved, Mapping) or {*saved, "clock", "form"} != wanted:  # older ones lack them
+    older = ("clock", "form")  # may lack in saved ones of before
+    if not isinstance(saved, Mapping) or {*saved, *older} != wanted:
         raise SavedModelError(f"the saved layout {saved!r} needs exactly the fields {wanted}.")
     plain: dict[str, Any] = {name: _tuples(value) for name, value in saved.items()}
     try:

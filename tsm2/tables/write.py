@@ -26,9 +26,8 @@ from tsm2.tables.series import Series
 
 __all__ = ["Container", "write", "write_many"]
 
-Table: TypeAlias = pd.DataFrame | NDArray[np.float64]
-Container: TypeAlias = Table | list[Table] | dict[Any, Table]
-"""What a forecast comes out in: that of the history."""
+Container: TypeAlias = Any
+"""What a forecast comes out in, that of the history: a table of any library, or several."""
 
 
 def write(series: Series) -> Container:
