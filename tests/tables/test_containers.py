@@ -47,8 +47,8 @@ def arrow(frame: pd.DataFrame) -> Any:
 
 
 def forecaster(**changes: Any) -> TSM2Forecaster:
-    settings = {"features": 4, "max_epochs": 1, "batch_size": 64, "random_state": 0}
-    return TSM2Forecaster(8, 3, **settings, **changes)
+    changes = {"features": 4, "max_epochs": 1, "batch_size": 64, "random_state": 0} | changes
+    return TSM2Forecaster(8, 3, **changes)
 
 
 def numbers(given: Any, *names: str) -> np.ndarray[Any, Any]:
@@ -154,7 +154,7 @@ def test_covariates_come_in_the_same_containers(library: Callable[[Any], Any]) -
 @pytest.mark.parametrize("dtype", ["str", "category", "int64", "int32"])
 @pytest.mark.parametrize("library", [polars, arrow, lambda frame: frame])
 def test_long_tables_with_any_names_of_series(library: Callable[[Any], Any], dtype: str) -> None:
-    ids = [7, 12] if dtype.startswith("int") else ["007", "7"]
+    ids: list[Any] = [7, 12] if dtype.startswith("int") else ["007", "7"]
     pieces = [table(ROWS - 4 * k).reset_index().assign(shop=name) for k, name in enumerate(ids)]
     frame = pd.concat(pieces, ignore_index=True).astype({"shop": dtype})
     X = library(frame[["shop", "when", "a", "b"]])
@@ -313,9 +313,10 @@ def test_rows_without_stamps_are_counted() -> None:
 
 
 def test_a_series_comes_back_as_one() -> None:
-    named, unnamed = table()["a"], table()["a"].rename(None)
+    named, unnamed, new = table()["a"], table()["a"].rename(None), table(66)["a"][ROWS:]
     wanted = forecaster().fit(table()[["a"]])
     for given in (named, unnamed):
+        later = new if given is named else new.rename(None)
         model = forecaster().fit(given)
         forecast = model.predict(given)
         assert forecast.name == given.name
@@ -323,8 +324,7 @@ def test_a_series_comes_back_as_one() -> None:
         assert model.predict_interval().shape == (3, 2)
         assert len(model.backtest(given)) == len(wanted.backtest(table()[["a"]]))
         pd.testing.assert_series_equal(
-            model.update(table(66)["a"][ROWS:].rename(given.name)).predict().rename("a"),
-            forecaster().fit(named).update(table(66)["a"][ROWS:]).predict(),
+            model.update(later).predict().rename("a"), forecaster().fit(named).update(new).predict()
         )
     assert [each.name for each in forecaster().fit([named, named]).predict()] == ["a", "a"]
 
