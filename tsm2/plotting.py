@@ -133,15 +133,15 @@ def plot_errors(
     """
     if max_variates < 1:
         raise ParameterError(f"max_variates must be at least 1, got {max_variates}.")
-    table, _ = as_frame(table)
+    frame: pd.DataFrame = as_frame(table)[0]
     figure = _figure_class()(figsize=(9, 3.4), layout="constrained")
     by_step, by_variate = figure.subplots(1, 2, width_ratios=(2, 1))
-    variate = table["variate"].astype("object")
+    variate = frame["variate"].astype("object")
     if scale is None:
-        deviations = table.groupby(variate, sort=False)["actual"].std(ddof=0)
+        deviations = frame.groupby(variate, sort=False)["actual"].std(ddof=0)
         scale = deviations.where(deviations > 0, 1.0).to_dict()
-    errors = (table["forecast"] - table["actual"]).abs() / scale_of_rows(table, scale)
-    steps = errors.groupby([variate, table["step"]], sort=False).mean().unstack(0)
+    errors = (frame["forecast"] - frame["actual"]).abs() / scale_of_rows(frame, scale)
+    steps = errors.groupby([variate, frame["step"]], sort=False).mean().unstack(0)
     for column in list(steps.columns[:max_variates]):
         by_step.plot(steps.index, steps[column], lw=1.2, label=str(column))
     by_step.plot(steps.index, steps.mean(axis=1), color=_HISTORY, lw=2, label="all")

@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import pandas as pd
 from pandas.api import types
@@ -27,9 +27,11 @@ from tsm2.errors import DependencyError, FrameError
 
 if TYPE_CHECKING:
     import narwhals as nw
+    from narwhals.typing import IntoDataFrame
 
 __all__ = [
     "Form",
+    "Table",
     "as_frame",
     "form_from_json",
     "give_back",
@@ -38,6 +40,8 @@ __all__ = [
     "to_library",
 ]
 
+Table: TypeAlias = "pd.DataFrame | pd.Series[Any] | IntoDataFrame"
+"""A table of pandas, polars or Arrow, or a column of pandas with its stamps."""
 Library = Literal["pandas", "polars", "pyarrow"]
 _TABLES: dict[str, str] = {"polars": "polars DataFrame", "pyarrow": "Arrow table"}
 

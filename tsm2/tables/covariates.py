@@ -14,20 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from tsm2.errors import FrameError
-from tsm2.tables.containers import Form, as_frame, open_table
+from tsm2.tables.containers import Form, Table, as_frame, open_table
 from tsm2.tables.layout import Layout, check_index, check_kind, plain_names
 from tsm2.tables.series import Series
 from tsm2.tables.stamps import as_stamps, type_name
-
-if TYPE_CHECKING:
-    from narwhals.typing import IntoDataFrame
 
 __all__ = [
     "KINDS",
@@ -39,7 +36,6 @@ __all__ = [
     "rows_at",
 ]
 
-Table: TypeAlias = "pd.DataFrame | pd.Series[Any] | IntoDataFrame"
 CovariateTable: TypeAlias = "Table | NDArray[Any] | Mapping[Any, Table] | Sequence[Table] | None"
 """Covariates of one kind as a user gives them: one table, or one for each of several series."""
 

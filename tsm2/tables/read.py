@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsm2.errors import FrameError, ParameterError
 from tsm2.tables.cells import check_finite, read_array, read_cells
-from tsm2.tables.containers import Form, is_table, open_table
+from tsm2.tables.containers import Form, Table, is_table, open_table
 from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout, check_same, describe, plain_names
 from tsm2.tables.ragged import offsets_of, places
@@ -42,13 +42,8 @@ from tsm2.tables.stamps import (
     type_name,
 )
 
-if TYPE_CHECKING:
-    from narwhals.typing import IntoDataFrame
-
 __all__ = ["Data", "LongColumns", "read"]
 
-Table: TypeAlias = "pd.DataFrame | pd.Series[Any] | IntoDataFrame"
-"""A table of pandas, polars or Arrow, or a column of pandas with its stamps."""
 Data: TypeAlias = "Table | ArrayLike | Sequence[Table] | Mapping[Any, Table | ArrayLike]"
 """What comes in: a table or several series."""
 
