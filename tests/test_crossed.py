@@ -21,6 +21,12 @@ from tsm2.backtesting import error_table
 LOOKBACK, HORIZON, KNOWN, ROWS = 12, 3, 70, 84
 SERIES = {"x": 0, "y": 9, "z": 4}  # the row at which each begins
 CONTAINERS = ("wide", "array", "long", "levels", "dict", "list")
+FOREIGN = {
+    "time column": ("covariates",),
+    "polars": ("quantiles", "calendar and target", "covariates"),
+    "arrow long": ("quantiles", "covariates"),
+    "polars dict": ("covariates",),
+}
 FEATURES = ("plain", "quantiles", "ensemble", "covariates", "calendar and target")
 
 
@@ -53,7 +59,7 @@ class Case:
     def frames(self) -> dict[str, pd.DataFrame]:
         gaps = self.missing != "raise"
         has_stamps = self.container not in ("array", "list")
-        names = {"x": 0} if self.container in ("wide", "array") else SERIES
+        names = {"x": 0} if self.container in ("wide", "array", "polars", "time column") else SERIES
         return {
             name: table(number, gaps=gaps, rows=has_stamps).iloc[first:]
             for number, (name, first) in enumerate(names.items())
@@ -65,6 +71,8 @@ class Case:
         return self.contained({k: each.loc[ends[0] : ends[1]] for k, each in self.frames().items()})
 
     def contained(self, frames: dict[str, pd.DataFrame]) -> Any:
+        if self.container in FOREIGN:
+            return self.foreign(frames)
         if self.container == "wide":
             return frames["x"]
         if self.container == "array":
@@ -76,6 +84,18 @@ class Case:
         pieces = [each.reset_index().assign(unique_id=name) for name, each in frames.items()]
         long = pd.concat(pieces, ignore_index=True)[["unique_id", "ds", "a", "b"]]
         return long if self.container == "long" else long.set_index(["unique_id", "ds"])
+
+    def foreign(self, frames: dict[str, pd.DataFrame]) -> Any:
+        """Return tables without an index, of other libraries."""
+        tables = {name: each.reset_index() for name, each in frames.items()}
+        if self.container == "time column":
+            return tables["x"]
+        pa, pl = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+        if self.container == "arrow long":
+            long = pd.concat([each.assign(unique_id=name) for name, each in tables.items()])
+            return pa.Table.from_pandas(long, preserve_index=False)
+        opened = {name: pl.from_pandas(each) for name, each in tables.items()}
+        return opened["x"] if self.container == "polars" else opened
 
     def forecaster(self) -> TSM2Forecaster:
         model = TSM2Forecaster(
@@ -107,7 +127,12 @@ class Case:
         index = stamps()
         wind = pd.DataFrame({"wind": np.cos(np.arange(len(index)) / 3)}, index=index)
         kind = np.where(index.hour < 8, "night", "day")
-        return {"past_covariates": wind, "future_covariates": pd.DataFrame({"kind": kind}, index)}
+        future = pd.DataFrame({"kind": kind}, index)
+        if self.container in FOREIGN:
+            wind, future = wind.reset_index(), future.reset_index()
+        if self.container in FOREIGN and self.container != "time column":
+            wind, future = (pytest.importorskip("polars").from_pandas(f) for f in (wind, future))
+        return {"past_covariates": wind, "future_covariates": future}
 
 
 def usable(case: Case) -> bool:
@@ -118,7 +143,7 @@ CASES = [
     case
     for case in (Case(*each) for each in product(CONTAINERS, ("raise", "mask", "ffill"), FEATURES))
     if usable(case)
-]
+] + [Case(container, "mask", each) for container, features in FOREIGN.items() for each in features]
 
 
 @pytest.fixture(
@@ -134,9 +159,18 @@ def numbers(forecast: Any) -> np.ndarray[Any, Any]:
     if isinstance(forecast, list | dict):
         each = forecast.values() if isinstance(forecast, dict) else forecast
         return np.concatenate([numbers(one) for one in each])
+    if hasattr(forecast, "column_names"):  # an Arrow table
+        forecast = forecast.to_pandas()
+    if type(forecast).__module__.startswith("polars"):
+        forecast = forecast.to_pandas()
     if isinstance(forecast, pd.DataFrame):
         return forecast.select_dtypes("number").to_numpy(np.float64)
     return np.asarray(forecast, dtype=np.float64)
+
+
+def columns(table: Any, *names: str) -> Any:
+    """Return some columns of a backtest."""
+    return table.select(names) if hasattr(table, "column_names") else table[list(names)]
 
 
 def agree(one: Any, other: Any) -> None:
@@ -181,9 +215,12 @@ def test_a_backtest_and_forecasts_of_the_rows_before_say_the_same(
     label = start if case.container == "array" else stamps()[start]
     whole, history = case.between(0, ROWS), case.between(0, start)
     table = model.backtest(whole, start=label, stride=ROWS, coverage=0.5, **given)
-    agree(numbers(table[["forecast"]]).ravel(), numbers(model.predict(history, **given)).ravel())
+    agree(
+        numbers(columns(table, "forecast")).ravel(),
+        numbers(model.predict(history, **given)).ravel(),
+    )
     bounds = numbers(model.predict_interval(history, coverage=0.5, **given))
-    agree(numbers(table[["lo-50", "hi-50"]]).ravel(), bounds.ravel())
+    agree(numbers(columns(table, "lo-50", "hi-50")).ravel(), bounds.ravel())
 
 
 def test_a_score_is_the_error_of_the_backtest(fitted: tuple[Case, TSM2Forecaster]) -> None:
@@ -192,7 +229,7 @@ def test_a_score_is_the_error_of_the_backtest(fitted: tuple[Case, TSM2Forecaster
     table = model.backtest(later, **case.covariates)
     errors = error_table(table, by=None, scale=model.error_scale(later))
     score = model.score(later, **case.covariates)
-    np.testing.assert_allclose(score, -errors["MSE"].to_numpy()[0], rtol=1e-5)
+    np.testing.assert_allclose(score, -np.asarray(errors["MSE"])[0], rtol=1e-5)
 
 
 def test_a_refit_is_a_fit_to_the_rows_before(fitted: tuple[Case, TSM2Forecaster]) -> None:
@@ -204,8 +241,8 @@ def test_a_refit_is_a_fit_to_the_rows_before(fitted: tuple[Case, TSM2Forecaster]
     refitted = case.forecaster().backtest(whole, start=label, refit=100, coverage=0.5, **given)
     own = model.backtest(whole, start=label, coverage=0.5, **given)
     for column in ("forecast", "lo-50", "hi-50", "actual"):
-        agree(refitted[[column]], own[[column]])
-    assert refitted["cutoff"].tolist() == own["cutoff"].tolist()
+        agree(columns(refitted, column), columns(own, column))
+    np.testing.assert_array_equal(np.asarray(refitted["cutoff"]), np.asarray(own["cutoff"]))
 
 
 @pytest.mark.parametrize("container", ["wide", "dict", "long"])

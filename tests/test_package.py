@@ -47,7 +47,7 @@ ORDERS = {  # within a package, a module may import those before it
     "networks": ["patches", "mixers", "heads", "blocks", "covariates", "config", "tsm2"],
     "tables": [
         *("ragged", "gaps", "quantiles", "calendars", "wall_clocks", "frequencies", "stamps"),
-        *("cells", "layout", "series", "covariates", "read", "write"),
+        *("cells", "containers", "layout", "series", "covariates", "read", "write"),
         *("time_columns", "dates", "csv"),
     ],
     "prepared": [
@@ -77,7 +77,16 @@ PEERS = {  # modules that need them
     "tsm2.vision.timm": "timm",
     "tsm2.vision.detection": "torchvision",
 } | {f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")}
-OPTIONAL = ("darts", "sktime", "neuralforecast", "triton", "mamba_ssm", "matplotlib", "typer")
+OPTIONAL = (
+    "darts",
+    "sktime",
+    "neuralforecast",
+    "triton",
+    "mamba_ssm",
+    "matplotlib",
+    "typer",
+    "polars",
+)
 VISION_MAY_IMPORT = {"errors", "kernels", "networks", "vision"}
 
 

@@ -25,6 +25,7 @@ from tsm2.fitted.model import FittedModel
 from tsm2.fitted.rolling import whole_horizons
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.walk import Walk
+from tsm2.tables.containers import as_frame, to_library
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_level, bound_name
@@ -210,17 +211,17 @@ def series_column(layout: Layout, taken: Iterable[Hashable] = ()) -> Hashable:
 
 
 def error_table(
-    table: pd.DataFrame,
+    table: Any,
     *,
     by: str | list[str] | None = "variate",
     scale: Mapping[Any, float] | pd.DataFrame | NDArray[np.float64] | None = None,
-) -> pd.DataFrame:
+) -> Any:
     """Return the mean errors of a backtest.
 
     Parameters
     ----------
     table
-        What `backtest_table` returned.
+        What `TSM2Forecaster.backtest` returned.
     by
         Column or columns, such as "variate" or "step", whose values get a row each; None for one
         row, "all".
@@ -233,7 +234,8 @@ def error_table(
     -------
     `MSE` and `MAE`; with quantiles also `quantile loss`, the mean over them (see
     `tsm2.metrics.quantile_loss`), and the share of outcomes inside each interval, such as
-    `coverage-80`, whose two bounds were forecast.
+    `coverage-80`, whose two bounds were forecast. They are in a DataFrame with `by` as its index;
+    of a backtest in polars or Arrow, in such a table with `by` as its first columns.
 
     Examples
     --------
@@ -242,6 +244,7 @@ def error_table(
     >>> error_table(table).loc["a"].round(3).to_dict()
     {'MSE': 0.5, 'MAE': 0.5, 'quantile loss': 0.425, 'coverage-80': 0.5}
     """
+    table, form = as_frame(table)
     unit: Any = 1.0 if scale is None else scale
     if scale is not None:
         unit = scale_of_rows(table, scale)
@@ -261,9 +264,10 @@ def error_table(
             each[lower.replace("lo-", "coverage-")] = inside
     errors = pd.DataFrame(each, index=table.index).astype(np.float64)
     if by is None:
-        return errors.mean().to_frame("all").T
+        return to_library(errors.mean().to_frame("all").T, form)
     keys = [table[name] for name in ([by] if isinstance(by, str) else by)]
-    return errors.groupby(keys, observed=True, sort=False).mean()
+    means = errors.groupby(keys, observed=True, sort=False).mean()
+    return means if form.library == "pandas" else to_library(means.reset_index(), form)
 
 
 def scale_of_rows(

@@ -9,6 +9,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 __all__ = [
     "BackendError",
+    "CellTypeError",
     "CovariateWarning",
     "DatasetError",
     "DependencyError",
@@ -30,6 +31,10 @@ class TSM2Error(Exception):
 
 class FrameError(TSM2Error, ValueError):
     """A table cannot be read as regular, finite, numeric time series."""
+
+
+class CellTypeError(FrameError, TypeError):
+    """A table, or a cell of it, is of a type that holds no numbers."""
 
 
 class WindowError(TSM2Error, ValueError):

@@ -50,6 +50,7 @@ from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
+from tsm2.tables.containers import to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout
@@ -475,10 +476,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ----------
         X
             Rows are time steps, columns variates, (T, M). A DataFrame's index is a regular
-            DatetimeIndex, PeriodIndex or RangeIndex. Several series with the same variates and
-            frequency, from when to when ever, come as a long frame, a frame with a MultiIndex
-            (series, time), or a list or dict of tables; each gives its own last rows to
-            validation, unless it is too short for that.
+            DatetimeIndex, PeriodIndex or RangeIndex; or one of its columns holds the time stamps,
+            as in a table of polars or Arrow; a pandas Series is one column with its index. Several
+            series with the same variates and frequency, from when to when ever, come as a long
+            table, a frame with a MultiIndex (series, time), or a list or dict of tables; each gives
+            its own last rows to validation, unless it is too short for that. Forecasts come out
+            as `X` came in.
         y
             Ignored; scikit-learn's interface asks for it.
         past_covariates
@@ -489,7 +492,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             What is known in advance: as `past_covariates`. Rows after the end of `X` are kept for
             `predict`.
         static_covariates
-            What holds at all times: a table whose index names the variates, or the series.
+            What holds at all times: a table whose index names the variates, or the series; of
+            polars or Arrow, its column "variate", or the one of the series' names ("series" for a
+            list or dict).
         checkpoint
             Folder that keeps the fit while it runs. The same call goes on from there after a
             crash, to the weights that it would have reached in one go; `random_state` must be
@@ -762,8 +767,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Returns
         -------
-        The next rows: a DataFrame with the columns (variate, quantile), a long frame with columns
-        such as "y-lo-80" and "y-hi-80", or an array, (H, M, Q). Quantiles do not cross.
+        The next rows: a DataFrame with the columns (variate, quantile); a long table, or one with
+        its stamps in a column, with columns such as "y-lo-80" and "y-hi-80"; or an array,
+        (H, M, Q). Quantiles do not cross.
 
         Raises
         ------
@@ -845,8 +851,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Returns
         -------
-        The next rows: a DataFrame with the columns (variate, sample), a long frame with columns
-        such as "y-0" and "y-1", or an array, (H, M, N).
+        The next rows: a DataFrame with the columns (variate, sample); a long table, or one with
+        its stamps in a column, with columns such as "y-0" and "y-1"; or an array, (H, M, N).
 
         Raises
         ------
@@ -972,7 +978,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
-    ) -> pd.DataFrame:
+    ) -> Any:
         """Forecast from every `stride`-th row of a table and set the truth beside it.
 
         Rows that the model was trained on are forecast too well: pass later rows, or `start`, or
@@ -1011,7 +1017,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Returns
         -------
-        One row per forecast, step and variate: `cutoff` (last row seen), `step` (from 1), `time`,
+        A DataFrame, or a table of the library of `X`, with
+        one row per forecast, step and variate: `cutoff` (last row seen), `step` (from 1), `time`,
         `variate`, `actual`, `forecast`; then a column per quantile, such as `lo-80` and `hi-80`.
         Of several series, the first column says which: it has the name of the column or level that
         held their names, or "series". `tsm2.backtesting.error_table` sums it up.
@@ -1033,13 +1040,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         if refit is False:
             model, windows = self._walked(X, horizon, given, start=start, stride=stride)
-            return backtest_table(model, *windows, quantiles=levels)
+            table = backtest_table(model, *windows, quantiles=levels)
+            return to_library(table, windows[0].series.layout.form)
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         self._check_parameters()
-        return refit_table(
+        series = self._read(X, frequency=self.frequency)
+        table = refit_table(
             self._recipe(),
             self._fitted_copy,
-            self._read(X, frequency=self.frequency),
+            series,
             start=start,
             horizon=steps,
             stride=stride,
@@ -1049,6 +1058,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             quantiles=levels,
             given=given,
         )
+        return to_library(table, series.layout.form)
 
     def _fitted_copy(
         self, series: Series, given: CovariateTables, choices: pd.DataFrame
@@ -1123,7 +1133,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: Data | None = None,
         *,
         horizon: int | None = None,
-        truth: pd.DataFrame | None = None,
+        truth: Any = None,
         coverage: float | None = None,
         max_variates: int = 6,
         past_covariates: CovariateTable = None,
@@ -1137,7 +1147,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X, horizon, past_covariates, future_covariates, static_covariates
             As in `predict`, of one table.
         truth
-            What happened, drawn behind the forecast.
+            What happened, drawn behind the forecast: a table, as `X`.
         coverage
             Share of what happens that the shaded interval should hold, as in `predict_interval`.
         max_variates

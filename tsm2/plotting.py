@@ -6,13 +6,14 @@ matplotlib is imported when a picture is drawn, not before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tsm2.backtesting import scale_of_rows
 from tsm2.errors import OutputError, ParameterError
+from tsm2.tables.containers import as_frame, open_table
 
 if TYPE_CHECKING:
     import os
@@ -32,10 +33,10 @@ _HISTORY, _FORECAST, _TRUTH = "#3b3b3b", "#d1495b", "#9aa5b1"
 
 
 def plot_forecast(
-    history: pd.DataFrame,
-    forecast: pd.DataFrame,
+    history: Any,
+    forecast: Any,
     *,
-    truth: pd.DataFrame | None = None,
+    truth: Any = None,
     interval: pd.DataFrame | None = None,
     max_variates: int = 6,
 ) -> list[Axes]:
@@ -44,7 +45,8 @@ def plot_forecast(
     Parameters
     ----------
     history
-        What the model saw; the last rows, at most three times the forecast's, are drawn.
+        What the model saw, in any container; the last rows, at most three times the forecast's,
+        are drawn.
     forecast
         Forecast rows of the same columns.
     truth
@@ -66,6 +68,7 @@ def plot_forecast(
     """
     if max_variates < 1:
         raise ParameterError(f"max_variates must be at least 1, got {max_variates}.")
+    history, forecast, truth = (open_table(each)[0] for each in (history, forecast, truth))
     figure_class = _figure_class()
     columns = list(forecast.columns[:max_variates])
     figure = figure_class(figsize=(9, 0.6 + 1.5 * len(columns)), layout="constrained")
@@ -140,7 +143,7 @@ def _shade(axes: Axes, interval: pd.DataFrame, column: Hashable) -> None:
 
 
 def plot_errors(
-    table: pd.DataFrame,
+    table: Any,
     *,
     scale: Mapping[Hashable, float] | pd.DataFrame | NDArray[np.float64] | None = None,
     max_variates: int = 6,
@@ -168,14 +171,15 @@ def plot_errors(
     """
     if max_variates < 1:
         raise ParameterError(f"max_variates must be at least 1, got {max_variates}.")
+    frame: pd.DataFrame = as_frame(table)[0]
     figure = _figure_class()(figsize=(9, 3.4), layout="constrained")
     by_step, by_variate = figure.subplots(1, 2, width_ratios=(2, 1))
-    variate = table["variate"].astype("object")
+    variate = frame["variate"].astype("object")
     if scale is None:
-        deviations = table.groupby(variate, sort=False)["actual"].std(ddof=0)
+        deviations = frame.groupby(variate, sort=False)["actual"].std(ddof=0)
         scale = deviations.where(deviations > 0, 1.0).to_dict()
-    errors = (table["forecast"] - table["actual"]).abs() / scale_of_rows(table, scale)
-    steps = errors.groupby([variate, table["step"]], sort=False).mean().unstack(0)
+    errors = (frame["forecast"] - frame["actual"]).abs() / scale_of_rows(frame, scale)
+    steps = errors.groupby([variate, frame["step"]], sort=False).mean().unstack(0)
     for column in list(steps.columns[:max_variates]):
         by_step.plot(steps.index, steps[column], lw=1.2, label=str(column))
     by_step.plot(steps.index, steps.mean(axis=1), color=_HISTORY, lw=2, label="all")

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -316,20 +317,21 @@ def test_numbers_are_read_to_the_last_bit() -> None:
     np.testing.assert_array_equal(frame["y"].to_numpy(), values)
 
 
-def test_parquet_needs_pyarrow(tmp_path: Path) -> None:
-    path = tmp_path / "data.parquet"
+def test_parquet_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     frame = pd.DataFrame({"a": [1.5, 2.5]}, pd.date_range("2024", periods=2, name="day"))
-    try:
-        import pyarrow  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:
-        path.write_bytes(b"PAR1")
-        with pytest.raises(DependencyError, match=r"pip install 'tsm2\[parquet\]'"):
-            read_text(path, FileOptions())
-    else:
-        frame.to_parquet(path)
-        pd.testing.assert_frame_equal(
-            read_text(path, FileOptions()).wide().frame, frame, check_freq=False
-        )
+    path = tmp_path / "data.parquet"
+    frame.to_parquet(path)
+    got = read_text(path, FileOptions()).wide().frame
+    pd.testing.assert_frame_equal(got, frame, check_freq=False)
+
+
+def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data.parquet"
+    path.write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DependencyError, match=r"pip install 'tsm2\[parquet\]'"):
+        read_text(path, FileOptions())
 
 
 # --- three hundred files --------------------------------------------------------------------------

@@ -250,7 +250,6 @@ def long_table() -> pd.DataFrame:
 HOLIDAYS = pd.offsets.CustomBusinessDay(holidays=["2024-01-10"])
 REFUSED: dict[str, tuple[Any, str]] = {
     # containers
-    "series": (lambda: frame_on(hours())["a"], r"pandas Series, .* pass X.to_frame\(\)"),
     "masked": (lambda: np.ma.masked_array([[1.0]], mask=True), "a mask would be ignored"),
     "stamps": (lambda: hours().to_numpy()[:, None], "time stamps are no values"),
     "other library": (Polars, r"Polars, .* pass X.to_pandas"),
@@ -280,7 +279,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "odd name": (lambda: frame_on(hours()).rename_axis(index=hours(1)[0]), "name of the index is"),
     "column of text": (lambda: frame_on(hours()).assign(c="x"), r"not: 'c' \((str|object)\). Conv"),
-    "column of dates": (lambda: frame_on(range(3)).assign(c=hours(3)), r"X.set_index\('c'\)"),
+    "column of dates": (lambda: frame_on(hours(3)).assign(c=hours(3)), r"X.set_index\('c'\)"),
+    "columns of dates": (
+        lambda: frame_on(range(3)).assign(c=hours(3), d=hours(3)),
+        "2 columns of time stamps, 'c', 'd', but one alone .* Drop the others",
+    ),
     "long under other names": (
         lambda: long_table().rename(columns={"unique_id": "shop"}),
         r"long table.*id_col=..., time_col='ds', target_col=.*X.pivot\(index='ds'",

@@ -130,7 +130,7 @@ def test_columns_of_a_long_frame_can_be_named() -> None:
     columns = LongColumns(id="shop", time="day", target="sales")
     panel = read(frame, long=columns)
     assert panel.layout.columns == ("sales",)
-    pd.testing.assert_frame_equal(write(panel), frame)  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(write(panel), frame)
     with pytest.raises(ParameterError, match="name a column twice"):
         LongColumns(id="shop", target=("sales", "shop"))
 
@@ -139,7 +139,7 @@ def test_one_table_is_a_panel_of_one_series() -> None:
     table = frames()["b"]
     panel = read(table)
     assert (panel.ids, panel.offsets.tolist()) == ((None,), [0, 5])
-    pd.testing.assert_frame_equal(write(panel), table, check_dtype=False)  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(write(panel), table, check_dtype=False)
     assert read([np.array([1, 2]), np.array([3, 4])]).layout.series == "one"
 
 
@@ -252,8 +252,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a gap": (LONG.drop(2), "series 'b'.* irregular: with frequency 'h', row 2 should be at .* 02"),
     "a gap in a short one": (LONG.drop(8), "series 'c'.*contradicts the index.* '2h' apart"),
     "dict of text": ({"a": "text"}, "series 'a': it is a str, but a DataFrame or a 2-D array"),
-    "dict of series": ({"a": frames()["a"]["y"]}, r"series 'a': it is a pandas Series.*to_frame"),
-    "list of series": ([frames()["a"]["y"]], "series 0: it is a pandas Series"),
+    "series under other names": (
+        {"a": frames()["a"]["y"], "b": frames()["a"]["z"]},
+        r"series 'b': its columns is 'z', .* is 'y'.*X.rename\('y'\)",
+    ),
+    "list of columns": ([pd.Series([1.0], name="y"), [1.0]], "series 1: it is a list"),
+    "list of indexes": ([hours(3), frames()["a"]], "series 0: it is a pandas DatetimeIndex"),
     "empty dict": ({}, "at least one is needed"),
     "empty table": ({"a": frames()["a"], "e": frames()["a"][:0]}, "series 'e': it has no rows"),
     "odd key": ({None: frames()["a"]}, "a series is named None"),
@@ -368,7 +372,7 @@ def test_ten_thousand_series_are_read_and_written_at_once() -> None:
         later = write(panel.continued(np.zeros((n, 7, 1))))
         assert time.perf_counter() - begin < 5  # a loop over series would take a minute
         assert len(later) == n * 7
-        pd.testing.assert_frame_equal(write(panel), table)  # type: ignore[arg-type]
+        pd.testing.assert_frame_equal(write(panel), table)
 
 
 # --- any series -----------------------------------------------------------------------------------

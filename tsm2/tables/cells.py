@@ -14,22 +14,20 @@ from numpy.typing import NDArray
 from pandas.api import types
 from sklearn.utils import check_array
 
-from tsm2.errors import FrameError
+from tsm2.errors import CellTypeError, FrameError
 from tsm2.tables.gaps import Missing
 from tsm2.tables.stamps import type_name
 
 __all__ = ["check_finite", "name_some", "read_array", "read_cells"]
 
 
-class _CellError(FrameError, TypeError):
-    """A cell or container that is no number at all; scikit-learn wants a TypeError for these."""
-
-
 def _refuse_container(X: object) -> None:
     """Refuse what `check_array` would misread or explain badly."""
     advice = None
-    if isinstance(X, pd.Series):
-        advice = "a Series is one column: pass X.to_frame()"
+    if hasattr(X, "collect") and hasattr(X, "lazy"):
+        advice = "nothing is computed yet: pass X.collect()"
+    elif hasattr(X, "to_frame"):
+        advice = "it is one column: pass X.to_frame()"
     elif hasattr(X, "to_pandas"):
         advice = "pass X.to_pandas() with its time stamps as index"
     elif isinstance(X, np.ma.MaskedArray):
@@ -37,7 +35,7 @@ def _refuse_container(X: object) -> None:
     elif isinstance(X, np.ndarray) and X.dtype.kind in "mM":
         advice = "time stamps are no values: pass a DataFrame with them as index"
     if advice is not None:
-        raise _CellError(
+        raise CellTypeError(
             f"X is {type_name(X)}, but a wide DataFrame or a 2-D array is needed; {advice}."
         )
 
@@ -57,22 +55,29 @@ def read_array(X: object) -> NDArray[np.float64]:
         )
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         wrong_type = isinstance(error, TypeError)
-        raise (_CellError if wrong_type else FrameError)(
+        raise (CellTypeError if wrong_type else FrameError)(
             f"X is {type_name(X)} that cannot be read as a 2-D table of numbers: {error}\n"
             f"Pass a DataFrame, or an array with a row per time step and a column per variate."
         ) from error
     return cast("NDArray[np.float64]", values)
 
 
-def read_cells(frame: pd.DataFrame) -> NDArray[np.float64]:
+def read_cells(frame: pd.DataFrame, *, time: Hashable = None) -> NDArray[np.float64]:
     """Return the numbers of a frame, (T, M), in memory of their own; missing ones are NaN.
+
+    Parameters
+    ----------
+    frame
+        The table.
+    time
+        Name of the column that its stamps were in; None if they were no column.
 
     Raises
     ------
     FrameError
         A column does not hold numbers.
     """
-    _check_dtypes(frame)
+    _check_dtypes(frame, time)
     values = np.empty(frame.shape)
     for position, label in enumerate(frame.columns):  # the one copy; no mixed table in between
         column = frame.iloc[:, position]
@@ -86,7 +91,7 @@ def read_cells(frame: pd.DataFrame) -> NDArray[np.float64]:
     return values
 
 
-def _check_dtypes(frame: pd.DataFrame) -> None:
+def _check_dtypes(frame: pd.DataFrame, time: Hashable) -> None:
     dtypes = list(zip(frame.columns, frame.dtypes, strict=True))
     sparse = [label for label, dtype in dtypes if isinstance(dtype, pd.SparseDtype)]
     if sparse:
@@ -103,11 +108,13 @@ def _check_dtypes(frame: pd.DataFrame) -> None:
         return
     times = [label for label, dtype in wrong if types.is_datetime64_any_dtype(dtype)]
     advice = "Convert with pd.to_numeric, or drop what is no series: X.select_dtypes('number')."
-    if times and len(wrong) > 1:
+    if time is None and len(wrong) > 1 and times:
+        time = times[0]
+    if time is not None:
         advice = (
             "Is this a long table, with one row per series and time? Name its columns: id_col="
-            f"..., time_col={times[0]!r}, target_col=...; or make it wide: "
-            f"X.pivot(index={times[0]!r}, columns=..., values=...)."
+            f"..., time_col={time!r}, target_col=...; or make it wide: "
+            f"X.pivot(index={time!r}, columns=..., values=...)."
         )
     elif times:
         advice = f"Make the time stamps the index: X.set_index({times[0]!r})."

@@ -21,9 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsm2.errors import FrameError
-from tsm2.tables.layout import Layout, check_index, check_kind
+from tsm2.tables.containers import Form, Table, as_frame, open_table
+from tsm2.tables.layout import Layout, check_index, check_kind, plain_names
 from tsm2.tables.series import Series
-from tsm2.tables.stamps import type_name
+from tsm2.tables.stamps import as_stamps, type_name
 
 __all__ = [
     "KINDS",
@@ -35,9 +36,7 @@ __all__ = [
     "rows_at",
 ]
 
-CovariateTable: TypeAlias = (
-    pd.DataFrame | NDArray[Any] | Mapping[Any, pd.DataFrame] | Sequence[pd.DataFrame] | None
-)
+CovariateTable: TypeAlias = "Table | NDArray[Any] | Mapping[Any, Table] | Sequence[Table] | None"
 """Covariates of one kind as a user gives them: one table, or one for each of several series."""
 
 KINDS = ("past", "future", "static")
@@ -99,11 +98,16 @@ def read_covariates(
         It is something else, or its index is irregular or of another kind.
     """
     name = f"{kind}_covariates"
-    if layout.kind == "array" and isinstance(table, np.ndarray) and table.ndim == 2:
-        rows = pd.DataFrame(table).infer_objects()
+    try:
+        opened, form = _opened(table, layout)
+    except FrameError as error:
+        raise FrameError(f"{name}: {error}") from error
+    is_array = isinstance(opened, np.ndarray) and opened.ndim == 2
+    if layout.kind == "array" and (is_array or form.stamps == "counted"):
+        rows = pd.DataFrame(opened).infer_objects()
         first = 0 if last is None else cast("int", last) + 1 - len(rows)
         return rows.set_axis(pd.RangeIndex(first, first + len(rows)), axis=0)
-    frame: Any = table if layout.alone else _by_series(table, name, layout)
+    frame: Any = opened if layout.alone else _by_series(opened, name, layout)
     if not isinstance(frame, pd.DataFrame):
         raise FrameError(
             f"{name} is {type_name(table)}, but a DataFrame is needed, with a row per time step "
@@ -129,6 +133,18 @@ def read_covariates(
     return frame
 
 
+def _opened(table: Any, layout: Layout) -> tuple[Any, Form]:
+    """Make covariates, one table or several, tables of pandas with their stamps as index."""
+    if isinstance(table, Mapping):
+        return {key: _opened(each, layout)[0] for key, each in table.items()}, Form()
+    if isinstance(table, list):
+        return [_opened(each, layout)[0] for each in table], Form()
+    opened, form = open_table(table, id_name=layout.id_name)
+    if isinstance(opened, pd.DataFrame) and opened.index.nlevels == 1:
+        opened = opened.set_axis(as_stamps(opened.index), axis=0)
+    return opened, form
+
+
 def _by_series(table: Any, name: str, layout: Layout) -> Any:
     """Return tables of several series as one frame with (series, stamp) as its index."""
     if isinstance(table, Mapping | list):
@@ -142,7 +158,10 @@ def _by_series(table: Any, name: str, layout: Layout) -> Any:
                 f"{name} has a column {layout.id_name!r}, but no column {layout.index_name!r} with "
                 f"the time stamps. Name it so."
             )
-        return table.set_index([layout.id_name, layout.index_name])
+        names = plain_names(table[layout.id_name])
+        rest = table.drop(columns=layout.id_name).set_index(layout.index_name)
+        levels = [pd.Index(names, name=layout.id_name), as_stamps(rest.index)]
+        return rest.set_axis(pd.MultiIndex.from_arrays(levels), axis=0)
     return table
 
 
@@ -168,13 +187,23 @@ def read_static(table: object, variates: Layout, ids: tuple[Hashable, ...]) -> p
     labels, what = (list(variates.columns), "variate") if one else (list(ids), "series")
     if variates.kind == "array" and isinstance(table, np.ndarray) and table.ndim == 2:
         table = pd.DataFrame(table).infer_objects()
+    opened, form = as_frame(table)
+    if form.library != "pandas":
+        key = "variate" if one else str(variates.id_name or "series")
+        if key not in opened.columns:
+            raise FrameError(
+                f"static_covariates is {type_name(table)} without a column {key!r} that names "
+                f"every {what}; it has: {', '.join(map(repr, opened.columns[:10]))}. Name it so."
+            )
+        table = opened.set_index(key)
     if not isinstance(table, pd.DataFrame):
         raise FrameError(
             f"static_covariates is {type_name(table)}, but a DataFrame is needed, with a row per "
             f"{what}, named in its index, and a column per covariate."
         )
     if not one and variates.id_name in table.columns:
-        table = table.set_index(variates.id_name)
+        named = pd.Index(plain_names(table[variates.id_name]))
+        table = table.drop(columns=variates.id_name).set_axis(named, axis=0)
     names = pd.Index(labels, tupleize_cols=False)
     missing, unknown = names[~names.isin(table.index)], table.index[~table.index.isin(names)]
     fault = None

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from tsm2.errors import FrameError, SavedModelError
 from tsm2.tables.cells import name_some
+from tsm2.tables.containers import Form, form_from_json
 from tsm2.tables.stamps import (
     INDEX_NAMES,
     check_order,
@@ -33,17 +34,15 @@ __all__ = [
     "layout_from_json",
     "layout_to_json",
     "plain_label",
+    "plain_names",
 ]
 
 _CONTAINERS = {
-    ("frame", "one"): "a DataFrame",
-    ("array", "one"): "an array",
-    ("frame", "long"): "a long frame",
-    ("frame", "levels"): "a frame with a MultiIndex (series, time)",
-    ("frame", "list"): "a list of DataFrames",
-    ("array", "list"): "a list of arrays",
-    ("frame", "dict"): "a dict of DataFrames",
-    ("array", "dict"): "a dict of arrays",
+    "one": "{a} {one}",
+    "long": "a long {one}",
+    "levels": "a {one} with a MultiIndex (series, time)",
+    "list": "a list of {many}",
+    "dict": "a dict of {many}",
 }
 
 
@@ -52,7 +51,7 @@ class Layout:
     """The container that a table came in, without its numbers and its stamps."""
 
     kind: Literal["frame", "array"]
-    """A DataFrame, or a 2-D array."""
+    """A table with stamps; or a 2-D array, or a table without stamps, whose rows are counted."""
     columns: tuple[Hashable, ...]
     """Labels of the M variates; their positions for an array."""
     columns_name: Hashable = None
@@ -79,11 +78,19 @@ class Layout:
     """Name of the column or level that says to which series a row belongs."""
     id_dtype: str = "object"
     """dtype of that column or level."""
+    form: Form = Form()  # noqa: RUF009 (frozen)
+    """What each table was before it became one of pandas with its stamps as index."""
 
     @property
     def container(self) -> str:
         """What to call it in a message."""
-        return _CONTAINERS[self.kind, self.series]
+        one, many = self.form.nouns
+        if self.kind == "array" and self.form.library == "pandas":
+            one, many = "array", "arrays"
+        elif self.series in ("long", "levels") and one == "DataFrame":
+            one = "frame"
+        a = "an" if one[0] in "aA" else "a"
+        return _CONTAINERS[self.series].format(a=a, one=one, many=many)
 
     @property
     def alone(self) -> bool:
@@ -108,8 +115,15 @@ class Layout:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def describe(frame: pd.DataFrame) -> Layout:
+def describe(frame: pd.DataFrame, form: Form = Form()) -> Layout:  # noqa: B008 (frozen)
     """Return the layout of a wide frame whose frequency is still to be found.
+
+    Parameters
+    ----------
+    frame
+        The table, with its stamps as index.
+    form
+        What it was before.
 
     Raises
     ------
@@ -119,13 +133,14 @@ def describe(frame: pd.DataFrame) -> Layout:
     index, columns = frame.index, frame.columns
     stamps = index if isinstance(index, pd.DatetimeIndex) else None
     return Layout(
-        kind="frame",
+        kind="array" if form.stamps == "counted" else "frame",
         columns=_read_labels(columns),
         columns_name=plain_label(columns.name, "name of the columns"),
         columns_dtype=str(columns.dtype),
         index_kind=index_kind(index),
         index_name=plain_label(index.name, "name of the index"),
-        frequency=0,
+        frequency=1 if form.stamps == "counted" else 0,
+        form=form,
         timezone=None if stamps is None else timezone_name(stamps),
         unit=None if stamps is None else stamps.unit,
     )
@@ -172,6 +187,19 @@ def plain_label(label: Hashable, what: str) -> Hashable:
     return label
 
 
+def plain_names(names: pd.Series[Any] | pd.Index) -> pd.Series[Any] | pd.Index:
+    """Return the names of series in a dtype in which they can be written again.
+
+    A categorical, or what Arrow codes by a dictionary, becomes what its categories are.
+    """
+    dtype = names.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return names.astype(dtype.categories.dtype) if not names.hasnans else names.astype(object)
+    if isinstance(dtype, pd.ArrowDtype) and hasattr(dtype.pyarrow_dtype, "index_type"):
+        return names.astype(pd.ArrowDtype(dtype.pyarrow_dtype.value_type))
+    return names.astype(object) if isinstance(dtype, pd.SparseDtype) else names
+
+
 # --- compared -------------------------------------------------------------------------------------
 
 
@@ -183,7 +211,7 @@ def check_same(given: Layout, fitted: Layout) -> None:
     FrameError
         They do not; the message says that `fitted` is that of the fit.
     """
-    if given.container != fitted.container:
+    if (given.kind, given.series) != (fitted.kind, fitted.series):
         way = "X.to_numpy() or pd.DataFrame(X, columns=...)"
         if given.series != fitted.series:
             way = "pd.concat and X.groupby make one of the other"
@@ -216,7 +244,7 @@ def _check_columns(given: Layout, fitted: Layout) -> None:
     """Compare columns; the wording is what scikit-learn's checks look for."""
     if given.columns == fitted.columns:
         return
-    if given.kind == "array":
+    if given.kind == "array" and given.form.library == "pandas":
         raise FrameError(
             f"X has {len(given.columns)} features, but TSM2Forecaster is expecting "
             f"{len(fitted.columns)} features as input: the columns that it was fit on."
@@ -271,7 +299,8 @@ def check_kind(index: pd.Index, layout: Layout) -> None:
 
 def layout_to_json(layout: Layout) -> dict[str, Any]:
     """Return the layout as plain JSON types; a tuple in a label becomes a list."""
-    return {f.name: _lists(getattr(layout, f.name)) for f in fields(layout)}
+    saved = {f.name: _lists(getattr(layout, f.name)) for f in fields(layout)}
+    return saved | {"form": layout.form.to_json()}
 
 
 def layout_from_json(saved: Mapping[str, Any]) -> Layout:
@@ -283,12 +312,20 @@ def layout_from_json(saved: Mapping[str, Any]) -> Layout:
         A field is missing, unknown, or holds what no layout holds.
     """
     wanted = {f.name for f in fields(Layout)}
-    if not isinstance(saved, Mapping) or {*saved, "clock"} != wanted:  # older ones have no clock
+    older = ("clock", "form")  # may lack in saved ones of before
+    if not isinstance(saved, Mapping) or {*saved, *older} != wanted:
         raise SavedModelError(f"the saved layout {saved!r} needs exactly the fields {wanted}.")
-    layout = Layout(**{name: cast("Any", _tuples(value)) for name, value in saved.items()})
+    plain: dict[str, Any] = {name: _tuples(value) for name, value in saved.items()}
+    try:
+        plain["form"] = form_from_json(saved["form"]) if "form" in saved else Form()
+    except ValueError as error:
+        raise SavedModelError(f"the saved layout is damaged: {error}. Save it again.") from error
+    layout = Layout(**plain)
     is_range = layout.index_kind == "range"
     usable = (
-        (layout.kind, layout.series) in _CONTAINERS
+        layout.kind in ("frame", "array")
+        and layout.series in _CONTAINERS
+        and (layout.kind == "frame" or layout.series in ("one", "list", "dict"))
         and layout.index_kind in INDEX_NAMES
         and isinstance(layout.columns, tuple)
         and type(layout.frequency) is (int if is_range else str)

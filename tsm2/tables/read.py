@@ -25,8 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsm2.errors import FrameError, ParameterError
 from tsm2.tables.cells import check_finite, read_array, read_cells
+from tsm2.tables.containers import Form, Table, is_table, open_table
 from tsm2.tables.gaps import Missing
-from tsm2.tables.layout import Layout, check_same, describe
+from tsm2.tables.layout import Layout, check_same, describe, plain_names
 from tsm2.tables.ragged import offsets_of, places
 from tsm2.tables.series import Series
 from tsm2.tables.stamps import (
@@ -43,12 +44,11 @@ from tsm2.tables.stamps import (
 
 __all__ = ["Data", "LongColumns", "read"]
 
-Data: TypeAlias = (
-    pd.DataFrame | ArrayLike | Sequence[pd.DataFrame] | Mapping[Any, pd.DataFrame | ArrayLike]
-)
+Data: TypeAlias = "Table | ArrayLike | Sequence[Table] | Mapping[Any, Table | ArrayLike]"
 """What comes in: a table or several series."""
 
 _Result = TypeVar("_Result")
+_ONE_NAME = " The name of a pandas Series is that of its column: X.rename('y')."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,26 +157,28 @@ def _opened(
     X: object, long: LongColumns, frequency: str | int | None, like: Layout | None
 ) -> Series:
     """Return what a container holds; nothing is known yet of its order, gaps and frequency."""
-    if isinstance(X, pd.DataFrame) and X.columns.nlevels == 1 and long.id in X.columns:
-        return _open_long(X, long, like)
-    if isinstance(X, pd.DataFrame) and X.index.nlevels == 2:
-        return _open_levels(X, like)
     if _is_several(X):
         return _open_tables(X, None if like else frequency, like)
+    X, form = open_table(X, id_name=long.id)
+    if isinstance(X, pd.DataFrame) and X.columns.nlevels == 1 and long.id in X.columns:
+        return _open_long(X, long, like, form)
+    if isinstance(X, pd.DataFrame) and X.index.nlevels == 2:
+        return _open_levels(X, like, form)
     if isinstance(X, pd.DataFrame):
-        return _open_frame(X, like)
+        return _open_frame(X, like, form)
     return _open_array(X, None if like else frequency, like)
 
 
-def _open_frame(frame: pd.DataFrame, like: Layout | None = None) -> Series:
+def _open_frame(frame: pd.DataFrame, like: Layout | None, form: Form) -> Series:
     """Return a wide frame."""
     frame = frame.set_axis(as_stamps(frame.index), axis=0)
-    layout = describe(frame)
+    layout = describe(frame, form)
     if like is not None:
         check_same(layout, like)
     if not len(frame):
         raise FrameError("the table has no rows: 0 sample(s) where at least 1 is needed.")
-    return Series(values=read_cells(frame), layout=layout, index=frame.index)
+    time = frame.index.name if form.stamps == "column" else None
+    return Series(values=read_cells(frame, time=time), layout=layout, index=frame.index)
 
 
 def _open_array(X: object, frequency: str | int | None, like: Layout | None = None) -> Series:
@@ -205,26 +207,27 @@ def _is_several(X: object) -> bool:
         return not hasattr(X, "toarray")  # scipy's dok_array is a mapping
     if not isinstance(X, list | tuple):
         return False
-    return any(isinstance(each, pd.DataFrame | pd.Series) or _is_array(each) for each in X)
+    return any(is_table(each) or _is_array(each) for each in X)
 
 
 def _is_array(X: object) -> bool:
-    return getattr(X, "ndim", 0) == 2 and not isinstance(X, pd.DataFrame)
+    return getattr(X, "ndim", 0) == 2 and not is_table(X)
 
 
-def _open_long(frame: pd.DataFrame, columns: LongColumns, like: Layout | None) -> Series:
+def _open_long(
+    frame: pd.DataFrame, columns: LongColumns, like: Layout | None, form: Form
+) -> Series:
     _check_long_columns(frame, columns)
     stamps = as_stamps(pd.Index(frame[columns.time], name=columns.time))
     where = f"column {columns.time!r}"
-    return _open_stacked(
-        frame[columns.targets], frame[columns.id], columns.id, stamps, where, "long", like
-    )
+    names, table = frame[columns.id], frame[columns.targets]
+    return _open_stacked(table, names, columns.id, stamps, where, "long", like, form)
 
 
-def _open_levels(frame: pd.DataFrame, like: Layout | None) -> Series:
+def _open_levels(frame: pd.DataFrame, like: Layout | None, form: Form) -> Series:
     names, stamps = frame.index.get_level_values(0), as_stamps(frame.index.get_level_values(1))
     where = "the second level of the index"
-    return _open_stacked(frame, names, names.name, stamps, where, "levels", like)
+    return _open_stacked(frame, names, names.name, stamps, where, "levels", like, form)
 
 
 def _open_stacked(
@@ -235,6 +238,7 @@ def _open_stacked(
     where: str,
     kind: Any,
     like: Layout | None,
+    form: Form,
 ) -> Series:
     """Read rows that each say their series and their time; put those of a series together."""
     try:
@@ -245,7 +249,8 @@ def _open_stacked(
             f"numbers are needed. Convert it with pd.to_datetime."
         ) from error
     table = table.set_axis(stamps)
-    layout = replace(describe(table), series=kind, id_name=id_name, id_dtype=_plain_dtype(names))
+    names = plain_names(names)
+    layout = replace(describe(table, form), series=kind, id_name=id_name, id_dtype=str(names.dtype))
     if like is not None:
         check_same(layout, like)
     if not len(table):
@@ -290,16 +295,17 @@ def _open_tables(X: Any, frequency: str | int | None, like: Layout | None) -> Se
 
 def _open_one(table: object, frequency: str | int | None) -> Series:
     """Return one table of a list or dict; its stamps are checked with those of the others."""
-    if not isinstance(table, pd.DataFrame):
+    opened, form = open_table(table)
+    if not isinstance(opened, pd.DataFrame):
         if _is_array(table):
             return _open_array(table, frequency)
         raise FrameError(
             f"it is {type_name(table)}, but a DataFrame or a 2-D array with a row per time step is "
-            f"needed; a pandas Series becomes one with X.to_frame()."
+            f"needed."
         )
-    if not len(table):
+    if not len(opened):
         raise FrameError("it has no rows: 0 sample(s) where at least 1 is needed. Leave it out.")
-    one = _open_frame(table)
+    one = _open_frame(opened, None, form)
     return replace(one, index=_plain_stamps(one.index))
 
 
@@ -308,6 +314,7 @@ def _check_alike(series: Series, first: Series) -> None:
     common = {
         "container": (series.layout.container, first.layout.container),
         "columns": (series.layout.columns, first.layout.columns),
+        "column of time stamps": (_time_column(series), _time_column(first)),
         "index": (series.layout.index_kind, first.layout.index_kind),
         "time zone": (series.layout.timezone, first.layout.timezone),
     }
@@ -318,7 +325,13 @@ def _check_alike(series: Series, first: Series) -> None:
             raise FrameError(
                 f"its {what} is {_listed(own)}, but that of the first series is {_listed(wanted)}. "
                 f"All series need the same; fit those that differ on their own."
+                f"{_ONE_NAME * (what == 'columns' and series.layout.form.series is not None)}"
             )
+
+
+def _time_column(series: Series) -> Hashable:
+    is_column = series.layout.form.stamps == "column"
+    return repr(series.layout.index_name) if is_column else "none"
 
 
 def _check_long_columns(frame: pd.DataFrame, columns: LongColumns) -> None:
@@ -373,14 +386,6 @@ def _checked_ids(ids: list[Any]) -> tuple[Hashable, ...]:
                 f"them is needed. Convert the names with str."
             )
     return plain
-
-
-def _plain_dtype(names: pd.Series[Any] | pd.Index) -> str:
-    """Return a dtype in which the names of the series can be written again."""
-    dtype = names.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        dtype = dtype.categories.dtype
-    return "object" if isinstance(dtype, pd.SparseDtype) else str(dtype)
 
 
 def _plain_stamps(index: pd.Index) -> pd.Index:

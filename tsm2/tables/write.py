@@ -2,6 +2,7 @@
 
     wide frame     one column for a variate; quantiles in (variate, 0.1), (variate, 0.9), ...
     long frame     columns of series, time, values; quantiles in "y-lo-80", "y-hi-80", ...
+    time column    its place among the columns of a wide table; quantiles as of a long frame
     array          (T, M); quantiles on a third axis
 
 What has several values for a variate and row is a set of quantiles or of sampled paths; the paths'
@@ -18,15 +19,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tsm2.tables.containers import Form, give_back
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_name
 from tsm2.tables.series import Series
 
 __all__ = ["Container", "empty_table", "write", "write_many"]
 
-Table: TypeAlias = pd.DataFrame | NDArray[np.float64]
-Container: TypeAlias = Table | list[Table] | dict[Any, Table]
-"""What a forecast comes out in: that of the history."""
+Container: TypeAlias = Any
+"""What a forecast comes out in, that of the history: a table of any library, or several."""
 
 
 def write(series: Series) -> Container:
@@ -36,6 +37,18 @@ def write(series: Series) -> Container:
     -------
     A long frame has the columns of `LongColumns` in that order; all else is as it came in.
     """
+    return _given_back(_written(series), series.layout)
+
+
+def _given_back(written: Any, layout: Layout, *, per_variate: int = 1) -> Any:
+    """Make frames and arrays what the tables of a layout were."""
+    if layout.form == Form():
+        return written
+    return _each(written, lambda table: give_back(table, layout.form, per_variate=per_variate))
+
+
+def _written(series: Series) -> Any:
+    """Put rows into frames with their stamps as index, a long frame, or arrays."""
     layout = series.layout
     if layout.series in ("list", "dict"):
         pieces = [
@@ -70,7 +83,7 @@ def _table(
 ) -> pd.DataFrame | NDArray[np.float64]:
     """Return rows, (T, M), as a frame with these stamps, or as an array."""
     own = np.array(values, dtype=np.float64, order="C")
-    if layout.kind == "array":
+    if layout.kind == "array" and layout.form.library == "pandas":
         return own
     columns = pd.Index(
         layout.columns,
@@ -81,7 +94,7 @@ def _table(
     return pd.DataFrame(own, index=index, columns=columns, copy=False)
 
 
-def empty_table(layout: Layout) -> Table:
+def empty_table(layout: Layout) -> pd.DataFrame | NDArray[np.float64]:
     """Return a table of these columns that says nothing else: no row, or one of an array."""
     if layout.kind == "array":
         return np.empty((1, len(layout.columns)))
@@ -111,13 +124,15 @@ def write_many(
     layout = rows.layout
     *outer, n_variates, n_labels = values.shape
     rows = rows.continued(values.reshape(*outer, n_variates * n_labels))
-    if layout.series == "long":
+    if layout.series == "long" or layout.form.stamps != "index":
         names = [bound_name(level) if of == "quantile" else level for level in labels]
         columns = tuple(f"{variate}-{name}" for variate in layout.columns for name in names)
-        return write(replace(rows, layout=replace(layout, columns=columns)))
+        dtype = layout.columns_dtype if layout.columns_dtype in ("str", "string") else "object"
+        named = replace(layout, columns=columns, columns_dtype=dtype)
+        return _given_back(_written(replace(rows, layout=named)), layout, per_variate=n_labels)
     numbered = tuple(range(rows.values.shape[1]))
     plain = replace(layout, columns=numbered, columns_dtype="int64", columns_name=None)
-    written = write(replace(rows, layout=plain))
+    written = _written(replace(rows, layout=plain))
     if layout.kind == "array":
         return _each(written, lambda table: table.reshape(-1, n_variates, n_labels))
     variates = pd.Index(layout.columns, dtype=layout.columns_dtype, tupleize_cols=False)
