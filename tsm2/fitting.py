@@ -213,7 +213,8 @@ class Fitting:
         """
         model, held_out = self.model, self.validation
         few = held_out is None or len(held_out) < ENOUGH_WINDOWS
-        if few and (started or (self.config.linear_start == "exact" and not model.levels)):
+        judged = held_out is not None and self.config.linear_start == "exact"
+        if few and (started or (judged and not model.levels)):
             with seeded(self.seeds[0], "cpu"):
                 blocks = leave_out(
                     model.network.config, self.train, held_out, season=self.config.season

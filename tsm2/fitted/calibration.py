@@ -135,9 +135,10 @@ class Calibration:
         edge = min(min(level, 1 - level) for level in levels)
         if edge * (n + 1) < 1 - 1e-9:
             needed = int(np.ceil(1 / edge - 1e-9)) - 1
+            known = f"{n} errors" if few else f"{n} windows"
             raise ParameterError(
-                f"quantile {edge:g} or {1 - edge:g} was asked for, but the calibration has {n} "
-                f"windows, and {needed} are needed to know it. Ask for a smaller coverage, raise "
+                f"quantile {edge:g} or {1 - edge:g} was asked for, but the calibration has {known},"
+                f" and {needed} are needed to know it. Ask for a smaller coverage, raise "
                 f"validation_fraction, or call calibrate with more rows."
             )
         found = np.quantile(scores.numpy(), levels, axis=0, method="weibull")  # (Q, M, H or 1)
