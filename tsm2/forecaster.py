@@ -41,7 +41,14 @@ from tsm2.networks.config import NetworkConfig, patch_sizes
 from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.networks.weights import start_from
-from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
+from tsm2.parameters import (
+    CONSTRAINTS,
+    check_count,
+    check_parameters,
+    check_path,
+    check_seconds,
+    plain_parameters,
+)
 from tsm2.plotting import plot_forecast
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled, measured
@@ -553,9 +560,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             self._read(X, frequency=self.frequency),
             CovariateTables(past_covariates, future_covariates, static_covariates),
             data=X,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint=None if checkpoint is None else check_path("checkpoint", checkpoint),
             max_seconds=math.inf if max_time is None else check_seconds(max_time),
-            log_dir=None if log_dir is None else Path(log_dir),
+            log_dir=None if log_dir is None else check_path("log_dir", log_dir),
         )
 
     @closes_callbacks
@@ -576,8 +583,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         series = filled(series, self.missing)
         is_warm = self.warm_start and hasattr(self, "fitted_")
-        roles = Roles.of(self.target, series.layout)
-        rows, n_train = self._split(series, has_covariates=bool(given.given() or self.calendar))
+        roles, calendar = Roles.of(self.target, series.layout), check_calendar(self.calendar)
+        rows, n_train = self._split(series, has_covariates=bool(given.given() or calendar))
         self._check_columns(rows.layout, reset=True)
         each = rows.layout.series != "one" and self.scaling == "series"
         scaling = measured(rows.head(n_train), each=each)
@@ -591,7 +598,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         sizes = {"lookback": self._chosen()["lookback"], "horizon": self.horizon}
         codings, covariates = Codings.learn(
             given,
-            check_calendar(self.calendar),
+            calendar,
             rows,
             roles.layout(rows.layout),
             train=places(rows.offsets) < np.repeat(n_train, rows.counts),
@@ -637,7 +644,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         network.eval()
         self.floor_ = pd.Series(dtype=float)
         if judges is not None:
-            with suppress(ParameterError):  # a variate of which the validation rows know nothing
+            with suppress(ParameterError):  # the validation rows know nothing at all
                 model = model.calibrated(prepared, validation)
             self.floor_ = measure_floor(
                 network,
@@ -1524,26 +1531,34 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         OutputError
             The folder cannot be written.
         """
-        model = self._model()
+        model, folder = self._model(), check_path("path", path)
         config = {
-            "parameters": self.get_params(deep=False),
+            "parameters": plain_parameters(self.get_params(deep=False)),
             **model.to_json(),
             "history": self.history_.to_dict("list"),
             "choices": [self._chosen()],
             "floor": self.floor_.to_dict(),
         }
         kind = type(self).__name__
-        saving.save_folder(path, kind=kind, config=config, tensors=model.tensors())
+        saving.save_folder(folder, kind=kind, config=config, tensors=model.tensors())
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the network as an ONNX file that other languages and machines run.
+        """Write the model as an ONNX file that other languages and machines run.
 
-        Its input "context", float64, is (batch, lookback, variates) in the units of the training
+        Its input "context", float64, is (batch, lookback, columns) in the units of the training
         table, with any batch; its output "forecast" is (batch, horizon, variates) in the same
-        units. A quantile head adds "quantiles", (batch, horizon, variates, levels), not calibrated.
-        After a fit to several series with units of their own, the inputs "center" and "scale",
-        (batch, variates), are the units of each history. The file's metadata, "tsm2", say which
-        variates, levels and frequency these are.
+        units. NaN in it is a gap, and is masked or filled as `missing` says. A quantile head adds
+        "quantiles", (batch, horizon, variates, levels), not calibrated.
+
+        Covariates are inputs of their own: "past", (batch, lookback, columns), "future", (batch,
+        lookback + horizon, columns), which calendar features belong to, and of several series
+        "static", (batch, columns). Numbers come in the units of their tables, a category as a
+        column of zeros and ones. After a fit to several series with units of their own, the inputs
+        "center" and "scale", (batch, columns), are the units of each history. The file's metadata,
+        "tsm2", name the columns of every input, the variates, levels and the frequency.
+
+        The file is run once before it takes its place, if onnxruntime is installed; without it a
+        `tsm2.errors.ExportWarning` says so.
 
         Parameters
         ----------
@@ -1557,17 +1572,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             onnx or onnxscript is not installed.
         OutputError
-            The file cannot be written.
+            The file cannot be written, or does not say what the model says.
         """
-        model = self._model()
-        description = {
-            "variates": [str(column) for column in self.layout_.columns],
-            "lookback": model.lookback,
-            "horizon": self.horizon,
-            "frequency": self.layout_.frequency,
-            "quantiles": self._trained_levels(),
-        }
-        export_onnx(self.network_, self.scaling_, path, description=description)
+        export_onnx(self._model(), check_path("path", path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -1587,7 +1594,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         BackendError
             The device is not at hand.
         """
-        config, tensors = saving.load_folder(path, kind=cls.__name__)
+        config, tensors = saving.load_folder(check_path("path", path), kind=cls.__name__)
         if device is not None:
             choose_device(device)
             config["parameters"]["device"] = device

@@ -117,9 +117,17 @@ class Codings:
             if (table := getattr(tables, kind)) is None:
                 continue
             name = f"{kind}_covariates"
-            frame = _read_rows(table, kind, series.layout, missing)
+            raw = read_covariates(table, kind, series.layout)
+            frame = _without_gaps(raw, kind, missing)
             here = frame.iloc[rows_at(frame.index, label_rows(series, frame.index), name, series)]
-            by_kind[kind] = coding = Coding.of(here, name, train=train, categories_of=frame)
+            by_kind[kind] = coding = Coding.of(
+                here,
+                name,
+                train=train,
+                categories_of=frame,
+                may_lack=_may_lack(kind, missing),
+                raw=raw,
+            )
             whole[kind] = coding.code(here)
             coding.check_whole(whole[kind], here.index, may_lack=_may_lack(kind, missing))
             kept[kind] = whole[kind][ranges(kept_first, kept_counts)]
@@ -389,7 +397,10 @@ def _may_lack(kind: str, missing: Missing) -> bool:
 def _read_rows(
     table: object, kind: str, layout: Layout, missing: Missing, *, last: object = None
 ) -> pd.DataFrame:
-    frame = read_covariates(table, kind, layout, last=last)
+    return _without_gaps(read_covariates(table, kind, layout, last=last), kind, missing)
+
+
+def _without_gaps(frame: pd.DataFrame, kind: str, missing: Missing) -> pd.DataFrame:
     if kind == "future" or missing != "ffill":
         return frame
     return frame.ffill() if frame.index.nlevels == 1 else frame.groupby(level=0).ffill()

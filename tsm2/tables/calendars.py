@@ -36,6 +36,8 @@ def check_calendar(names: object) -> tuple[str, ...]:
         They are no sequence of known names, or one is there twice.
     """
     known = (*CALENDAR, "weekend")
+    if isinstance(names, np.ndarray | pd.Index):
+        names = tuple(names.tolist())
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise ParameterError(
             f"calendar must be a sequence of names, got {names!r}. Known: {', '.join(known)}. Pass "

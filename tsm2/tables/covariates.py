@@ -135,7 +135,9 @@ def _by_series(table: Any, name: str, layout: Layout) -> Any:
         tables = dict(table) if isinstance(table, Mapping) else dict(enumerate(table))
         if not tables or not all(isinstance(each, pd.DataFrame) for each in tables.values()):
             raise FrameError(f"{name} of several series needs a DataFrame for each of them.")
-        return pd.concat(tables)
+        frame = pd.concat(list(tables.values()))
+        names = pd.Index(list(tables), tupleize_cols=False).repeat([*map(len, tables.values())])
+        return frame.set_axis(pd.MultiIndex.from_arrays([names, frame.index]))
     if isinstance(table, pd.DataFrame) and layout.id_name in table.columns:
         if layout.index_name not in table.columns:
             raise FrameError(
