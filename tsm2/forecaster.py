@@ -61,6 +61,7 @@ from tsm2.prepared.windows import Covariates
 from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
+from tsm2.tables.holidays import check_holidays
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import check_levels, interval_levels, with_median
 from tsm2.tables.ragged import places
@@ -202,6 +203,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     calendar
         Features of the time stamps to read as future covariates, such as ("hour", "dayofweek");
         also "minute", "weekend", "day", "dayofyear", "month" and "quarter".
+    holidays
+        Regions whose holidays to read as future covariates, such as ("DE-BY", "FR"): countries,
+        parts of them, or stock exchanges such as "XNYS", as the package `holidays` knows them. Each
+        tells the day, the day before and the day after.
     missing
         What is done about NaN and about rows that the index lacks: "raise" refuses them, "mask"
         leaves them out of scaling and loss and tells the network, "ffill" repeats the value before.
@@ -352,6 +357,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         frequency: str | None = None,
         target: Hashable | Sequence[Hashable] | None = None,
         calendar: Sequence[str] = (),
+        holidays: Sequence[str] = (),
         missing: Missing = "raise",
         scaling: Literal["series", "global"] = "series",
         sampling: Literal["windows", "series"] = "windows",
@@ -413,6 +419,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.frequency = frequency
         self.target = target
         self.calendar = calendar
+        self.holidays = holidays
         self.missing = missing
         self.scaling = scaling
         self.sampling = sampling
@@ -583,7 +590,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         series = filled(series, self.missing)
         is_warm = self.warm_start and hasattr(self, "fitted_")
-        roles, calendar = Roles.of(self.target, series.layout), check_calendar(self.calendar)
+        roles = Roles.of(self.target, series.layout)
+        calendar = check_calendar(self.calendar) + check_holidays(self.holidays)
         rows, n_train = self._split(series, has_covariates=bool(given.given() or calendar))
         self._check_columns(rows.layout, reset=True)
         each = rows.layout.series != "one" and self.scaling == "series"

@@ -72,6 +72,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "frequency": [str, None],
     "target": "no_validation",
     "calendar": "no_validation",
+    "holidays": "no_validation",
     "missing": [StrOptions({"raise", "mask", "ffill"})],
     "scaling": [StrOptions({"series", "global"})],
     "sampling": [StrOptions({"windows", "series"})],

@@ -29,7 +29,10 @@ def selective_scan(tensors: ScanTensors, walk: Walk) -> Tensor:
         return h, (h * c[..., None, :]).sum(-1)
 
     start = first.new_zeros(1) * first[..., None] * A
-    _, outputs = scan(advance, start, tokens, reverse=walk.reverse)
+    if len(tokens[0]) == 1:  # torch's `scan` fixes the batch, or fails, where there is nothing to walk
+        outputs = advance(start, [each[0] for each in tokens])[1][None]
+    else:
+        _, outputs = scan(advance, start, tokens, reverse=walk.reverse)
     y = walk.roll_up(outputs, u)
     y = y if D is None else y + D * u
     return y if z is None else y * functional.silu(z)

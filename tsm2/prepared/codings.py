@@ -31,6 +31,7 @@ from tsm2.tables.covariates import (
     rows_at,
 )
 from tsm2.tables.gaps import Missing
+from tsm2.tables.holidays import check_days
 from tsm2.tables.layout import Layout
 from tsm2.tables.ragged import offsets_of, ranges
 from tsm2.tables.series import Series
@@ -140,6 +141,7 @@ class Codings:
                 coding.check_whole(after, frame.index[later])
                 kept_counts, kept[kind] = _interleaved(kept[kind], kept_counts, after, later_counts)
         if calendar:
+            check_days(series.layout.frequency, series.layout.index_kind, calendar)
             features = calendar_table(series.index, calendar)
             by_kind["calendar"] = Coding.of(features, "calendar", train=train)
         if tables.static is not None:

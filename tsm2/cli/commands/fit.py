@@ -46,6 +46,9 @@ def fit(
     calendar: Annotated[
         str | None, typer.Option(help="Features of the time stamps to read: hour,dayofweek.")
     ] = None,
+    holidays: Annotated[
+        str | None, typer.Option(help="Regions whose holidays to read, such as DE-BY,FR.")
+    ] = None,
     missing: Annotated[
         str | None, typer.Option(help="What is done about gaps: raise, mask or ffill.")
     ] = None,
@@ -109,6 +112,7 @@ def fit(
     chosen |= {"quantiles": parse_levels(quantiles)} if quantiles is not None else {}
     chosen |= {"target": split_names(target)} if target is not None else {}
     chosen |= {"calendar": split_names(calendar)} if calendar is not None else {}
+    chosen |= {"holidays": split_names(holidays)} if holidays is not None else {}
     chosen |= {"missing": missing} if missing is not None else {}
     chosen |= dict(parse_setting(model, each) for each in settings or [])
     model.set_params(**chosen)
