@@ -25,7 +25,14 @@ from tsm2.errors import ParameterError
 from tsm2.networks.config import HINTS, SETTINGS
 from tsm2.tables.quantiles import check_levels, with_median
 
-__all__ = ["CONSTRAINTS", "check_count", "check_parameters", "check_path", "check_seconds", "plain_parameters"]
+__all__ = [
+    "CONSTRAINTS",
+    "check_count",
+    "check_parameters",
+    "check_path",
+    "check_seconds",
+    "plain_parameters",
+]
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")

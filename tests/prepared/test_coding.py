@@ -95,7 +95,9 @@ def test_a_flag_that_is_there_or_missing_is_refused(kind: Any, known: int) -> No
     first = "01:00" if known == 0 else "00:00"
     holds = "has no value at all" if kind is pd.NA else "is .* or missing"
     first = "00:00" if kind is pd.NA else first
-    with pytest.raises(FrameError, match=rf"'flag' {holds}: [78] of 8 .*{first}:00.* says no.*fill"):
+    with pytest.raises(
+        FrameError, match=rf"'flag' {holds}: [78] of 8 .*{first}:00.* says no.*fill"
+    ):
         Coding.of(frame, "future_covariates")
     with pytest.warns(CovariateWarning, match="'flag' does not change.*Missing cells of 'flag'"):
         assert Coding.of(frame, "past_covariates", may_lack=True).left_out == ("flag",)
@@ -113,7 +115,9 @@ def test_flags_of_all_kinds_are_refused_in_a_fit(missing: Any) -> None:
     with pytest.raises(FrameError, match="future_covariates: column 'promo' is True or missing"):
         model.fit(values, future_covariates=flag)
     static = pd.DataFrame({"outdoors": ["yes", None]}, ["a", "b"])
-    with pytest.raises(FrameError, match="static_covariates: column 'outdoors' is 'yes' or missing"):
+    with pytest.raises(
+        FrameError, match="static_covariates: column 'outdoors' is 'yes' or missing"
+    ):
         model.fit(values, static_covariates=static)
     if missing == "raise":
         with pytest.raises(FrameError, match="past_covariates: column 'promo' is True or missing"):

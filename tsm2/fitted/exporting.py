@@ -61,7 +61,9 @@ class UnitsAround(nn.Module):
             units = {}
         kinds = {"past": ["past"], "future": ["future", "calendar"], "static": ["static"]}
         for kind, names in kinds.items():
-            codings = [model.codings.by_kind[name] for name in names if name in model.codings.by_kind]
+            codings = [
+                model.codings.by_kind[name] for name in names if name in model.codings.by_kind
+            ]
             if sum(coding.width for coding in codings):
                 center, scale = zip(*(coding.units for coding in codings), strict=True)
                 units[kind] = np.concatenate(center), np.concatenate(scale)
@@ -128,7 +130,7 @@ class UnitsAround(nn.Module):
         if future is not None:
             auxiliary["future"] = self._coded("future", future)
         if self.fixed is not None:
-            auxiliary["static"] = self.fixed.expand(len(values), -1, -1)
+            auxiliary["static"] = self.fixed.expand(values.shape[0], -1, -1)
         elif static is not None:
             coded = self._coded("static", static[:, None])  # (B, Cs, 1)
             auxiliary["static"] = coded.transpose(1, 2).expand(-1, len(self.targets), -1)
@@ -306,7 +308,9 @@ def _check(part: Path, whole: UnitsAround, inputs: Mapping[str, Tensor], file: P
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         got = session.run(["forecast"], given)[0]
     except Exception as error:  # noqa: BLE001  # onnxruntime has no exception of its own
-        raise OutputError(f"{file} was not kept, because onnxruntime refuses it: {error}") from error
+        raise OutputError(
+            f"{file} was not kept, because onnxruntime refuses it: {error}"
+        ) from error
     with torch.no_grad():
         answer = whole(**inputs)
     wanted = (answer[0] if isinstance(answer, tuple) else answer).numpy()

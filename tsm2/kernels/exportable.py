@@ -29,7 +29,8 @@ def selective_scan(tensors: ScanTensors, walk: Walk) -> Tensor:
         return h, (h * c[..., None, :]).sum(-1)
 
     start = first.new_zeros(1) * first[..., None] * A
-    if len(tokens[0]) == 1:  # torch's `scan` fixes the batch, or fails, where there is nothing to walk
+    length = tokens[0].shape[0]
+    if isinstance(length, int) and length == 1:  # torch's `scan` may fail where nothing is walked
         outputs = advance(start, [each[0] for each in tokens])[1][None]
     else:
         _, outputs = scan(advance, start, tokens, reverse=walk.reverse)

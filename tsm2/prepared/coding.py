@@ -107,7 +107,11 @@ class Coding:
             listed = ", ".join(repr(label) for label in left_out)
             whole = frame if raw is None else raw
             gaps = [label for label in left_out if whole[label].isna().any()]
-            no = f" Missing cells of {gaps[0]!r} do not say no: if they should, fill them." if gaps else ""
+            no = (
+                f" Missing cells of {gaps[0]!r} do not say no: if they should, fill them."
+                if gaps
+                else ""
+            )
             warnings.warn(
                 f"{name}: {listed} does not change over the training rows, so there is nothing to "
                 f"learn from it; it is left out.{no}",
