@@ -101,9 +101,9 @@ def test_what_is_no_path_is_refused_by_name(path: Any) -> None:
         with pytest.raises(ParameterError, match=r"^path must be the path of a file or folder"):
             call(path)
     if path is not None:
-        with pytest.raises(ParameterError, match="^checkpoint must be the path"):
+        with pytest.raises(ParameterError, match=r"^checkpoint must be the path"):
             model.fit(table(), checkpoint=path)
-        with pytest.raises(ParameterError, match="^log_dir must be the path"):
+        with pytest.raises(ParameterError, match=r"^log_dir must be the path"):
             model.fit(table(), log_dir=path)
 
 

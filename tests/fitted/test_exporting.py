@@ -106,7 +106,7 @@ def test_several_series_bring_their_units_along(tmp_path: Path) -> None:
         np.testing.assert_allclose(got[number] / unit, forecast[name] / unit, rtol=0, atol=1e-4)
 
 
-# --- gaps and covariates ---------------------------------------------------------------------------
+# --- gaps and covariates --------------------------------------------------------------------------
 
 
 def holes(frame: pd.DataFrame) -> pd.DataFrame:

@@ -99,10 +99,10 @@ def test_a_flag_that_is_there_or_missing_is_refused(kind: Any, known: int) -> No
         FrameError, match=rf"'flag' {holds}: [78] of 8 .*{first}:00.* says no.*fill"
     ):
         Coding.of(frame, "future_covariates")
-    with pytest.warns(CovariateWarning, match="'flag' does not change.*Missing cells of 'flag'"):
+    with pytest.warns(CovariateWarning, match=r"'flag' does not change.*Missing cells of 'flag'"):
         assert Coding.of(frame, "past_covariates", may_lack=True).left_out == ("flag",)
     numbers = table().assign(flag=pd.array([1] + [None] * 7, dtype="Int64"))
-    with pytest.raises(FrameError, match="'flag' is .*1.* or missing: 7 of 8"):
+    with pytest.raises(FrameError, match=r"'flag' is .*1.* or missing: 7 of 8"):
         Coding.of(numbers, "future_covariates")
 
 

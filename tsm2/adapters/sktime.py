@@ -215,8 +215,8 @@ def _steps(fh: ForecastingHorizon, cutoff: pd.Index, rows: pd.DataFrame) -> NDAr
     beside = np.flatnonzero(apart % step)
     if len(beside):
         raise FrameError(
-            f"fh names {cutoff[0] + apart[beside[0]]}, but the rows are {step} apart: the next ones "
-            f"are {cutoff[0] + step}, {cutoff[0] + 2 * step}, ... Name some of them."
+            f"fh names {cutoff[0] + apart[beside[0]]}, but the rows are {step} apart: the next "
+            f"ones are {cutoff[0] + step}, {cutoff[0] + 2 * step}, ... Name some of them."
         )
     return apart // step
 

@@ -307,7 +307,7 @@ def _check(part: Path, whole: UnitsAround, inputs: Mapping[str, Tensor], file: P
     try:
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         got = session.run(["forecast"], given)[0]
-    except Exception as error:  # noqa: BLE001  # onnxruntime has no exception of its own
+    except Exception as error:  # onnxruntime has no exception of its own
         raise OutputError(
             f"{file} was not kept, because onnxruntime refuses it: {error}"
         ) from error

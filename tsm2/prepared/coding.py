@@ -199,8 +199,8 @@ class Coding:
             if len(far):
                 raise FrameError(
                     f"{self.name}: column {column.label!r} holds {cells.iloc[far[0]]} at "
-                    f"{cells.index[far[0]]}, more than {MOST_DEVIATIONS:g} deviations from its mean "
-                    f"over the training rows, which is {column.center:g}: networks cannot compute "
+                    f"{cells.index[far[0]]}, more than {MOST_DEVIATIONS:g} deviations from its "
+                    f"mean over the training rows, which is {column.center:g}: networks cannot compute "
                     f"with that. Correct it, or fit again with rows like it."
                 )
             return np.reshape(numbers, (-1, 1))
@@ -280,10 +280,10 @@ def _refuse_gaps(cells: pd.Series[Any], name: str) -> None:
     known = cells[~missing]
     holds = f"is {known.iloc[0]!r} or missing" if len(known) else "has no value at all"
     raise FrameError(
-        f"{name}: column {cells.name!r} {holds}: {missing.sum()} of {len(cells)} rows lack a value, "
-        f"the first at {cells.index[int(missing.argmax())]}. If a missing cell says no, write that: "
-        f"{name}[{cells.name!r}].fillna(...), with False, 0 or a category of its own; if it is "
-        f"unknown, drop the column, which says nothing else."
+        f"{name}: column {cells.name!r} {holds}: {missing.sum()} of {len(cells)} rows lack a "
+        f"value, the first at {cells.index[int(missing.argmax())]}. If a missing cell says no, "
+        f"write that: {name}[{cells.name!r}].fillna(...), with False, 0 or a category of its own; "
+        f"if it is unknown, drop the column, which says nothing else."
     )
 
 

@@ -132,7 +132,7 @@ def check_finite(
     *,
     missing: Missing = "raise",
 ) -> None:
-    """Refuse NaN, infinity and what is close to it; say how many, in which columns, and where first.
+    """Refuse NaN, infinity and what is near it; say how many, in which columns, and where first.
 
     Parameters
     ----------
