@@ -41,7 +41,7 @@ def test_tuples_are_labels_like_any_other(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         error_table(got, scale=scale), error_table(wanted, scale=one.error_scale(plain))
     )
-    influence = two.inspect(tuples, past_covariates=None).influence
+    influence: Any = two.inspect(tuples, past_covariates=None).influence
     assert influence.index.tolist() == influence.columns.tolist() == labels
     np.testing.assert_array_equal(influence, one.inspect(plain).influence)
     assert set(two.inspect(tuples).steps["variate"]) == set(labels)
@@ -59,7 +59,7 @@ def test_tuples_among_several_series_and_with_covariates() -> None:
     )
     assert set(backtest["variate"]) == {("y", 2)}
     assert set(backtest["series"]) == set(tables)
-    selection = model.inspect()
+    selection: Any = model.inspect()
     assert selection.influence.columns.tolist() == [("y", 2), ("x", 1), ("x", 1)]
 
 
@@ -115,7 +115,7 @@ def test_a_column_that_ends_early_keeps_the_intervals_of_the_others(
     quantiles: Any, tmp_path: Path
 ) -> None:
     frame = table()
-    frame.loc["2024-02-10":, "b"] = np.nan  # type: ignore[misc]
+    frame.loc["2024-02-10":, "b"] = np.nan
     model = fitted(frame, missing="mask", quantiles=quantiles)
     model.save(tmp_path)
     assert np.isfinite(model.predict()).all(axis=None)
@@ -134,7 +134,7 @@ def test_a_column_that_ends_early_keeps_the_intervals_of_the_others(
 
 def test_held_out_rows_without_any_value_calibrate_nothing() -> None:
     frame = table()
-    frame.loc["2024-02-10":] = np.nan  # type: ignore[misc]
+    frame.loc["2024-02-10":] = np.nan
     model = fitted(frame, missing="mask")
     assert model.calibration_ is None
     with pytest.raises(ParameterError, match="nothing is known in any of the held-out windows"):

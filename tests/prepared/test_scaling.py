@@ -69,14 +69,14 @@ def test_what_is_next_to_infinity_is_refused_by_name(size: float) -> None:
 
 @pytest.mark.parametrize("size", [1e16, 1e22, 1e60, -1e290])
 def test_what_is_too_far_from_the_training_rows_is_refused_by_name(size: float) -> None:
-    frame, covariates = table(), {"past_covariates": table()}
+    frame, fit = table(), TSM2Forecaster(**SMALL).fit
     frame.loc["2024-02-29", "b"] = size  # a validation row
     for call in (
         lambda: TSM2Forecaster(**SMALL).fit(frame),
         lambda: TSM2Forecaster(**SMALL).fit(table()).predict(frame),
         lambda: TSM2Forecaster(**SMALL).fit(table()).backtest(frame),
         lambda: TSM2Forecaster(**SMALL).fit(table(), past_covariates=frame),
-        lambda: TSM2Forecaster(**SMALL).fit(table(), **covariates).predict(past_covariates=frame),
+        lambda: fit(table(), past_covariates=table()).predict(past_covariates=frame),
     ):
         with pytest.raises(FrameError, match=r"'b' holds .* at 2024-02-29.* more than 1e\+15 dev"):
             call()

@@ -26,7 +26,7 @@ def test_a_holiday_is_told_on_its_day_before_and_after() -> None:
     days = pd.date_range("2024-12-23", "2025-01-07")
     table = calendar_table(days, regions("DE", "DE-BY"))
     of_bavaria = table["holiday DE-BY"]
-    assert of_bavaria[of_bavaria > 0].index.strftime("%m-%d").tolist() == [
+    assert pd.DatetimeIndex(of_bavaria[of_bavaria > 0].index).strftime("%m-%d").tolist() == [
         *("12-25", "12-26", "01-01", "01-06")
     ]
     assert table.loc["2025-01-06", "holiday DE"] == 0  # Epiphany is none of all Germany
@@ -82,7 +82,7 @@ def test_a_model_reads_them_and_keeps_them(kind: str, tmp_path: Path) -> None:
         one, two = (each if name is ... else each[name] for each in (forecast, again))
         pd.testing.assert_frame_equal(one, two)
     if kind == "daily":  # it has learned what a holiday does
-        ends = frame.loc[:"2024-04-28"]  # type: ignore[misc]
+        ends = frame.loc[:"2024-04-28"]
         ahead = model.predict(ends)["load"]  # 1 May is one
         assert ahead.idxmin() == pd.Timestamp("2024-05-01")
 

@@ -223,9 +223,10 @@ def _steps(fh: ForecastingHorizon, cutoff: pd.Index, rows: pd.DataFrame) -> NDAr
 
 def _labels(fh: ForecastingHorizon, cutoff: pd.Index, rows: pd.DataFrame) -> pd.Index:
     """Return the labels of the rows that fh names."""
-    if _step(rows) == 1:
-        return fh.to_absolute_index(cutoff)
-    return pd.Index(cutoff[0] + _step(rows) * _steps(fh, cutoff, rows))
+    labels: pd.Index = fh.to_absolute_index(cutoff)
+    if _step(rows) > 1:
+        labels = pd.Index(int(cutoff[0]) + _step(rows) * _steps(fh, cutoff, rows))
+    return labels
 
 
 def _parameters() -> list[Parameter]:

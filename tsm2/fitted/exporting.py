@@ -65,8 +65,9 @@ class UnitsAround(nn.Module):
                 model.codings.by_kind[name] for name in names if name in model.codings.by_kind
             ]
             if sum(coding.width for coding in codings):
-                center, scale = zip(*(coding.units for coding in codings), strict=True)
-                units[kind] = np.concatenate(center), np.concatenate(scale)
+                pairs = [coding.units for coding in codings]
+                centers, scales = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+                units[kind] = np.concatenate(centers), np.concatenate(scales)
         for kind, (center, scale) in units.items():
             self.register_buffer(f"{kind}_center", torch.from_numpy(center))
             self.register_buffer(f"{kind}_scale", torch.from_numpy(scale))

@@ -200,8 +200,8 @@ class Coding:
                 raise FrameError(
                     f"{self.name}: column {column.label!r} holds {cells.iloc[far[0]]} at "
                     f"{cells.index[far[0]]}, more than {MOST_DEVIATIONS:g} deviations from its "
-                    f"mean over the training rows, which is {column.center:g}: networks cannot compute "
-                    f"with that. Correct it, or fit again with rows like it."
+                    f"mean over the training rows, which is {column.center:g}: networks cannot "
+                    f"compute with that. Correct it, or fit again with rows like it."
                 )
             return np.reshape(numbers, (-1, 1))
         missing = np.asarray(cells.isna())

@@ -143,7 +143,7 @@ def read(
     series = replace(series, layout=replace(series.layout, frequency=found, clock=clock))
     _blame(
         series,
-        ~are_finite(series.values, missing).all(axis=1),
+        np.asarray(~are_finite(series.values, missing).all(axis=1)),
         lambda one: check_finite(one.values, one.layout.columns, one.index, missing=missing),
     )
     return series

@@ -89,6 +89,7 @@ def fit(
 ) -> None:
     """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
     from tsm2.cli.files import Covariates, read_covariates, read_new, require_writable
+    from tsm2.cli.known import name_other_frequencies
     from tsm2.cli.values import parse_levels, parse_setting, split_names
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
@@ -128,6 +129,8 @@ def fit(
         **covariates,
     )
     model.save(out)
+    if not is_long and model.frequency is None:
+        name_other_frequencies(frame.index, model.layout_.frequency)
     losses = model.history_.iloc[-1]
     series = f" of {len(model.series_)} series" if is_long else ""
     several = f"{model.n_estimators} networks for up to " if model.n_estimators > 1 else ""
