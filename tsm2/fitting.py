@@ -30,7 +30,6 @@ from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Windows
-from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
@@ -97,7 +96,7 @@ class Fitting:
             As `TSM2Forecaster.fit`.
         """
         roles = Roles.of(recipe.target, series.layout)
-        has_covariates = bool(given.given() or recipe.calendar)
+        has_covariates = bool(given.given() or recipe.dates)
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
         units = recipe.units(rows, n_train)
         if choices is None:
@@ -108,7 +107,7 @@ class Fitting:
         }
         codings, covariates = Codings.learn(
             given,
-            check_calendar(recipe.calendar),
+            recipe.dates,
             rows,
             roles.layout(rows.layout),
             train=places(rows.offsets) < np.repeat(n_train, rows.counts),
@@ -177,7 +176,7 @@ class Fitting:
         network.eval()
         if held_out is None:
             return model, history, pd.Series(dtype=float)
-        with suppress(ParameterError):  # a variate of which the validation rows know nothing
+        with suppress(ParameterError):  # the validation rows know nothing at all
             model = model.calibrated(held_out)
         linear = _linear_error(history, config.loss)
         floor = measure_floor(

@@ -106,10 +106,17 @@ class Calibration:
     """Scores of what happened on held-out windows."""
 
     scores: Tensor
-    """Scores, (W, M, H), float32, on the CPU."""
+    """Scores, (W, M, H), float32, on the CPU; NaN of a variate and step that no window knows."""
+
+    @property
+    def lacking(self) -> Tensor:
+        """True for a variate and step without scores, (M, H)."""
+        return self.scores[0].isnan()
 
     def at(self, levels: Sequence[float]) -> Tensor:
         """Return the scores below which a share `levels`, (Q,), of outcomes falls, (M, H, Q).
+
+        They are NaN of a variate and step without scores.
 
         Raises
         ------
@@ -152,7 +159,7 @@ def calibrate(
     Raises
     ------
     ParameterError
-        A variate and step is not known in any of the windows.
+        Nothing is known in any of the windows.
     """
     windows = windows.to(next(network.parameters()).device)
     affordable = _MOST_SCORES // (windows.horizon * windows.values.shape[-1])
@@ -243,33 +250,40 @@ def draw_paths(
 
     Returns
     -------
-    Paths, (B, M, steps), in standard units.
+    Paths, (B, M, steps), in standard units; NaN of a variate and step without scores, for which
+    the other variates see the forecast itself.
     """
 
     def drawn(forecast: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
         line = ForecastLine.of(forecast, context, quantiles=quantiles, mask=mask)
-        scores = calibration.draw(len(context), generator).to(context.device)  # (B, M, H)
+        scores = calibration.draw(len(context), generator).nan_to_num(0.0)  # (B, M, H)
+        scores = scores.to(context.device)
         return line.value(scores.unsqueeze(-1)).squeeze(-1).float()
 
     horizon = calibration.scores.shape[-1]
-    return roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
+    paths = roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
+    lacking = calibration.lacking.repeat(1, -(-steps // horizon))[:, :steps]
+    return paths.masked_fill(lacking.to(paths.device), torch.nan)
 
 
 def _filled(scores: Tensor) -> Tensor:
-    """Put the known scores of a variate and step, in turn, in place of its unknown ones."""
+    """Put the known scores of a variate and step, in turn, in place of its unknown ones.
+
+    They are NaN where no window knows any.
+    """
     known = scores.isfinite()
     counts = known.sum(0)  # (M, H)
-    if bool((counts == 0).any()):
-        variate = int((counts == 0).nonzero()[0, 0])
+    if not bool(counts.any()):
         raise ParameterError(
-            f"variate number {variate} has a step that is known in none of the held-out windows, "
-            f"so its errors cannot be measured. Give more rows, or fill its gaps."
+            "nothing is known in any of the held-out windows, so that no error can be measured. "
+            "Give more rows, or fill their gaps."
         )
     if bool(known.all()):
         return scores
     ordered = scores.gather(0, known.int().argsort(dim=0, descending=True, stable=True))
     turn = (~known).cumsum(0) - 1
-    return scores.where(known, ordered.gather(0, turn.clamp(min=0) % counts))
+    in_turn = ordered.gather(0, turn.clamp(min=0) % counts.clamp(min=1))
+    return scores.where(known, in_turn).masked_fill(counts == 0, torch.nan)
 
 
 def _deviation(context: Tensor, mask: Tensor | None) -> Tensor:
