@@ -44,7 +44,7 @@ ENVIRONMENTS = {
     "core": Environment(ran="the core's tests", extras="dev,docs", file="constraints.txt"),
     "oldest": Environment(
         ran="the quick tests",
-        extras="plot,tune,tensorboard,onnx,parquet,polars,test",
+        extras="plot,tune,tensorboard,onnx,parquet,polars,holidays,test",
         # pandas 3.0 fails with dateutil 4.0's zones, matplotlib 3.9 warns with pyparsing 3.3.
         pins=("python-dateutil==2.9.0.post0", "pyparsing==3.2.3"),
         oldest=True,

@@ -13,7 +13,14 @@ from sklearn.base import clone
 
 from tsm2 import TSM2Forecaster
 from tsm2.datasets import load_stores
-from tsm2.errors import CovariateWarning, FrameError, ParameterError, TSM2Error, WindowError
+from tsm2.errors import (
+    CalibrationWarning,
+    CovariateWarning,
+    FrameError,
+    ParameterError,
+    TSM2Error,
+    WindowError,
+)
 
 SMALL: dict[str, Any] = {
     "lookback": 12,
@@ -386,13 +393,15 @@ def test_a_variate_of_which_nothing_is_known_is_refused_in_fit_and_forecast_afte
     assert bool(forecast["wind"].between(-21.5, -18.5).all())  # near its mean in training
 
 
-def test_a_variate_unknown_in_all_validation_rows_is_forecast_without_intervals() -> None:
+def test_a_variate_unknown_in_all_validation_rows_alone_has_no_intervals() -> None:
     frame = values()
     frame.loc[stamps()[60:], "wind"] = np.nan
     model = TSM2Forecaster(**SMALL, missing="mask").fit(frame)
     assert np.isfinite(model.predict().to_numpy()).all()
-    with pytest.raises(ParameterError, match="was not calibrated"):
-        model.predict_interval()
+    with pytest.warns(CalibrationWarning, match="column 'wind' is not known on the held-out rows"):
+        interval = model.predict_interval(coverage=0.5)
+    assert np.isnan(interval["wind"]).all(axis=None)
+    assert np.isfinite(interval.drop(columns="wind", level=0)).all(axis=None)
 
 
 def test_gaps_in_past_covariates_and_other_columns() -> None:

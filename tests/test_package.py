@@ -46,8 +46,8 @@ LAYERS = {  # a module may import its own layer and those of smaller number
 ORDERS = {  # within a package, a module may import those before it
     "networks": ["patches", "mixers", "heads", "blocks", "covariates", "config", "tsm2"],
     "tables": [
-        *("ragged", "gaps", "quantiles", "calendars", "wall_clocks", "frequencies", "stamps"),
-        *("cells", "containers", "layout", "series", "covariates", "read", "write"),
+        *("ragged", "gaps", "quantiles", "holidays", "calendars", "wall_clocks", "frequencies"),
+        *("stamps", "cells", "containers", "layout", "series", "covariates", "read", "write"),
         *("time_columns", "dates", "csv"),
     ],
     "prepared": [

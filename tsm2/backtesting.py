@@ -159,7 +159,7 @@ def backtest_table(
     n_windows, n_variates = len(starts), len(series.layout.columns)
     steps = np.arange(horizon)
     per_window = horizon * n_variates
-    variates = pd.Index(series.layout.columns)
+    variates = pd.Index(series.layout.columns, tupleize_cols=False)
     table = pd.DataFrame(
         {
             "cutoff": series.index[np.repeat(starts - 1, per_window)],

@@ -9,10 +9,12 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 __all__ = [
     "BackendError",
+    "CalibrationWarning",
     "CellTypeError",
     "CovariateWarning",
     "DatasetError",
     "DependencyError",
+    "ExportWarning",
     "FloorWarning",
     "FrameError",
     "NotFittedError",
@@ -58,7 +60,7 @@ class DependencyError(TSM2Error, ImportError):
 
 
 class TrainingError(TSM2Error, ArithmeticError):
-    """Training left the finite numbers."""
+    """Training, or a forecast, left the finite numbers."""
 
 
 class SavedModelError(TSM2Error, ValueError):
@@ -73,8 +75,16 @@ class OutputError(TSM2Error, OSError):
     """A result cannot be written where it was asked for."""
 
 
+class ExportWarning(UserWarning):
+    """An exported file was written, but could not be run here."""
+
+
 class FloorWarning(UserWarning):
     """A fitted model errs more on held-out rows than a forecast that costs nothing."""
+
+
+class CalibrationWarning(UserWarning):
+    """Nothing is known of a variate on held-out rows, so that its intervals are not."""
 
 
 class CovariateWarning(UserWarning):

@@ -30,7 +30,6 @@ from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Windows
-from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
@@ -104,7 +103,7 @@ class Fitting:
             As `TSM2Forecaster.fit`.
         """
         roles = Roles.of(recipe.target, series.layout)
-        has_covariates = bool(given.given() or recipe.calendar)
+        has_covariates = bool(given.given() or recipe.dates)
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
         units = recipe.units(rows, n_train)
         if choices is None:
@@ -115,7 +114,7 @@ class Fitting:
         }
         codings, covariates = Codings.learn(
             given,
-            check_calendar(recipe.calendar),
+            recipe.dates,
             rows,
             roles.layout(rows.layout),
             train=places(rows.offsets) < np.repeat(n_train, rows.counts),
@@ -187,7 +186,7 @@ class Fitting:
         network.eval()
         members = members_of(network.to("cpu"))
         started = starts_kept(members, history, config)
-        with suppress(ParameterError):  # a variate of which the held-out rows know nothing
+        with suppress(ParameterError):  # the held-out rows know nothing at all
             model = self._calibrated(started=all(started))
         floor = pd.Series(dtype=float)
         if held_out is not None:
@@ -215,13 +214,11 @@ class Fitting:
         few = held_out is None or len(held_out) < ENOUGH_WINDOWS
         judged = held_out is not None and self.config.linear_start == "exact"
         if few and (started or (judged and not model.levels)):
-            with seeded(self.seeds[0], "cpu"):
-                blocks = leave_out(
-                    model.network.config, self.train, held_out, season=self.config.season
-                )
-                scores = calibrate(blocks, quantiles=model.levels)
-            if scores is not None:
-                return replace(model, calibration=scores)
+            with seeded(self.seeds[0], "cpu"):  # what is drawn is solved over
+                config, season = model.network.config, self.config.season
+                blocks = list(leave_out(config, self.train, held_out, season=season))
+            if blocks:
+                return replace(model, calibration=calibrate(blocks, quantiles=model.levels))
         return model if held_out is None else model.calibrated(held_out)
 
 

@@ -44,7 +44,14 @@ from tsm2.fitted.model import FittedModel
 from tsm2.fitting import Fitting, train_further
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
-from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
+from tsm2.parameters import (
+    CONSTRAINTS,
+    check_count,
+    check_parameters,
+    check_path,
+    check_seconds,
+    plain_parameters,
+)
 from tsm2.plotting import plot_rows
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled
@@ -179,6 +186,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     calendar
         Features of the time stamps to read as future covariates, such as ("hour", "dayofweek");
         also "minute", "weekend", "day", "dayofyear", "month" and "quarter".
+    holidays
+        Regions whose holidays to read as future covariates, such as ("DE-BY", "FR"): countries,
+        parts of them, or stock exchanges such as "XNYS", as the package `holidays` knows them. Each
+        tells the day, the day before and the day after.
     missing
         What is done about NaN and about rows that the index lacks: "raise" refuses them, "mask"
         leaves them out of scaling and loss and tells the network, "ffill" repeats the value before.
@@ -320,6 +331,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         frequency: str | None = None,
         target: Hashable | Sequence[Hashable] | None = None,
         calendar: Sequence[str] = (),
+        holidays: Sequence[str] = (),
         missing: Missing = "raise",
         scaling: Literal["series", "global"] = "series",
         sampling: Literal["windows", "series"] = "windows",
@@ -381,6 +393,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.frequency = frequency
         self.target = target
         self.calendar = calendar
+        self.holidays = holidays
         self.missing = missing
         self.scaling = scaling
         self.sampling = sampling
@@ -532,9 +545,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             self._read(X, frequency=self.frequency),
             CovariateTables(past_covariates, future_covariates, static_covariates),
             data=X,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint=None if checkpoint is None else check_path("checkpoint", checkpoint),
             max_seconds=math.inf if max_time is None else check_seconds(max_time),
-            log_dir=None if log_dir is None else Path(log_dir),
+            log_dir=None if log_dir is None else check_path("log_dir", log_dir),
         )
 
     @closes_callbacks
@@ -1222,26 +1235,34 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         OutputError
             The folder cannot be written.
         """
-        model = self._model()
+        model, folder = self._model(), check_path("path", path)
         config = {
-            "parameters": self.get_params(deep=False),
+            "parameters": plain_parameters(self.get_params(deep=False)),
             **model.to_json(),
             "history": self.history_.to_dict("list"),
             "choices": [chosen(self.choices_)],
             "floor": self.floor_.to_dict(),
         }
         kind = type(self).__name__
-        saving.save_folder(path, kind=kind, config=config, tensors=model.tensors())
+        saving.save_folder(folder, kind=kind, config=config, tensors=model.tensors())
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the network as an ONNX file that other languages and machines run.
+        """Write the model as an ONNX file that other languages and machines run.
 
-        Its input "context", float64, is (batch, lookback, variates) in the units of the training
+        Its input "context", float64, is (batch, lookback, columns) in the units of the training
         table, with any batch; its output "forecast" is (batch, horizon, variates) in the same
-        units. A quantile head adds "quantiles", (batch, horizon, variates, levels), not calibrated.
-        After a fit to several series with units of their own, the inputs "center" and "scale",
-        (batch, variates), are the units of each history. The file's metadata, "tsm2", say which
-        variates, levels and frequency these are.
+        units. NaN in it is a gap, and is masked or filled as `missing` says. A quantile head adds
+        "quantiles", (batch, horizon, variates, levels), not calibrated.
+
+        Covariates are inputs of their own: "past", (batch, lookback, columns), "future", (batch,
+        lookback + horizon, columns), which calendar features belong to, and of several series
+        "static", (batch, columns). Numbers come in the units of their tables, a category as a
+        column of zeros and ones. After a fit to several series with units of their own, the inputs
+        "center" and "scale", (batch, columns), are the units of each history. The file's metadata,
+        "tsm2", name the columns of every input, the variates, levels and the frequency.
+
+        The file is run once before it takes its place, if onnxruntime is installed; without it a
+        `tsm2.errors.ExportWarning` says so.
 
         Parameters
         ----------
@@ -1253,9 +1274,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ParameterError
             onnx or onnxscript is not installed.
         OutputError
-            The file cannot be written.
+            The file cannot be written, or does not say what the model says.
         """
-        export_onnx(self._model(), path)
+        export_onnx(self._model(), check_path("path", path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -1275,7 +1296,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         BackendError
             The device is not at hand.
         """
-        config, tensors = saving.load_folder(path, kind=cls.__name__)
+        config, tensors = saving.load_folder(check_path("path", path), kind=cls.__name__)
         if device is not None:
             choose_device(device)
             config["parameters"]["device"] = device

@@ -4,12 +4,15 @@
 network's settings is what `NetworkConfig` says of its fields.
 """
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import numpy as np
 import pandas as pd
 from sklearn.utils._param_validation import (
     Interval,
@@ -22,7 +25,14 @@ from tsm2.errors import ParameterError
 from tsm2.networks.config import HINTS, SETTINGS
 from tsm2.tables.quantiles import check_levels, with_median
 
-__all__ = ["CONSTRAINTS", "check_count", "check_parameters", "check_seconds"]
+__all__ = [
+    "CONSTRAINTS",
+    "check_count",
+    "check_parameters",
+    "check_path",
+    "check_seconds",
+    "plain_parameters",
+]
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
@@ -69,12 +79,13 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "frequency": [str, None],
     "target": "no_validation",
     "calendar": "no_validation",
+    "holidays": "no_validation",
     "missing": [StrOptions({"raise", "mask", "ffill"})],
     "scaling": [StrOptions({"series", "global"})],
     "sampling": [StrOptions({"windows", "series"})],
     "id_col": [str],
     "time_col": [str],
-    "target_col": [str, list, tuple],
+    "target_col": [str, list, tuple, np.ndarray, pd.Index],
     "device": [StrOptions({"auto", "cpu", "cuda", "mps"})],
     "precision": [StrOptions({"float32", "bfloat16"})],
     "compile": ["boolean"],
@@ -128,6 +139,36 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
             f"as (0.1, 0.9), are learnt by loss='quantile' and by nothing else. Pass both, or "
             f"neither."
         )
+
+
+def plain_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as a saved model holds them: arrays as lists, no drawing generator.
+
+    A `RandomState` goes on with every fit; where it would go on is not kept, so that a loaded
+    model draws anew, as None does.
+    """
+    plain = dict(given)
+    for name, value in given.items():
+        if isinstance(value, np.ndarray | pd.Index | pd.Series):
+            plain[name] = value.tolist()
+        elif isinstance(value, np.random.RandomState):
+            plain[name] = None
+    return plain
+
+
+def check_path(name: str, value: object) -> Path:
+    """Return an argument that names a file or folder.
+
+    Raises
+    ------
+    ParameterError
+        It is no path.
+    """
+    if isinstance(value, str | os.PathLike) and (path := os.fspath(value)):
+        return Path(os.fsdecode(path))
+    raise ParameterError(
+        f"{name} must be the path of a file or folder, such as 'model', got {value!r}."
+    )
 
 
 def check_count(name: str, value: object) -> int:

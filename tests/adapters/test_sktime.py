@@ -13,6 +13,9 @@ pytest.importorskip("sktime")
 
 from sktime.base import load  # pyright: ignore[reportMissingImports]
 from sktime.datasets import load_airline  # pyright: ignore[reportMissingImports]
+from sktime.forecasting.base import (  # pyright: ignore[reportMissingImports]
+    ForecastingHorizon,
+)
 from sktime.forecasting.model_evaluation import (  # pyright: ignore[reportMissingImports]
     evaluate,
 )
@@ -34,7 +37,7 @@ from sktime.utils.estimator_checks import (  # pyright: ignore[reportMissingImpo
 from tsm2 import TSM2Forecaster
 from tsm2.adapters.sktime import TSM2SktimeForecaster
 from tsm2.datasets import load_sample
-from tsm2.errors import FrameError
+from tsm2.errors import FrameError, WindowError
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
@@ -138,6 +141,35 @@ def test_without_a_horizon_fh_decides() -> None:
     assert model.fit(series, fh=[3, 7]).forecaster_.horizon == 7
     assert model.fit(series, fh=pd.PeriodIndex(["1961-05"], freq="M")).forecaster_.horizon == 5
     assert model.fit(series).forecaster_.horizon == TSM2Forecaster().horizon
+
+
+@pytest.mark.parametrize(("first", "step"), [(0, 5), (-7, 3), (100, 1), (3, 24)])
+def test_whole_numbers_may_be_any_number_apart(first: int, step: int) -> None:
+    values = load_sample(300)[["load"]].to_numpy()
+    index = pd.RangeIndex(first, first + 300 * step, step)
+    table = pd.DataFrame(values, index, ["load"])
+    own: Any = TSM2Forecaster(**SIZES).fit(table)
+    further = own.predict(horizon=8)
+    model = TSM2SktimeForecaster(**SIZES).fit(table)
+    end = first + 300 * step
+    for fh in ([2, 8], ForecastingHorizon([end + step, end + 7 * step], is_relative=False)):
+        got = model.predict(fh=fh)
+        assert got.index.tolist() == [end + step, end + 7 * step]
+        np.testing.assert_array_equal(got, further.iloc[[1, 7]])
+    absolute = ForecastingHorizon([end, end + 3 * step], is_relative=False)
+    fresh = TSM2SktimeForecaster(**(SIZES | {"horizon": None})).fit(table, fh=absolute)
+    assert fresh.forecaster_.horizon == 4
+    interval = model.predict_interval(fh=absolute, coverage=0.5)
+    assert interval.index.tolist() == [end, end + 3 * step]
+    if step > 1:
+        with pytest.raises(FrameError, match=rf"fh names {end + 1}, but the rows are {step} apart"):
+            model.predict(fh=ForecastingHorizon([end + 1], is_relative=False))
+
+
+def test_the_default_horizon_is_named_where_it_is_too_long() -> None:
+    table = load_sample(60)
+    with pytest.raises(WindowError, match=r"The horizon of 24 is the default.*pass fh to fit"):
+        TSM2SktimeForecaster(lookback=48, max_epochs=1).fit(table)
 
 
 def test_update_moves_the_context_and_trains_only_if_asked() -> None:

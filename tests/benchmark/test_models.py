@@ -55,7 +55,11 @@ def test_every_model_of_ours_is_made_fitted_and_forecasts(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "setup", "message"),
     [
-        ("RLiner", SETUP, "no model is named 'RLiner'. Known: TSM2, RepeatLast"),
+        (
+            "RLiner",
+            SETUP,
+            r"no model is named 'RLiner'\. Did you mean RLinear.*\? Known: TSM2, RepeatLast",
+        ),
         ("RLinear", given(epochs=5), "RLinear cannot be made"),
         ("RepeatLast", given(period=5), "RepeatLast cannot be made"),
         ("SeasonalNaive", given(season=5), "unexpected parameters"),

@@ -201,12 +201,17 @@ def test_unknown_outcomes_leave_the_known_scores_as_they_are() -> None:
     assert torch.equal(calibrate([(RepeatLast(), unmasked)]).scores, whole.scores)
 
 
-def test_a_step_that_is_never_known_is_named() -> None:
+def test_a_variate_that_is_never_known_has_no_scores_and_the_others_keep_theirs() -> None:
     known = torch.ones(100, 2, dtype=torch.bool)
     known[8:, 1] = False
     gaps = Windows(values=noise(100), lookback=8, horizon=2, known=known)
-    with pytest.raises(ParameterError, match=r"variate number 1 .* none of the held-out windows"):
-        calibrate([(RepeatLast(), gaps)])
+    calibration = calibrate([(RepeatLast(), gaps)])
+    assert calibration.lacking.tolist() == [[False, False], [True, True]]
+    levels = calibration.at((0.2, 0.8))
+    assert levels.isfinite().all(-1).tolist() == [[True, True], [False, False]]
+    nothing = Windows(values=noise(100), lookback=8, horizon=2, known=known & False)
+    with pytest.raises(ParameterError, match="nothing is known in any of the held-out windows"):
+        calibrate([(RepeatLast(), nothing)])
 
 
 # --- paths ----------------------------------------------------------------------------------------

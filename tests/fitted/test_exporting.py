@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from tsm2 import TSM2Forecaster
-from tsm2.errors import NotFittedError, OutputError, ParameterError
+from tsm2.errors import ExportWarning, NotFittedError, OutputError, ParameterError
+from tsm2.fitted import exporting
+from tsm2.tables.calendars import calendar_table
 
 SMALL: dict[str, Any] = {
     "features": 8,
@@ -66,6 +68,8 @@ def test_onnxruntime_says_what_python_says(changes: dict[str, Any], tmp_path: Pa
     described = json.loads(runs.get_modelmeta().custom_metadata_map["tsm2"])
     assert described == {
         "variates": ["load", "wind"],
+        "inputs": {"context": ["load", "wind"]},
+        "missing": "raise",
         "lookback": 24,
         "horizon": 6,
         "frequency": "h",
@@ -100,6 +104,121 @@ def test_several_series_bring_their_units_along(tmp_path: Path) -> None:
     for number, name in enumerate(tables):
         unit = model.scaling_.scale[number]
         np.testing.assert_allclose(got[number] / unit, forecast[name] / unit, rtol=0, atol=1e-4)
+
+
+# --- gaps and covariates --------------------------------------------------------------------------
+
+
+def holes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows and cells are missing, also in the last rows."""
+    frame = frame.copy()
+    frame.iloc[[30, -1, -7], 0] = np.nan
+    frame.iloc[[-9, -3, -2], 1] = np.nan
+    return frame
+
+
+def beside(rows: int, *, categories: bool = False) -> pd.DataFrame:
+    index = pd.date_range("2024-03-01", periods=rows, freq="h")
+    frame = pd.DataFrame({"heat": 1e4 * np.sin(np.arange(rows) / 5) + 3e4}, index)
+    return frame.assign(kind=["x", "y", "z", "y"] * (rows // 4)) if categories else frame
+
+
+def answer(model: TSM2Forecaster, file: Path, inputs: dict[str, Any]) -> list[Any]:
+    model.to_onnx(file)
+    runs = session(file)
+    described = json.loads(runs.get_modelmeta().custom_metadata_map["tsm2"])
+    assert list(described["inputs"]) == [each.name for each in runs.get_inputs()] == list(inputs)
+    for name, columns in described["inputs"].items():
+        assert inputs[name].shape[-1] == len(columns)
+    both = {name: np.concatenate((each[:1] * 0 + 1, each)) for name, each in inputs.items()}
+    for answers in zip(runs.run(None, inputs), runs.run(None, both), strict=True):
+        np.testing.assert_allclose(answers[0], answers[1][1:], rtol=1e-6)
+    return list(runs.run(None, inputs))
+
+
+@pytest.mark.parametrize(
+    ("missing", "target", "blocks"), [("mask", None, 1), ("mask", "wind", 0), ("ffill", "wind", 0)]
+)
+def test_gaps_are_in_the_graph(missing: Any, target: Any, blocks: int, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    frame, changes = holes(waves()), SMALL | {"blocks": blocks, "missing": missing}
+    model = TSM2Forecaster(24, 6, **changes, target=target).fit(frame)
+    inputs = {"context": frame.to_numpy()[None, -24:]}
+    (got,) = answer(model, tmp_path / "model.onnx", inputs)
+    wanted = model.predict()
+    scale = model.roles_.units(model.scaling_).scale
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got[0] / scale, wanted / scale, rtol=0, atol=1e-4)
+    (known,) = session(tmp_path / "model.onnx").run(None, {"context": contexts(3)})
+    last: Any = model.forecast_contexts(contexts(3), 6)
+    np.testing.assert_allclose(known / scale, last / scale, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("missing", "quantiles"), [("raise", (0.1, 0.9)), ("mask", None)])
+def test_covariates_are_inputs_of_their_own(missing: Any, quantiles: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    frame = waves() if missing == "raise" else holes(waves())
+    past, future = beside(160), beside(168, categories=True)
+    if missing == "mask":
+        past.iloc[[-2, -5]] = np.nan
+    static = pd.DataFrame({"area": [1.0, 5.0], "place": ["in", "out"]}, ["load", "wind"])
+    how: dict[str, Any] = {"missing": missing, "quantiles": quantiles, "blocks": 0}
+    model = TSM2Forecaster(24, 6, **(SMALL | how), calendar=["hour", "weekend"])
+    model.fit(frame, past_covariates=past, future_covariates=future, static_covariates=static)
+    rows = slice(160 - 24, 160 + 6)
+    coded = future.iloc[rows]
+    stamps = calendar_table(future.index[rows], ["hour", "weekend"])
+    known = [coded[["heat"]], *(coded[["kind"]] == kind for kind in "xyz"), stamps]
+    inputs = {
+        "context": frame.to_numpy()[None, -24:],
+        "past": past.to_numpy()[None, -24:],
+        "future": np.concatenate([np.asarray(each, float) for each in known], axis=1)[None],
+    }
+    got = answer(model, tmp_path / "model.onnx", inputs)
+    scale = model.scaling_.scale
+    np.testing.assert_allclose(got[0][0] / scale, model.predict() / scale, rtol=0, atol=1e-4)
+    if quantiles is not None:
+        wanted = model.predict_quantiles(quantiles=(0.1, 0.5, 0.9), calibrated=False)
+        whole = np.asarray(wanted).reshape(6, 2, 3)
+        np.testing.assert_allclose(
+            got[1][0] / scale[:, None], whole / scale[:, None], rtol=0, atol=1e-4
+        )
+
+
+def test_several_series_are_a_batch_with_static_covariates(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    tables = {"a": holes(waves()), "b": waves(140, level=1e4) * 7}
+    static = pd.DataFrame({"area": [2.0, 9.0], "place": ["in", "out"]}, ["a", "b"])
+    how: dict[str, Any] = {"missing": "mask", "target": "load", "blocks": 0, "n_estimators": 2}
+    model = TSM2Forecaster(24, 6, **(SMALL | how))
+    model.fit(tables, static_covariates=static)
+    inputs = {
+        "context": np.stack([each.to_numpy()[-24:] for each in tables.values()]),
+        "static": np.array([[2.0, 1, 0], [9, 0, 1]]),
+        "center": model.scaling_.center,
+        "scale": model.scaling_.scale,
+    }
+    (got,) = answer(model, tmp_path / "model.onnx", inputs)
+    forecast: Any = model.predict()
+    for number, name in enumerate(tables):
+        unit = model.scaling_.scale[number, :1]
+        np.testing.assert_allclose(got[number] / unit, forecast[name] / unit, rtol=0, atol=1e-4)
+
+
+def test_a_file_that_says_something_else_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model = TSM2Forecaster(24, 6, **(SMALL | {"blocks": 0})).fit(waves())
+    monkeypatch.setattr(exporting, "_CLOSE", -1.0)
+    with pytest.raises(OutputError, match=r"model\.onnx was not kept.*says something else"):
+        model.to_onnx(tmp_path / "model.onnx")
+    assert os.listdir(tmp_path) == []
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.warns(ExportWarning, match=r"model\.onnx was written but not run"):
+        model.to_onnx(tmp_path / "model.onnx")
+    assert os.listdir(tmp_path) == ["model.onnx"]
 
 
 def test_a_failed_write_keeps_the_file_there_was(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tsm2 import TSM2Forecaster
 from tsm2.errors import CovariateWarning, FrameError, SavedModelError
 from tsm2.prepared.coding import Coding
 from tsm2.tables.covariates import label_rows, read_covariates, read_static, rows_at
@@ -82,6 +83,48 @@ def test_what_does_not_change_in_training_is_left_out_with_a_warning() -> None:
         coding = Coding.of(frame, "future_covariates", train=np.arange(8) < 6)
     assert coding.width == 1 + 1 + 3
     assert coding.code(frame).shape == (8, 5)
+
+
+@pytest.mark.parametrize("kind", [True, 1, 1.0, "promo", pd.NA])
+@pytest.mark.parametrize("known", [0, 3, 7])
+def test_a_flag_that_is_there_or_missing_is_refused(kind: Any, known: int) -> None:
+    """A missing cell may say no: the column is not one that does not change."""
+    cells = [None] * 8
+    cells[known] = kind
+    frame = table().assign(flag=pd.Series(cells, dtype="object").to_numpy())
+    first = "01:00" if known == 0 else "00:00"
+    holds = "has no value at all" if kind is pd.NA else "is .* or missing"
+    first = "00:00" if kind is pd.NA else first
+    with pytest.raises(
+        FrameError, match=rf"'flag' {holds}: [78] of 8 .*{first}:00.* says no.*fill"
+    ):
+        Coding.of(frame, "future_covariates")
+    with pytest.warns(CovariateWarning, match=r"'flag' does not change.*Missing cells of 'flag'"):
+        assert Coding.of(frame, "past_covariates", may_lack=True).left_out == ("flag",)
+    numbers = table().assign(flag=pd.array([1] + [None] * 7, dtype="Int64"))
+    with pytest.raises(FrameError, match=r"'flag' is .*1.* or missing: 7 of 8"):
+        Coding.of(numbers, "future_covariates")
+
+
+@pytest.mark.parametrize("missing", ["raise", "mask", "ffill"])
+def test_flags_of_all_kinds_are_refused_in_a_fit(missing: Any) -> None:
+    index = pd.date_range("2024-03-01", periods=24, freq="h")
+    values = pd.DataFrame({"a": np.arange(24.0), "b": np.sin(np.arange(24.0))}, index)
+    flag = pd.DataFrame({"promo": [True, None] * 12}, index)
+    model = TSM2Forecaster(lookback=4, horizon=2, max_epochs=1, missing=missing)
+    with pytest.raises(FrameError, match="future_covariates: column 'promo' is True or missing"):
+        model.fit(values, future_covariates=flag)
+    static = pd.DataFrame({"outdoors": ["yes", None]}, ["a", "b"])
+    with pytest.raises(
+        FrameError, match="static_covariates: column 'outdoors' is 'yes' or missing"
+    ):
+        model.fit(values, static_covariates=static)
+    if missing == "raise":
+        with pytest.raises(FrameError, match="past_covariates: column 'promo' is True or missing"):
+            model.fit(values, past_covariates=flag)
+    else:
+        with pytest.warns(CovariateWarning, match="Missing cells of 'promo' do not say no"):
+            model.fit(values, past_covariates=flag)
 
 
 def test_a_coding_comes_back_from_json() -> None:

@@ -66,5 +66,5 @@ def test_unknown_features_are_refused(names: object) -> None:
 
 
 def test_numbered_rows_have_no_calendar() -> None:
-    with pytest.raises(ParameterError, match="needs time stamps, but the rows are numbered"):
+    with pytest.raises(ParameterError, match="need time stamps, but the rows are numbered"):
         calendar_table(pd.RangeIndex(5), ["hour"])

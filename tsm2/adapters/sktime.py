@@ -14,10 +14,13 @@ from inspect import Parameter, signature
 from itertools import product
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from pandas.api import types
 
 from tsm2.adapters.peers import missing_peer
-from tsm2.errors import FrameError
+from tsm2.errors import FrameError, WindowError
 from tsm2.forecaster import TSM2Forecaster
 from tsm2.tables.stamps import stamps_from
 
@@ -41,7 +44,7 @@ class TSM2SktimeForecaster(BaseForecaster):
     ----------
     horizon
         Rows that the network forecasts at once; None for the farthest step of the `fh` that `fit`
-        gets, or `TSM2Forecaster`'s default without one. Steps beyond it are rolled forward to.
+        gets, or `TSM2Forecaster`'s default, 24, without one. Steps beyond it are rolled forward to.
     others
         As in `TSM2Forecaster`, with its names, order and defaults. With `missing` other than
         "raise", tables may have missing values. Exogenous `X` are its future covariates.
@@ -97,13 +100,22 @@ class TSM2SktimeForecaster(BaseForecaster):
         if parameters["horizon"] is None:
             del parameters["horizon"]
             if fh is not None:
-                parameters["horizon"] = _farthest(fh, self.cutoff)
-        self.forecaster_ = TSM2Forecaster(**parameters).fit(y, future_covariates=X)
+                parameters["horizon"] = int(_steps(fh, self.cutoff, y).max())
+        forecaster = TSM2Forecaster(**parameters)
+        try:
+            self.forecaster_ = forecaster.fit(y, future_covariates=X)
+        except WindowError as error:
+            if "horizon" in parameters:
+                raise
+            raise WindowError(
+                f"{error} The horizon of {forecaster.horizon} is the default, because fit was "
+                f"given no fh: pass fh to fit, or horizon= to {type(self).__name__}."
+            ) from error
         self._rows, self._exogenous = y, X
         return self
 
     def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
-        steps = _farthest(fh, self.cutoff)
+        steps = int(_steps(fh, self.cutoff, self._rows).max())
         forecast = self.forecaster_.predict(
             self._rows, horizon=steps, future_covariates=self._known_ahead(fh, X)
         )
@@ -112,7 +124,7 @@ class TSM2SktimeForecaster(BaseForecaster):
     def _predict_quantiles(
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
     ) -> pd.DataFrame:
-        steps, levels = _farthest(fh, self.cutoff), sorted(set(alpha))
+        steps, levels = int(_steps(fh, self.cutoff, self._rows).max()), sorted(set(alpha))
         known = self._known_ahead(fh, X)
         given: dict[str, Any] = {"horizon": steps, "future_covariates": known}
         if steps <= self.forecaster_.horizon:
@@ -134,14 +146,14 @@ class TSM2SktimeForecaster(BaseForecaster):
         if self._exogenous is None:
             return None
         known = self._exogenous if X is None else _joined(X, self._exogenous)
-        missing = fh.to_absolute_index(self.cutoff).difference(known.index)
+        missing = _labels(fh, self.cutoff, self._rows).difference(known.index)
         if len(missing):
             raise FrameError(
                 f"the forecaster was fit with exogenous columns, but X has no rows for "
                 f"{len(missing)} steps of fh, the first {missing[0]}. Pass X with a row for each."
             )
         forecaster = self.forecaster_
-        n_horizons = -(-_farthest(fh, self.cutoff) // forecaster.horizon)
+        n_horizons = -(-int(_steps(fh, self.cutoff, self._rows).max()) // forecaster.horizon)
         rows, ahead = self._rows.index, n_horizons * forecaster.horizon
         layout = forecaster.layout_
         whole = stamps_from(rows[0], len(rows) + ahead, layout.frequency, layout.clock)
@@ -150,9 +162,8 @@ class TSM2SktimeForecaster(BaseForecaster):
 
     def _rows_of(self, forecast: pd.DataFrame, fh: ForecastingHorizon) -> pd.DataFrame:
         """Return the rows that fh names out of all rows behind the cutoff, with its stamps."""
-        steps = fh.to_relative(self.cutoff).to_numpy()
-        chosen: pd.DataFrame = forecast.iloc[steps - 1]
-        return chosen.set_axis(fh.to_absolute_index(self.cutoff))
+        chosen: pd.DataFrame = forecast.iloc[_steps(fh, self.cutoff, self._rows) - 1]
+        return chosen.set_axis(_labels(fh, self.cutoff, self._rows))
 
     def _update(
         self, y: pd.DataFrame, X: pd.DataFrame | None = None, update_params: bool = True
@@ -180,8 +191,42 @@ def _joined(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
     return new.combine_first(old)[new.columns]
 
 
-def _farthest(fh: ForecastingHorizon, cutoff: pd.Index) -> int:
-    return int(fh.to_relative(cutoff).to_numpy().max())
+def _step(rows: pd.DataFrame) -> int:
+    """Return how far labels of whole numbers are apart; 1 for time stamps."""
+    if len(rows) < 2 or not types.is_integer_dtype(rows.index.dtype):
+        return 1
+    return int(rows.index[1] - rows.index[0])
+
+
+def _steps(fh: ForecastingHorizon, cutoff: pd.Index, rows: pd.DataFrame) -> NDArray[np.int64]:
+    """Return which rows behind the cutoff fh names, from 1.
+
+    sktime takes whole numbers for rows that are 1 apart, whatever the table says.
+
+    Raises
+    ------
+    FrameError
+        A label lies between two rows.
+    """
+    apart = np.asarray(fh.to_relative(cutoff).to_numpy(), dtype=np.int64)
+    step = _step(rows)
+    if fh.is_relative or step == 1:
+        return apart
+    beside = np.flatnonzero(apart % step)
+    if len(beside):
+        raise FrameError(
+            f"fh names {cutoff[0] + apart[beside[0]]}, but the rows are {step} apart: the next "
+            f"ones are {cutoff[0] + step}, {cutoff[0] + 2 * step}, ... Name some of them."
+        )
+    return apart // step
+
+
+def _labels(fh: ForecastingHorizon, cutoff: pd.Index, rows: pd.DataFrame) -> pd.Index:
+    """Return the labels of the rows that fh names."""
+    labels: pd.Index = fh.to_absolute_index(cutoff)
+    if _step(rows) > 1:
+        labels = pd.Index(int(cutoff[0]) + _step(rows) * _steps(fh, cutoff, rows))
+    return labels
 
 
 def _parameters() -> list[Parameter]:

@@ -14,6 +14,7 @@ Sizes: T rows, M variates, B windows, L lookback, H horizon.
 """
 
 import ast
+import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -190,8 +191,10 @@ def build(name: str, setup: Setup) -> Forecaster:
     place, colon, kind = name.partition(":")
     if not colon:
         if name not in MODELS:
+            near = difflib.get_close_matches(name, MODELS, 2)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ParameterError(
-                f"no model is named {name!r}. Known: {', '.join(MODELS)}; "
+                f"no model is named {name!r}.{hint} Known: {', '.join(MODELS)}; "
                 f"{', '.join(f'{peer}:NAME' for peer in PEERS)}; or MODULE:CLASS of your own."
             )
         make = MODELS[name]

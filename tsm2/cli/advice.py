@@ -22,7 +22,16 @@ _OPTIONS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
         *("sep", "decimal", "encoding", "date_format", "time_zone", "time_column", "target_col"),
-        *("lookback", "horizon", "quantiles", "coverage", "device", "target", "calendar"),
+        *(
+            "lookback",
+            "horizon",
+            "quantiles",
+            "coverage",
+            "device",
+            "target",
+            "calendar",
+            "holidays",
+        ),
         *("missing", "start_from", "checkpoint", "max_time", "log_dir", "start", "stride", "refit"),
         *(
             "window",

@@ -116,10 +116,17 @@ class Calibration:
     """Scores of what happened on held-out windows."""
 
     scores: Tensor
-    """Scores, (W, M, H), float32, on the CPU."""
+    """Scores, (W, M, H), float32, on the CPU; NaN of a variate and step that no window knows."""
+
+    @property
+    def lacking(self) -> Tensor:
+        """True for a variate and step without scores, (M, H)."""
+        return self.scores[0].isnan()
 
     def at(self, levels: Sequence[float]) -> Tensor:
         """Return the scores below which a share `levels`, (Q,), of outcomes falls, (M, H, Q).
+
+        They are NaN of a variate and step without scores.
 
         Raises
         ------
@@ -127,7 +134,7 @@ class Calibration:
             There are too few windows to tell anything about a level.
         """
         scores = self.scores.double()
-        few = _FEW_WINDOWS <= len(scores) < _FEWEST_WINDOWS
+        few = _FEW_WINDOWS <= len(scores) < _FEWEST_WINDOWS and not bool(self.lacking.any())
         spread = scores.square().mean(0, keepdim=True).sqrt().clamp(min=1e-12)  # (1, M, H)
         if few:  # the shape of the errors is that of all steps, the spread each step's own
             scores = (scores / spread).transpose(1, 2).flatten(0, 1).unsqueeze(-1)  # (W * H, M, 1)
@@ -153,30 +160,24 @@ class Calibration:
 @torch.inference_mode()
 def calibrate(
     held_out: Iterable[tuple[nn.Module, Windows]], *, quantiles: Sequence[float] = ()
-) -> Calibration | None:
+) -> Calibration:
     """Measure scores on windows that the network which forecasts them was not trained on.
 
     Parameters
     ----------
     held_out
-        Networks in evaluation mode, as `tsm2.training.fit_network` takes them, each with
+        One network or more in evaluation mode, as `tsm2.training.fit_network` takes them, each with
         standardised windows. At most 512 windows in all, evenly spread, are forecast, and fewer
         (but 64) where that would make more than four million scores.
     quantiles
         Levels of a quantile forecast; empty for a point forecast.
 
-    Returns
-    -------
-    The scores; None if nothing was held out.
-
     Raises
     ------
     ParameterError
-        A variate and step is not known in any of the windows.
+        Nothing is known in any of the windows.
     """
     pairs = list(held_out)
-    if not pairs:
-        return None
     parts = []
     for network, each in pairs:
         windows = each.to(next(network.parameters()).device)
@@ -268,33 +269,40 @@ def draw_paths(
 
     Returns
     -------
-    Paths, (B, M, steps), in standard units.
+    Paths, (B, M, steps), in standard units; NaN of a variate and step without scores, for which
+    the other variates see the forecast itself.
     """
 
     def drawn(forecast: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
         line = ForecastLine.of(forecast, context, quantiles=quantiles, mask=mask)
-        scores = calibration.draw(len(context), generator).to(context.device)  # (B, M, H)
+        scores = calibration.draw(len(context), generator).nan_to_num(0.0)  # (B, M, H)
+        scores = scores.to(context.device)
         return line.value(scores.unsqueeze(-1)).squeeze(-1).float()
 
     horizon = calibration.scores.shape[-1]
-    return roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
+    paths = roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
+    lacking = calibration.lacking.repeat(1, -(-steps // horizon))[:, :steps]
+    return paths.masked_fill(lacking.to(paths.device), torch.nan)
 
 
 def _filled(scores: Tensor) -> Tensor:
-    """Put the known scores of a variate and step, in turn, in place of its unknown ones."""
+    """Put the known scores of a variate and step, in turn, in place of its unknown ones.
+
+    They are NaN where no window knows any.
+    """
     known = scores.isfinite()
     counts = known.sum(0)  # (M, H)
-    if bool((counts == 0).any()):
-        variate = int((counts == 0).nonzero()[0, 0])
+    if not bool(counts.any()):
         raise ParameterError(
-            f"variate number {variate} has a step that is known in none of the held-out windows, "
-            f"so its errors cannot be measured. Give more rows, or fill its gaps."
+            "nothing is known in any of the held-out windows, so that no error can be measured. "
+            "Give more rows, or fill their gaps."
         )
     if bool(known.all()):
         return scores
     ordered = scores.gather(0, known.int().argsort(dim=0, descending=True, stable=True))
     turn = (~known).cumsum(0) - 1
-    return scores.where(known, ordered.gather(0, turn.clamp(min=0) % counts))
+    in_turn = ordered.gather(0, turn.clamp(min=0) % counts.clamp(min=1))
+    return scores.where(known, in_turn).masked_fill(counts == 0, torch.nan)
 
 
 def _deviation(context: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,80 +1,167 @@
 """ONNX files of a forecaster: histories in, forecasts out, in the units of the table.
 
-    context (B, L, M) -> standard units -> network -> units of the table -> forecast (B, H, M)
+    context (B, L, M), NaN where unknown -> standard units -> targets and columns that are read
+    past (B, L, Cp), future (B, L + H, Cf) -> coded as in the fit
+    -> network -> units of the table -> forecast (B, H, Mt), quantiles (B, H, Mt, Q)
 
-The batch B is open. Units are taken and put back in float64, the network computes in float32, as
-in Python. Its scans become ONNX's own `Scan`, which onnxruntime walks token by token.
+The batch B is open: several series stand side by side in it. Units are taken and put back in
+float64, the network computes in float32, as in Python. Its scans become ONNX's own `Scan`, which
+onnxruntime walks token by token. What is done about gaps is in the graph: a mask is made of NaN,
+or the value before is repeated.
 
-Sizes: B windows, L lookback, M variates, H horizon, Q quantiles.
+A file is run once before it takes its place, and must say what the model says.
+
+Sizes: B windows, L lookback, M columns, of which Mt targets; H horizon, Q quantiles; Cp past, Cf
+future and Cs static covariates, coded: a category is a column of zeros and ones.
 Source: https://onnx.ai/onnx/operators/onnx__Scan.html.
 """
+
+from __future__ import annotations
 
 import copy
 import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsm2.errors import OutputError, ParameterError
+from tsm2.errors import ExportWarning, OutputError, ParameterError
 from tsm2.fitted.model import FittedModel
-from tsm2.networks.ensemble import Ensemble
-from tsm2.networks.tsm2 import TSM2Network
-from tsm2.prepared.scaling import Scaling
+from tsm2.networks.patches import running_max
 
 __all__ = ["UnitsAround", "export_onnx"]
 
+_CLOSE = 1e-3  # deviations between a file and its model, which compute in another order
+
 
 class UnitsAround(nn.Module):
-    """A network between the units of tables and standard units.
+    """A network between the units of tables and standard units, gaps and codings included.
 
     Parameters
     ----------
-    network
-        Forecasts in standard units.
-    scaling
-        Units of the table, (M,); those of several series, (S, M), are taken as inputs instead.
+    model
+        What forecasts; it is left as it is.
     """
 
-    def __init__(self, network: TSM2Network | Ensemble, scaling: Scaling) -> None:
+    def __init__(self, model: FittedModel) -> None:
         super().__init__()
-        self.network = network
-        if scaling.center.ndim == 1:
-            self.register_buffer("center", torch.from_numpy(scaling.center))
-            self.register_buffer("scale", torch.from_numpy(scaling.scale))
+        self.network = copy.deepcopy(model.network).to("cpu")
+        self.missing = model.missing
+        self.targets, self.others = list(model.roles.targets), list(model.roles.others)
+        units = {"context": (model.scaling.center, model.scaling.scale)}
+        if self.takes_units(model):
+            units = {}
+        kinds = {"past": ["past"], "future": ["future", "calendar"], "static": ["static"]}
+        for kind, names in kinds.items():
+            codings = [
+                model.codings.by_kind[name] for name in names if name in model.codings.by_kind
+            ]
+            if sum(coding.width for coding in codings):
+                pairs = [coding.units for coding in codings]
+                centers, scales = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+                units[kind] = np.concatenate(centers), np.concatenate(scales)
+        for kind, (center, scale) in units.items():
+            self.register_buffer(f"{kind}_center", torch.from_numpy(center))
+            self.register_buffer(f"{kind}_scale", torch.from_numpy(scale))
+        self.fixed: Tensor | None
+        is_one = "static" in units and model.context.layout.series == "one"
+        of_variates = torch.from_numpy(model.codings.static).float()[None] if is_one else None
+        self.register_buffer("fixed", of_variates)  # (1, Mt, Cs)
+
+    @staticmethod
+    def takes_units(model: FittedModel) -> bool:
+        """Return whether each history brings its own units along."""
+        return model.scaling.center.ndim > 1
 
     def forward(
-        self, context: Tensor, center: Tensor | None = None, scale: Tensor | None = None
+        self,
+        context: Tensor,
+        past: Tensor | None = None,
+        future: Tensor | None = None,
+        static: Tensor | None = None,
+        center: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Forecast histories, (B, L, M), float64.
+        """Forecast histories, float64.
 
         Parameters
         ----------
         context
-            Histories.
+            Histories, (B, L, M); NaN where unknown, if the model was fitted to gaps.
+        past, future
+            Covariates, (B, L, Cp) and (B, L + H, Cf), in the units of their tables.
+        static
+            Covariates of each history's series, (B, Cs); those of the variates of one table are
+            in the file.
         center, scale
             Units of each history, (B, M), where they are not those of one table.
 
         Returns
         -------
-        Forecasts, (B, H, M), float64; with a quantile head also all quantiles, (B, H, M, Q).
+        Forecasts, (B, H, Mt), float64; with a quantile head also all quantiles, (B, H, Mt, Q).
         """
         if center is None or scale is None:
-            center, scale = cast("Tensor", self.center)[None], cast("Tensor", self.scale)[None]
-        standard = (context - center[:, None]) / scale[:, None]
-        forecast: Tensor = self.network(standard.float().transpose(1, 2)).double()  # (B, M, H)
+            center = cast("Tensor", self.context_center)[None]
+            scale = cast("Tensor", self.context_scale)[None]
+        if self.missing == "ffill":
+            context = _repeated(context)
+            past = None if past is None else _repeated(past)
+        rows = ((context - center[:, None]) / scale[:, None]).float().transpose(1, 2)  # (B, M, L)
+        read = [rows[:, self.others]] if self.others else []
+        if past is not None:
+            read.append(self._coded("past", past))
+        auxiliary: dict[str, Tensor] = {}
+        values, known = _known(rows[:, self.targets])
+        if self.missing == "mask":
+            auxiliary["mask"] = known
+        else:
+            values = rows[:, self.targets]
+        if read:
+            auxiliary["past"] = whole = torch.cat(read, 1)
+            if self.missing == "mask":
+                auxiliary["past"], auxiliary["past_mask"] = _known(whole)
+        if future is not None:
+            auxiliary["future"] = self._coded("future", future)
+        if self.fixed is not None:
+            auxiliary["static"] = self.fixed.expand(values.shape[0], -1, -1)
+        elif static is not None:
+            coded = self._coded("static", static[:, None])  # (B, Cs, 1)
+            auxiliary["static"] = coded.transpose(1, 2).expand(-1, len(self.targets), -1)
+        forecast: Tensor = self.network(values, **auxiliary).double()  # (B, Mt, H), or with Q
+        center, scale = (each[:, self.targets][:, None] for each in (center, scale))
         levels = self.network.config.quantiles
         if levels is None:
-            return forecast.transpose(1, 2) * scale[:, None] + center[:, None]
-        units = scale[:, None, :, None], center[:, None, :, None]
-        quantiles = forecast.transpose(1, 2) * units[0] + units[1]  # (B, H, M, Q)
+            return forecast.transpose(1, 2) * scale + center
+        quantiles = forecast.transpose(1, 2) * scale[..., None] + center[..., None]
         return quantiles[..., levels.index(0.5)], quantiles
+
+    def _coded(self, kind: str, covariates: Tensor) -> Tensor:
+        """Return covariates, (B, T, C), in standard units, (B, C, T)."""
+        center, scale = getattr(self, f"{kind}_center"), getattr(self, f"{kind}_scale")
+        coded: Tensor = ((covariates - center) / scale).float().transpose(1, 2)
+        return coded
+
+
+def _known(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return values that are finite everywhere, and where they are known."""
+    unknown = torch.isnan(values)
+    return values.masked_fill(unknown, 0.0), ~unknown
+
+
+def _repeated(rows: Tensor) -> Tensor:
+    """Fill gaps in rows, (B, T, C), with the value before; NaN stays where there is none."""
+    columns = rows.transpose(1, 2)
+    place = torch.arange(columns.shape[-1]).expand_as(columns)
+    last = running_max(torch.where(torch.isnan(columns), 0, place))
+    return columns.gather(-1, last).transpose(1, 2)
 
 
 @contextmanager
@@ -94,8 +181,6 @@ def _quiet() -> Iterator[None]:
 def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
     """Write a model as an ONNX file; an earlier file is replaced as a whole or, on failure, kept.
 
-    Its metadata, "tsm2", hold JSON: the columns, lookback, horizon, frequency and levels.
-
     Parameters
     ----------
     model
@@ -106,9 +191,9 @@ def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ParameterError
-        onnx or onnxscript is not installed, or the network reads covariates.
+        onnx or onnxscript is not installed.
     OutputError
-        The folder is missing, or the file cannot be written.
+        The folder is missing, the file cannot be written, or it does not say what the model says.
     """
     try:
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
@@ -117,45 +202,124 @@ def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
             "exporting needs onnx and onnxscript, which are not installed. Install them with "
             "tsm2's extra 'onnx': pip install 'tsm2[onnx]'."
         ) from error
-    config, scaling, layout = model.network.config, model.scaling, model.context.layout
-    if config.n_past or config.n_future or config.n_static:
-        raise ParameterError(
-            "a network that reads covariates cannot be exported yet. Fit without covariates."
-        )
     file = Path(path)
     if not file.absolute().parent.is_dir():
         raise OutputError(f"cannot write {file}: there is no folder {file.parent}. Make it first.")
-    whole = UnitsAround(copy.deepcopy(model.network).to("cpu"), scaling).eval()
+    whole = UnitsAround(model).eval()
+    labels = _labels(model)
+    example = _example(model, whole, labels, batch=2)
     batch = torch.export.Dim("batch")
-    inputs = {"context": torch.zeros(2, config.lookback, config.n_variates, dtype=torch.float64)}
-    if scaling.center.ndim > 1:
-        one = torch.ones(2, config.n_variates, dtype=torch.float64)
-        inputs |= {"center": 0 * one, "scale": one}
+    outputs = ["forecast", "quantiles"] if model.levels else ["forecast"]
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             whole,
-            tuple(inputs.values()),
+            (),
+            kwargs=example,
             dynamo=True,
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
-            input_names=list(inputs),
-            output_names=["forecast"] if config.quantiles is None else ["forecast", "quantiles"],
+            dynamic_shapes={name: {0: batch} for name in example},
+            input_names=list(example),
+            output_names=outputs,
             verbose=False,
         )
     exported = cast("torch.onnx.ONNXProgram", program)
-    description = {
-        "variates": [str(column) for column in layout.columns],
-        "lookback": config.lookback,
-        "horizon": config.horizon,
-        "frequency": layout.frequency,
-        "quantiles": config.quantiles,
-    }
-    exported.model.metadata_props["tsm2"] = json.dumps(description)
+    exported.model.metadata_props["tsm2"] = json.dumps(_description(model, labels))
     part = file.with_name(f".{file.name}.part")
     try:
         exported.save(part)
+        _check(part, whole, _example(model, whole, labels, batch=3), file)
         os.replace(part, file)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write {file}: {error}. What was there is unchanged.") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _labels(model: FittedModel) -> dict[str, list[str]]:
+    """Return what the columns of each input are, by its name."""
+    codings, columns = model.codings, list(model.context.layout.columns)
+    labels = {
+        "context": columns,
+        "past": codings.labels("past"),
+        "future": codings.labels("future") + codings.labels("calendar"),
+        "static": [] if model.context.layout.series == "one" else codings.labels("static"),
+    }
+    if UnitsAround.takes_units(model):
+        labels |= {"center": columns, "scale": columns}
+    return {name: [str(label) for label in each] for name, each in labels.items() if each}
+
+
+def _description(model: FittedModel, labels: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return what the file says of itself, as plain types."""
+    layout = model.context.layout
+    return {
+        "variates": [str(column) for column in model.roles.layout(layout).columns],
+        "inputs": dict(labels),
+        "lookback": model.lookback,
+        "horizon": model.horizon,
+        "frequency": layout.frequency,
+        "quantiles": list(model.levels) or None,
+        "missing": model.missing,
+    }
+
+
+def _example(
+    model: FittedModel, whole: UnitsAround, labels: Mapping[str, list[str]], *, batch: int
+) -> dict[str, Tensor]:
+    """Return inputs as they may come, in the units of the fit, with gaps if these may be."""
+    generator = torch.Generator().manual_seed(0)
+    spans = {"context": model.lookback, "past": model.lookback}
+    spans["future"] = model.lookback + model.horizon
+    found: dict[str, Tensor] = {}
+    for name, columns in labels.items():
+        shape = (batch, spans[name], len(columns)) if name in spans else (batch, len(columns))
+        if name in ("center", "scale"):
+            found[name] = torch.full(shape, float(name == "scale"), dtype=torch.float64)
+            continue
+        given = torch.randn(shape, generator=generator, dtype=torch.float64)
+        center = getattr(whole, f"{name}_center", 0.0)
+        found[name] = given * getattr(whole, f"{name}_scale", 1.0) + center
+        if model.missing != "raise" and name in ("context", "past"):
+            found[name][:, 1:2] = torch.nan  # the first row is there: nothing stands before it
+    return found
+
+
+def _check(part: Path, whole: UnitsAround, inputs: Mapping[str, Tensor], file: Path) -> None:
+    """Run a file once, and compare it with the model.
+
+    Raises
+    ------
+    OutputError
+        It does not run, or says something else.
+    """
+    try:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        warnings.warn(
+            f"{file} was written but not run, because onnxruntime is not installed: run it once "
+            f"where it is, or install tsm2's extra 'onnx' here.",
+            ExportWarning,
+            stacklevel=4,
+        )
+        return
+    given: dict[str, NDArray[Any]] = {name: each.numpy() for name, each in inputs.items()}
+    try:
+        session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
+        got = session.run(["forecast"], given)[0]
+    except Exception as error:  # onnxruntime has no exception of its own
+        raise OutputError(
+            f"{file} was not kept, because onnxruntime refuses it: {error}"
+        ) from error
+    with torch.no_grad():
+        answer = whole(**inputs)
+    wanted = (answer[0] if isinstance(answer, tuple) else answer).numpy()
+    scale = getattr(whole, "context_scale", torch.ones(1)).numpy()
+    scale = scale[whole.targets] if len(scale) > 1 else scale
+    apart = float(np.max(np.abs(got - wanted) / scale))
+    if not apart <= _CLOSE * (1 + float(np.max(np.abs(wanted / scale)))):
+        raise OutputError(
+            f"{file} was not kept, because it says something else than the model, by {apart:g} "
+            f"deviations at most. This is a fault of tsm2, of torch's exporter or of onnxruntime."
+        )

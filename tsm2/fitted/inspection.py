@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tsm2.networks.blocks import MambaMixerBlock, WeightedAverage
@@ -196,12 +198,17 @@ def influence(
 ) -> pd.DataFrame:
     """Return how far each forecast moves without each variate's history, (targets, sources)."""
     whole = point(network(**inputs))  # (B, M, H)
-    columns = {}
+    labels: list[Hashable] = []
+    columns: list[NDArray[np.float32]] = []
     for kind, sources in names.items():
         for number, source in enumerate(sources):
             without = inputs[kind].clone()
             without[:, number] = inputs[kind][:, number].mean(-1, keepdim=True)
             moved = point(network(**{**inputs, kind: without})) - whole
-            columns[source] = moved.square().mean((0, 2)).sqrt().cpu().numpy()
-    table = pd.DataFrame(columns, index=pd.Index(list(names["context"]), tupleize_cols=False))
-    return table.rename_axis(index="target", columns="source")
+            labels.append(source)
+            columns.append(moved.square().mean((0, 2)).sqrt().cpu().numpy())
+    return pd.DataFrame(
+        np.stack(columns, axis=1),
+        index=pd.Index(list(names["context"]), name="target", tupleize_cols=False),
+        columns=pd.Index(labels, name="source", tupleize_cols=False),
+    )

@@ -11,6 +11,7 @@ lookback, H horizon, Q quantiles, N sampled paths.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsm2.errors import ParameterError, WindowError
+from tsm2.errors import CalibrationWarning, ParameterError, TrainingError, WindowError
 from tsm2.fitted.calibration import (
     Calibration,
     ForecastLine,
@@ -41,6 +42,7 @@ from tsm2.prepared.splits import check_long_enough, room_in_front
 from tsm2.prepared.walk import Walk
 from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.saving import check_tensors
+from tsm2.tables.cells import name_some
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.ragged import offsets_of
@@ -332,6 +334,7 @@ class FittedModel:
                 f"forward."
             )
         network, calibration = self._placed(), self.calibration if calibrated else None
+        self._warn_of_lacking(calibration)
 
         def run(batch: Batch) -> Tensor:
             forecast = network(batch.context, **batch.auxiliary())
@@ -373,6 +376,7 @@ class FittedModel:
             )
         self._check_reach(steps)
         network, calibration = self._placed(), self.calibration
+        self._warn_of_lacking(calibration)
 
         def run(batch: Batch) -> Tensor:
             auxiliary = batch.auxiliary()
@@ -488,7 +492,36 @@ class FittedModel:
             units.take(which).restore(run(batch).movedim(-1, 1).movedim(2, -1))
             for which, batch in self._batches(prepared, starts, steps, size)
         ]
-        return np.concatenate(pieces)
+        whole = np.concatenate(pieces)
+        self._check_finite(whole)
+        return whole
+
+    def _check_finite(self, forecast: Numbers) -> None:
+        """Refuse forecasts, (W, steps, ..., Mt), that are not finite; NaN is what is not known."""
+        known = self.calibration is not None and bool(self.calibration.lacking.any())
+        bad = np.isinf(forecast) if known else ~np.isfinite(forecast)
+        if bad.any():
+            place = np.argwhere(bad)[0]
+            label = self.roles.layout(self.context.layout).columns[place[-1]]
+            raise TrainingError(
+                f"the forecast of {label!r} is not finite from step {place[1] + 1} on. Ask for "
+                f"fewer steps if it rolls forward on itself, or look for values that are far from "
+                f"all others in the history."
+            )
+
+    def _warn_of_lacking(self, calibration: Calibration | None) -> None:
+        """Name the variates whose intervals are not known, if there are any."""
+        if calibration is None or not bool(calibration.lacking.any()):
+            return
+        columns = self.roles.layout(self.context.layout).columns
+        names = [columns[k] for k in calibration.lacking.any(1).nonzero().flatten().tolist()]
+        warnings.warn(
+            f"{name_some(names, 'column')} not known on the held-out rows, at least not at every "
+            f"step, so that how far its forecasts err is not known either: what is asked of its "
+            f"errors is NaN. Call calibrate with rows that have it.",
+            CalibrationWarning,
+            stacklevel=4,
+        )
 
     def _placed(self) -> TSM2Network | Ensemble:
         return self.network.to(choose_device(self.device))

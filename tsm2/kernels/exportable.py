@@ -29,7 +29,11 @@ def selective_scan(tensors: ScanTensors, walk: Walk) -> Tensor:
         return h, (h * c[..., None, :]).sum(-1)
 
     start = first.new_zeros(1) * first[..., None] * A
-    _, outputs = scan(advance, start, tokens, reverse=walk.reverse)
+    length = tokens[0].shape[0]
+    if isinstance(length, int) and length == 1:  # torch's `scan` may fail where nothing is walked
+        outputs = advance(start, [each[0] for each in tokens])[1][None]
+    else:
+        _, outputs = scan(advance, start, tokens, reverse=walk.reverse)
     y = walk.roll_up(outputs, u)
     y = y if D is None else y + D * u
     return y if z is None else y * functional.silu(z)

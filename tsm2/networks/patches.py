@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["count_patches", "cut_patches", "interpolate_gaps"]
+__all__ = ["count_patches", "cut_patches", "interpolate_gaps", "running_max"]
 
 
 def count_patches(steps: int, length: int, stride: int) -> int:
@@ -32,6 +32,21 @@ def cut_patches(values: Tensor, length: int, stride: int) -> Tensor:
     return values.unfold(-1, length, stride)
 
 
+def running_max(values: Tensor) -> Tensor:
+    """Return the largest value so far along the last axis, (..., T).
+
+    For an exporter, which has no such operator, in log2 T steps of twice the reach.
+    """
+    if not torch.compiler.is_exporting():
+        return values.cummax(-1).values
+    reach, steps = 1, values.shape[-1]
+    while reach < steps:
+        reached = torch.maximum(values[..., reach:], values[..., :-reach])
+        values = torch.cat((values[..., :reach], reached), -1)
+        reach *= 2
+    return values
+
+
 def interpolate_gaps(values: Tensor, mask: Tensor) -> Tensor:
     """Fill unknown steps on straight lines between known ones; beyond those, with the nearest.
 
@@ -50,8 +65,8 @@ def interpolate_gaps(values: Tensor, mask: Tensor) -> Tensor:
     """
     steps = values.shape[-1]
     place = torch.arange(steps, device=values.device).expand_as(values)
-    before = torch.where(mask, place, -1).cummax(-1).values  # -1: nothing known so far
-    after = torch.where(mask, place, steps).flip(-1).cummin(-1).values.flip(-1)
+    before = running_max(torch.where(mask, place, -1))  # -1: nothing known so far
+    after = -running_max(-torch.where(mask, place, steps).flip(-1)).flip(-1)
     first = torch.where(before < 0, after, before).clamp(max=steps - 1)
     second = torch.where(after == steps, before, after).clamp(min=0)
     start, end = values.gather(-1, first), values.gather(-1, second)

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from pandas.api import types
 
 from tsm2.errors import CovariateWarning, FrameError, SavedModelError
+from tsm2.prepared.scaling import MOST_DEVIATIONS, tamed
+from tsm2.tables.cells import LARGEST
 from tsm2.tables.layout import plain_label
 from tsm2.tables.stamps import type_name
 
@@ -66,6 +68,8 @@ class Coding:
         *,
         train: NDArray[np.bool_] | None = None,
         categories_of: pd.DataFrame | None = None,
+        may_lack: bool = False,
+        raw: pd.DataFrame | None = None,
     ) -> Self:
         """Learn how to code a table.
 
@@ -79,11 +83,16 @@ class Coding:
             True for rows that means and deviations are taken from; None for all.
         categories_of
             The table that categories are taken from; None for `frame`.
+        may_lack
+            Whether cells may be missing.
+        raw
+            The table before its gaps were filled; None for `frame`.
 
         Raises
         ------
         FrameError
-            A column holds neither numbers nor categories, or too many categories.
+            A column holds neither numbers nor categories, or too many categories; or cells are
+            missing, and all others are alike: left out, they would never be asked for.
         """
         rows = np.ones(len(frame), dtype=bool) if train is None else train
         wider = frame if categories_of is None else categories_of
@@ -92,11 +101,20 @@ class Coding:
         ]
         kept = tuple(column for column in columns if column.scale and column.width)
         left_out = tuple(column.label for column in columns if column not in kept)
+        for label in () if may_lack else left_out:
+            _refuse_gaps(frame[label], name)
         if left_out:
             listed = ", ".join(repr(label) for label in left_out)
+            whole = frame if raw is None else raw
+            gaps = [label for label in left_out if whole[label].isna().any()]
+            no = (
+                f" Missing cells of {gaps[0]!r} do not say no: if they should, fill them."
+                if gaps
+                else ""
+            )
             warnings.warn(
                 f"{name}: {listed} does not change over the training rows, so there is nothing to "
-                f"learn from it; it is left out.",
+                f"learn from it; it is left out.{no}",
                 CovariateWarning,
                 stacklevel=2,
             )
@@ -106,6 +124,13 @@ class Coding:
     def width(self) -> int:
         """Coded columns C."""
         return sum(column.width for column in self.columns)
+
+    @property
+    def units(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Center and scale of the coded columns, (C,) each; 0 and 1 of a category's."""
+        center = [column.center for column in self.columns for _ in range(column.width)]
+        scale = [column.scale for column in self.columns for _ in range(column.width)]
+        return np.array(center), np.array(scale)
 
     @property
     def labels(self) -> list[Hashable]:
@@ -168,7 +193,16 @@ class Coding:
 
     def _code_column(self, column: _Column, cells: pd.Series[Any]) -> NDArray[np.float64]:
         if column.categories is None:
-            numbers = (_numbers(cells, self.name) - column.center) / column.scale
+            with np.errstate(over="ignore"):
+                numbers = (_numbers(cells, self.name) - column.center) / column.scale
+            far = np.flatnonzero(np.abs(numbers) > MOST_DEVIATIONS)
+            if len(far):
+                raise FrameError(
+                    f"{self.name}: column {column.label!r} holds {cells.iloc[far[0]]} at "
+                    f"{cells.index[far[0]]}, more than {MOST_DEVIATIONS:g} deviations from its "
+                    f"mean over the training rows, which is {column.center:g}: networks cannot "
+                    f"compute with that. Correct it, or fit again with rows like it."
+                )
             return np.reshape(numbers, (-1, 1))
         missing = np.asarray(cells.isna())
         plain = _plain(cells, self.name)
@@ -219,7 +253,9 @@ def _learn(
         known = numbers[~np.isnan(numbers)]
         if len(known) == 0 or (known == known[0]).all():
             return _Column(label=label, scale=0.0)
-        return _Column(label=label, center=float(known.mean()), scale=float(known.std()))
+        tame, power = tamed(known)
+        center, scale = np.ldexp([tame.mean(), tame.std()], power)
+        return _Column(label=label, center=float(center), scale=float(scale))
     if types.is_datetime64_any_dtype(cells.dtype) or types.is_timedelta64_dtype(cells.dtype):
         raise FrameError(
             f"{name}: column {label!r} of dtype {cells.dtype} holds neither numbers nor "
@@ -236,6 +272,21 @@ def _learn(
     return _Column(label=label, categories=categories if len(categories) > 1 else ())
 
 
+def _refuse_gaps(cells: pd.Series[Any], name: str) -> None:
+    """Refuse missing cells in a column whose others are alike: they may stand for its opposite."""
+    missing = np.asarray(cells.isna())
+    if not missing.any():
+        return
+    known = cells[~missing]
+    holds = f"is {known.iloc[0]!r} or missing" if len(known) else "has no value at all"
+    raise FrameError(
+        f"{name}: column {cells.name!r} {holds}: {missing.sum()} of {len(cells)} rows lack a "
+        f"value, the first at {cells.index[int(missing.argmax())]}. If a missing cell says no, "
+        f"write that: {name}[{cells.name!r}].fillna(...), with False, 0 or a category of its own; "
+        f"if it is unknown, drop the column, which says nothing else."
+    )
+
+
 def _numbers(cells: pd.Series[Any], name: str) -> NDArray[np.float64]:
     """Return a column of numbers; NaN where a cell is missing."""
     if types.is_complex_dtype(cells.dtype) or not (
@@ -246,10 +297,12 @@ def _numbers(cells: pd.Series[Any], name: str) -> NDArray[np.float64]:
             f"at fit. Convert it with pd.to_numeric."
         )
     numbers = np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
-    infinite = np.flatnonzero(np.isinf(numbers))
-    if len(infinite):
+    beyond = np.flatnonzero(np.abs(numbers) > LARGEST)
+    if len(beyond):
+        first = numbers[beyond[0]]
+        is_what = "is infinite" if np.isinf(first) else f"holds {first:g}, beyond {LARGEST:g},"
         raise FrameError(
-            f"{name}: column {cells.name!r} is infinite at {cells.index[infinite[0]]}; finite "
+            f"{name}: column {cells.name!r} {is_what} at {cells.index[beyond[0]]}; finite "
             f"numbers are needed. Correct it."
         )
     return numbers

@@ -31,6 +31,7 @@ from tsm2.tables.covariates import (
     rows_at,
 )
 from tsm2.tables.gaps import Missing
+from tsm2.tables.holidays import check_days
 from tsm2.tables.layout import Layout
 from tsm2.tables.ragged import offsets_of, ranges
 from tsm2.tables.series import Series
@@ -117,9 +118,17 @@ class Codings:
             if (table := getattr(tables, kind)) is None:
                 continue
             name = f"{kind}_covariates"
-            frame = _read_rows(table, kind, series.layout, missing)
+            raw = read_covariates(table, kind, series.layout)
+            frame = _without_gaps(raw, kind, missing)
             here = frame.iloc[rows_at(frame.index, label_rows(series, frame.index), name, series)]
-            by_kind[kind] = coding = Coding.of(here, name, train=train, categories_of=frame)
+            by_kind[kind] = coding = Coding.of(
+                here,
+                name,
+                train=train,
+                categories_of=frame,
+                may_lack=_may_lack(kind, missing),
+                raw=raw,
+            )
             whole[kind] = coding.code(here)
             coding.check_whole(whole[kind], here.index, may_lack=_may_lack(kind, missing))
             kept[kind] = whole[kind][ranges(kept_first, kept_counts)]
@@ -132,6 +141,7 @@ class Codings:
                 coding.check_whole(after, frame.index[later])
                 kept_counts, kept[kind] = _interleaved(kept[kind], kept_counts, after, later_counts)
         if calendar:
+            check_days(series.layout.frequency, series.layout.index_kind, calendar)
             features = calendar_table(series.index, calendar)
             by_kind["calendar"] = Coding.of(features, "calendar", train=train)
         if tables.static is not None:
@@ -389,7 +399,10 @@ def _may_lack(kind: str, missing: Missing) -> bool:
 def _read_rows(
     table: object, kind: str, layout: Layout, missing: Missing, *, last: object = None
 ) -> pd.DataFrame:
-    frame = read_covariates(table, kind, layout, last=last)
+    return _without_gaps(read_covariates(table, kind, layout, last=last), kind, missing)
+
+
+def _without_gaps(frame: pd.DataFrame, kind: str, missing: Missing) -> pd.DataFrame:
     if kind == "future" or missing != "ffill":
         return frame
     return frame.ffill() if frame.index.nlevels == 1 else frame.groupby(level=0).ffill()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tsm2.errors import FrameError, WindowError
 from tsm2.prepared.roles import Roles
-from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.scaling import MOST_DEVIATIONS, Scaling
 from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.cells import check_finite
 from tsm2.tables.gaps import Missing, fill_forward
@@ -80,9 +80,15 @@ class Prepared:
             What the network is to read of the same rows; None for what happened.
         ahead
             Rows to come behind each series; they are unknown.
+
+        Raises
+        ------
+        FrameError
+            A value is further from its mean than networks can compute with.
         """
         read = series if read is None else read
         rows = units.take(series.owners).standardise(read.values)
+        _check_near(rows, read, units)
         if ahead:
             whole = rows.new_full((len(rows) + ahead * len(series.ids), rows.shape[1]), torch.nan)
             whole[torch.from_numpy(np.arange(len(rows)) + ahead * series.owners)] = rows
@@ -191,3 +197,18 @@ def measured(series: Series, *, each: bool) -> Scaling:
     if each and not series.layout.alone:
         return Scaling.of_each(series.values, series.offsets)
     return Scaling.of(series.values)
+
+
+def _check_near(rows: Tensor, series: Series, units: Scaling) -> None:
+    """Refuse values, in standard units (T, M), whose squares float32 does not hold."""
+    far = rows.abs() > MOST_DEVIATIONS
+    if not bool(far.any()):
+        return
+    row, place = (int(axis[0]) for axis in torch.nonzero(far, as_tuple=True))
+    own = units.take(series.owners[row])
+    raise FrameError(
+        f"column {series.layout.columns[place]!r} holds {series.values[row, place]:g} at "
+        f"{series.index[row]}, more than {MOST_DEVIATIONS:g} deviations from its mean over the "
+        f"training rows ({own.center[place]:g}, deviation {own.scale[place]:g}): networks cannot "
+        f"compute with that. Correct it, make it missing, or fit again with rows like it."
+    )

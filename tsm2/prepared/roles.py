@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -52,6 +53,8 @@ class Roles:
         Roles(targets=(1,), others=(0,))
         """
         columns = list(layout.columns)
+        if isinstance(target, np.ndarray | pd.Index | pd.Series):
+            target = list(target)
         if target is None:
             return cls(targets=tuple(range(len(columns))))
         labels = [target] if target in columns or not _is_several(target) else list(target)  # type: ignore[call-overload]

@@ -11,7 +11,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["Scaling"]
+__all__ = ["MOST_DEVIATIONS", "Scaling", "tamed"]
+
+MOST_DEVIATIONS = 1e15
+"""What may stand in a window: networks compute in float32, in which squares overflow at 1e19."""
+_ORDINARY = 100  # powers of two, 1e30, whose squares and sums are far from the limits of float64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +33,10 @@ class Scaling:
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Self:
         """Measure a table, (T, M)."""
-        scaler = StandardScaler().fit(values)
-        return cls(center=np.asarray(scaler.mean_), scale=np.asarray(scaler.scale_))
+        tame, power = tamed(values)
+        scaler = StandardScaler().fit(tame)
+        center, scale = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
+        return cls(center=np.ldexp(center, power), scale=np.ldexp(scale, power))
 
     @classmethod
     def of_each(cls, values: NDArray[np.float64], offsets: NDArray[np.int64]) -> Self:
@@ -38,6 +44,7 @@ class Scaling:
 
         Missing values count for nothing; a variate without any other has center 0 and scale 1.
         """
+        values, power = tamed(values, offsets)
         known = np.isfinite(values)
         first, lengths = offsets[:-1], np.diff(offsets)
         n = np.maximum(np.add.reduceat(known, first, dtype=np.int64), 1)  # (S, M)
@@ -47,7 +54,8 @@ class Scaling:
         # As scikit-learn's StandardScaler: what moves by rounding errors alone does not move.
         rounding = np.finfo(np.float64).eps * n
         still = variance <= rounding * variance + np.square(rounding * mean)
-        return cls(center=mean, scale=np.where(still, 1.0, np.sqrt(variance)))
+        scale = np.where(still, 1.0, np.sqrt(variance))
+        return cls(center=np.ldexp(mean, power), scale=np.ldexp(scale, power))
 
     def take(self, which: Any) -> Self:
         """Return the units of some series, by an index; those of one table are the same for all."""
@@ -60,9 +68,10 @@ class Scaling:
         return type(self)(center=self.center[..., which], scale=self.scale[..., which])
 
     def standardise(self, values: NDArray[np.float64]) -> torch.Tensor:
-        """Return values, (..., M), in standard units, as float32."""
+        """Return values, (..., M), in standard units, as float32; infinite where that overflows."""
         center, scale = self._beside(values.ndim)
-        return torch.from_numpy(((values - center) / scale).astype(np.float32))
+        with np.errstate(over="ignore"):
+            return torch.from_numpy(((values - center) / scale).astype(np.float32))
 
     def restore(self, values: torch.Tensor) -> NDArray[np.float64]:
         """Return standardised values, (..., M), in their own units, as float64."""
@@ -77,3 +86,42 @@ class Scaling:
             return self.center, self.scale
         shape = (len(self.center), *[1] * (ndim - 2), self.center.shape[-1])
         return self.center.reshape(shape), self.scale.reshape(shape)
+
+
+def tamed(
+    values: NDArray[np.float64], offsets: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Divide columns, (T, M) or (T,), by a power of two if their squares leave float64's range.
+
+    Such a power changes no digit: what is measured of the quotients, times the power, is what is
+    measured of the values. A column that does not move gets its own size as its unit that way.
+
+    Parameters
+    ----------
+    values
+        Rows; NaN where unknown.
+    offsets
+        Row at which each series starts, and the end; None for one series.
+
+    Returns
+    -------
+    The values, and the exponent of each column's power, (M,) or (), or of each series, (S, M); 0
+    for an ordinary column.
+
+    Examples
+    --------
+    >>> values, power = tamed(np.array([3e200, 1e200]))
+    >>> float(np.ldexp(values.mean(), power))
+    2e+200
+    """
+    sizes = np.abs(values)
+    if offsets is None:
+        largest = np.fmax.reduce(sizes, axis=0, initial=0.0)
+    else:
+        largest = np.fmax.reduceat(sizes, offsets[:-1], axis=0)
+    exponent = np.frexp(np.nan_to_num(largest))[1].astype(np.int64)
+    power = np.where(np.abs(exponent) > _ORDINARY, exponent, 0)
+    if not power.any():
+        return values, power
+    of_rows = power if offsets is None else np.repeat(power, np.diff(offsets), axis=0)
+    return np.ldexp(values, -of_rows), power

@@ -1,8 +1,9 @@
 """Calendar features: what a time stamp alone says, as covariates that are known in advance.
 
 A feature that comes round is two columns, the sine and cosine of its phase, so that its last value
-and its first are neighbours. "weekend" is one column, 1 on Saturdays and Sundays. Stamps count in
-their own time zone: an hour is the hour on the wall.
+and its first are neighbours. "weekend" is one column, 1 on Saturdays and Sundays; holidays of a
+region are three, see `tsm2.tables.holidays`. Stamps count in their own time zone: an hour is the
+hour on the wall.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tsm2.errors import ParameterError
+from tsm2.tables.holidays import holiday_columns
 
 __all__ = ["CALENDAR", "calendar_table", "check_calendar"]
 
@@ -36,6 +38,8 @@ def check_calendar(names: object) -> tuple[str, ...]:
         They are no sequence of known names, or one is there twice.
     """
     known = (*CALENDAR, "weekend")
+    if isinstance(names, np.ndarray | pd.Index):
+        names = tuple(names.tolist())
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise ParameterError(
             f"calendar must be a sequence of names, got {names!r}. Known: {', '.join(known)}. Pass "
@@ -64,11 +68,14 @@ def calendar_table(stamps: pd.Index, names: Sequence[str]) -> pd.DataFrame:
     """
     if not isinstance(stamps, pd.DatetimeIndex | pd.PeriodIndex):
         raise ParameterError(
-            f"calendar={tuple(names)!r} needs time stamps, but the rows are numbered. Pass a "
-            f"DataFrame with a DatetimeIndex or PeriodIndex, or calendar=()."
+            f"calendar features and holidays, {tuple(names)!r}, need time stamps, but the rows are "
+            f"numbered. Pass a DataFrame with a DatetimeIndex or PeriodIndex, or leave them out."
         )
     columns: dict[str, Any] = {}
     for name in names:
+        if of_region := holiday_columns(stamps, name):
+            columns.update(of_region)
+            continue
         if name == "weekend":
             columns[name] = np.asarray(stamps.day_of_week >= 5, dtype=float)
             continue

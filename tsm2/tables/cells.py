@@ -18,7 +18,10 @@ from tsm2.errors import CellTypeError, FrameError
 from tsm2.tables.gaps import Missing
 from tsm2.tables.stamps import type_name
 
-__all__ = ["check_finite", "name_some", "read_array", "read_cells"]
+__all__ = ["LARGEST", "are_finite", "check_finite", "name_some", "read_array", "read_cells"]
+
+LARGEST = 1e300
+"""What a number may be at most: sums of a few, and forecasts beyond all, are still float64."""
 
 
 def _refuse_container(X: object) -> None:
@@ -123,6 +126,12 @@ def _check_dtypes(frame: pd.DataFrame, time: Hashable) -> None:
     raise FrameError(f"every column must be numeric, but these are not: {listed}{more}. {advice}")
 
 
+def are_finite(values: NDArray[np.float64], missing: Missing = "raise") -> NDArray[np.bool_]:
+    """Return which numbers, (T, M), are finite and at most `LARGEST`, or NaN if that may be."""
+    fine: NDArray[np.bool_] = np.abs(values) <= LARGEST
+    return fine if missing == "raise" else fine | np.isnan(values)
+
+
 def check_finite(
     values: NDArray[np.float64],
     columns: tuple[Hashable, ...],
@@ -130,7 +139,7 @@ def check_finite(
     *,
     missing: Missing = "raise",
 ) -> None:
-    """Refuse NaN and infinity; say how many, in which columns, and where first.
+    """Refuse NaN, infinity and what is near it; say how many, in which columns, and where first.
 
     Parameters
     ----------
@@ -141,12 +150,14 @@ def check_finite(
     missing
         All but "raise" lets NaN pass.
     """
-    finite = np.isfinite(values) if missing == "raise" else ~np.isinf(values)
+    finite = are_finite(values, missing)
     if finite.all():
         return
     gaps = int((np.isnan(values) & ~finite).sum())
-    infinite = int(values.size - finite.sum() - gaps)
+    infinite = int(np.isinf(values).sum())
+    huge = int(values.size - finite.sum() - gaps - infinite)
     kinds = [f"{gaps} NaN"] * bool(gaps) + [f"{infinite} infinity"] * bool(infinite)
+    kinds += [f"{huge} larger than {LARGEST:g}"] * bool(huge)
     places = []
     for position in np.flatnonzero(~finite.all(axis=0))[:3]:
         rows = np.flatnonzero(~finite[:, position])
@@ -157,6 +168,7 @@ def check_finite(
         f"the table contains {' and '.join(kinds)} value(s), in column {', '.join(places)}{more}; "
         f"finite numbers are needed. Pass missing='mask' or missing='ffill' for NaN, fill them "
         f"(X.ffill(), X.interpolate()), or drop these columns."
+        f"{' Divide columns of such sizes by a number first.' * bool(huge)}"
     )
 
 

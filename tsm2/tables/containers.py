@@ -140,7 +140,9 @@ def open_table(X: object, *, id_name: Hashable = None) -> tuple[Any, Form]:
         times = _time_columns(frame)
         if not times:
             return frame, Form(library=library, stamps="counted")
-        return _stamps_in(frame, times, Form(library=library, is_date=times[0] in dates))
+        return _stamps_in(
+            frame, times, Form(library=library, is_date=frame.columns[times[0]] in dates)
+        )
     if not isinstance(X, pd.DataFrame) or X.columns.nlevels > 1 or X.columns.has_duplicates:
         return X, Form()
     is_long = id_name is not None and id_name in X.columns
@@ -150,27 +152,30 @@ def open_table(X: object, *, id_name: Hashable = None) -> tuple[Any, Form]:
     return _stamps_in(X, times, Form()) if times else (X, Form())
 
 
-def _time_columns(frame: pd.DataFrame) -> list[Hashable]:
+def _time_columns(frame: pd.DataFrame) -> list[int]:
+    """Return the places of the columns of time stamps."""
     return [
-        label
-        for label, dtype in zip(frame.columns, frame.dtypes, strict=True)
+        place
+        for place, dtype in enumerate(frame.dtypes)
         if types.is_datetime64_any_dtype(dtype)
         or isinstance(dtype, pd.PeriodDtype)
         or (isinstance(dtype, pd.ArrowDtype) and dtype.kind == "M")
     ]
 
 
-def _stamps_in(frame: pd.DataFrame, times: list[Hashable], form: Form) -> tuple[pd.DataFrame, Form]:
+def _stamps_in(frame: pd.DataFrame, times: list[int], form: Form) -> tuple[pd.DataFrame, Form]:
     """Make the column of stamps the index."""
-    time = times[0]
     if len(times) > 1:
-        listed = ", ".join(repr(each) for each in times)
+        listed = ", ".join(repr(frame.columns[each]) for each in times)
         raise FrameError(
             f"the table has {len(times)} columns of time stamps, {listed}, but one alone can say "
             f"when its rows are. Drop the others."
         )
-    labels: list[Any] = list(frame.columns)
-    return frame.set_index(time), replace(form, stamps="column", place=labels.index(time))
+    (place,) = times
+    label = frame.columns[place]
+    stamps = pd.Index(frame.iloc[:, place], name=label)
+    rest = frame.drop(columns=label).set_axis(stamps, axis="index")
+    return rest, replace(form, stamps="column", place=place)
 
 
 def _to_pandas(X: Any) -> tuple[pd.DataFrame, Library, list[str]]:

@@ -151,16 +151,18 @@ def _by_series(table: Any, name: str, layout: Layout) -> Any:
         tables = dict(table) if isinstance(table, Mapping) else dict(enumerate(table))
         if not tables or not all(isinstance(each, pd.DataFrame) for each in tables.values()):
             raise FrameError(f"{name} of several series needs a DataFrame for each of them.")
-        return pd.concat(tables)
+        frame = pd.concat(list(tables.values()))
+        names = pd.Index(list(tables), tupleize_cols=False).repeat([*map(len, tables.values())])
+        return frame.set_axis(pd.MultiIndex.from_arrays([names, frame.index]))
     if isinstance(table, pd.DataFrame) and layout.id_name in table.columns:
         if layout.index_name not in table.columns:
             raise FrameError(
                 f"{name} has a column {layout.id_name!r}, but no column {layout.index_name!r} with "
                 f"the time stamps. Name it so."
             )
-        names = plain_names(table[layout.id_name])
         rest = table.drop(columns=layout.id_name).set_index(layout.index_name)
-        levels = [pd.Index(names, name=layout.id_name), as_stamps(rest.index)]
+        owners = pd.Index(plain_names(table[layout.id_name]), name=layout.id_name)
+        levels = [owners, as_stamps(rest.index)]
         return rest.set_axis(pd.MultiIndex.from_arrays(levels), axis=0)
     return table
 

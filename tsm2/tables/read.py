@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tsm2.errors import FrameError, ParameterError
-from tsm2.tables.cells import check_finite, read_array, read_cells
+from tsm2.tables.cells import are_finite, check_finite, read_array, read_cells
 from tsm2.tables.containers import Form, Table, is_table, open_table
 from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout, check_same, describe, plain_names
@@ -141,10 +141,9 @@ def read(
     found = _regular(series, frequency)
     clock = clock_of(series.index, found) if like is None else like.clock
     series = replace(series, layout=replace(series.layout, frequency=found, clock=clock))
-    fine = np.isfinite(series.values) if missing == "raise" else ~np.isinf(series.values)
     _blame(
         series,
-        np.asarray(~fine.all(axis=1)),
+        np.asarray(~are_finite(series.values, missing).all(axis=1)),
         lambda one: check_finite(one.values, one.layout.columns, one.index, missing=missing),
     )
     return series

@@ -26,7 +26,9 @@ from tsm2.prepared.scaling import Scaling
 from tsm2.prepared.seasons import lookbacks, season_of
 from tsm2.prepared.splits import room_in_front, training_rows
 from tsm2.prepared.windows import Covariates
+from tsm2.tables.calendars import check_calendar
 from tsm2.tables.gaps import Missing
+from tsm2.tables.holidays import check_holidays
 from tsm2.tables.quantiles import check_levels, with_median
 from tsm2.tables.series import Series
 from tsm2.training.choices import candidates, choose, chosen, enough_rows
@@ -66,6 +68,7 @@ class Recipe:
     validation_fraction: float
     target: Hashable | Sequence[Hashable] | None
     calendar: Sequence[str]
+    holidays: Sequence[str]
     missing: Missing
     scaling: Literal["series", "global"]
     sampling: Literal["windows", "series"]
@@ -159,6 +162,11 @@ class Recipe:
     def season_of(self, rows: Series) -> int | None:
         """Return the rows of a season; None if there is none, or nobody can know."""
         return self.season or season_of(rows.layout)
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """Features of the calendar and holidays to read."""
+        return check_calendar(self.calendar) + check_holidays(self.holidays)
 
     # --- configs ------------------------------------------------------------------------------
 

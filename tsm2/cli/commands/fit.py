@@ -46,6 +46,9 @@ def fit(
     calendar: Annotated[
         str | None, typer.Option(help="Features of the time stamps to read: hour,dayofweek.")
     ] = None,
+    holidays: Annotated[
+        str | None, typer.Option(help="Regions whose holidays to read, such as DE-BY,FR.")
+    ] = None,
     missing: Annotated[
         str | None, typer.Option(help="What is done about gaps: raise, mask or ffill.")
     ] = None,
@@ -86,6 +89,7 @@ def fit(
 ) -> None:
     """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
     from tsm2.cli.files import Covariates, read_covariates, read_new, require_writable
+    from tsm2.cli.known import name_other_frequencies
     from tsm2.cli.values import parse_levels, parse_setting, split_names
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
@@ -109,6 +113,7 @@ def fit(
     chosen |= {"quantiles": parse_levels(quantiles)} if quantiles is not None else {}
     chosen |= {"target": split_names(target)} if target is not None else {}
     chosen |= {"calendar": split_names(calendar)} if calendar is not None else {}
+    chosen |= {"holidays": split_names(holidays)} if holidays is not None else {}
     chosen |= {"missing": missing} if missing is not None else {}
     chosen |= dict(parse_setting(model, each) for each in settings or [])
     model.set_params(**chosen)
@@ -124,6 +129,8 @@ def fit(
         **covariates,
     )
     model.save(out)
+    if not is_long and model.frequency is None:
+        name_other_frequencies(frame.index, model.layout_.frequency)
     losses = model.history_.iloc[-1]
     series = f" of {len(model.series_)} series" if is_long else ""
     several = f"{model.n_estimators} networks for up to " if model.n_estimators > 1 else ""
