@@ -30,7 +30,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 RESULTS = Path(__file__).parent / "results" / "defaults.csv"
 MODELS = ("SeasonalNaive", "AutoETS", "AutoTheta", "LightGBM", "TSM2")
@@ -324,7 +323,7 @@ def boosted(task: Task, series: dict[str, pd.Series]) -> Forecasts:
 
 
 def ours(task: Task, series: dict[str, pd.Series]) -> Forecasts:
-    """Forecast with TSM2 and nothing set but what it is to choose itself, see `choices`."""
+    """Forecast with TSM2 and nothing set but the horizon."""
     from tsm2 import TSM2Forecaster
     from tsm2.errors import ParameterError
 
@@ -332,81 +331,12 @@ def ours(task: Task, series: dict[str, pd.Series]) -> Forecasts:
     for number, each in enumerate(heads(task, series)):
         frame = pd.DataFrame(each) if task.kind == "table" else long(each)
         if model is None or fits_anew(series, number):
-            model = TSM2Forecaster(horizon=task.horizon, random_state=0, **choices(task, each))
-            model.fit(frame)
+            model = TSM2Forecaster(horizon=task.horizon, random_state=0).fit(frame)
         try:
             ends = model.predict_interval(frame, coverage=0.8)
         except ParameterError:  # too few windows for the level
             ends = None
         yield _ours(model.predict(frame), ends, task, list(each))
-
-
-def choices(task: Task, series: dict[str, pd.Series]) -> dict[str, object]:
-    """Return lookback, level, season, sharing and validation part, by the closed form.
-
-    A rule of this script until the estimator has one: the lookback is twice the season or the
-    horizon, whichever is longer, or for hours and minutes 8 or 14 days as well, and at most a third
-    of the shortest series; the validation part is a fifth, or the horizon if that is longer.
-    """
-    from tsm2.prepared.windows import Windows
-    from tsm2.training.ridge import Candidate, choose_linear
-
-    counts = [len(each) for each in series.values()]
-    horizon, season = task.horizon, task.season
-    fraction = max(0.2, horizon / min(counts) + 1e-9)
-    lookbacks = [2 * max(season, horizon)]
-    if task.frequency in {"h", "30min"}:
-        lookbacks += [8 * season, 14 * season]
-    lookbacks = [max(2, min(each, min(counts) // 3, 1024)) for each in lookbacks]
-    tables = [each.to_numpy()[:, None] for each in series.values()]
-    if task.kind == "table":
-        tables = [np.concatenate(tables, 1)]
-    n_train = [len(each) - round(fraction * len(each)) for each in tables]
-    if min(n_train) < lookbacks[0] + horizon:
-        return {"lookback": lookbacks[0], "validation_fraction": 0.0}
-    scaled = [
-        (t - t[:n].mean(0)) / (t[:n].std(0) + 1e-9) for t, n in zip(tables, n_train, strict=True)
-    ]
-    values = torch.from_numpy(np.concatenate(scaled)).float()
-    first = np.cumsum([0, *map(len, tables)])
-
-    def cut(lookback: int) -> tuple[Windows, Windows]:
-        sizes = {"values": values, "lookback": lookback, "horizon": horizon}
-        if len(tables) == 1:
-            n = n_train[0]
-            return (
-                Windows(**sizes | {"values": values[:n]}),
-                Windows(**sizes | {"values": values[n - lookback :]}),
-            )
-        spans = [
-            (
-                f + np.arange(n - lookback - horizon + 1),
-                np.arange(f + n - lookback, e - lookback - horizon + 1),
-            )
-            for f, e, n in zip(first[:-1], first[1:], n_train, strict=True)
-        ]
-        return tuple(
-            Windows(starts=torch.from_numpy(np.concatenate(each)), **sizes)
-            for each in zip(*spans, strict=True)
-        )
-
-    lookbacks = [each for each in dict.fromkeys(lookbacks) if min(n_train) >= each + horizon]
-    seasons = [season] if 1 < season <= lookbacks[0] else []
-    kinds = [("mean", None), *(("mean", each) for each in seasons), ("last", None)]
-    tried = [
-        Candidate(lookback=lookback, level=level, season=each, separate=own)
-        for own in ((False, True) if values.shape[1] > 1 else (False,))
-        for lookback in lookbacks
-        for level, each in kinds
-    ]
-    best = choose_linear(cut, tried).best
-    return {
-        "lookback": best.lookback,
-        "level": best.level,
-        "season": best.season,
-        "separate_heads": best.separate,
-        "validation_fraction": fraction,
-    }
 
 
 def _ours(

@@ -64,6 +64,7 @@ ORDERS = {  # within a package, a module may import those before it
         ),
     ],
     "training": [
+        "blocks",
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
         *("start", "choices", "fit", "recipe", "callbacks", "loop", "ensembles"),
     ],

@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 
 from tsm2.errors import ParameterError
+from tsm2.fitted.calibration import ENOUGH_WINDOWS, calibrate
 from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.model import FittedModel
 from tsm2.networks.ensemble import members_of
-from tsm2.networks.weights import start_from
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.roles import Roles
@@ -33,10 +33,17 @@ from tsm2.prepared.windows import Windows
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
-from tsm2.training import EpochWatch, TrainingConfig
+from tsm2.training import EpochWatch, TrainingConfig, seeded
 from tsm2.training.choices import chosen
-from tsm2.training.ensembles import fit_members, make_network, refit_starts
+from tsm2.training.ensembles import (
+    begin_with,
+    drop_mixers,
+    fit_members,
+    make_network,
+    starts_kept,
+)
 from tsm2.training.recipe import Recipe
+from tsm2.training.start import leave_out, refit_exactly
 
 __all__ = ["Fitting", "train_further"]
 
@@ -117,7 +124,7 @@ class Fitting:
         seeds = recipe.seeds(again=resumable)
         network = make_network(recipe.network_config(choices, roles, codings), seeds)
         if before is not None:
-            start_from(network, before.network)
+            begin_with(network, before.network)
         model = FittedModel(
             network=network,
             scaling=units,
@@ -129,6 +136,9 @@ class Fitting:
         )
         prepared = Prepared.of(rows, units, roles, covariates, lookback=sizes["lookback"])
         train, held_out = split_starts(rows, n_train, **sizes)
+        config = recipe.training_config(choices, warm=before is not None)
+        if recipe.validation_fraction and not len(held_out) and config.linear_start == "exact":
+            config = replace(config, max_epochs=0)  # nothing could tell if mixers are any good
         return cls(
             recipe=recipe,
             model=model,
@@ -136,7 +146,7 @@ class Fitting:
             train=prepared.windows(train, recipe.horizon, balanced=recipe.sampling == "series"),
             validation=prepared.windows(held_out, recipe.horizon) if len(held_out) else None,
             season=recipe.season_of(rows),
-            config=recipe.training_config(choices, warm=before is not None),
+            config=config,
             seeds=seeds,
         )
 
@@ -174,19 +184,42 @@ class Fitting:
             watch=watch,
         )
         network.eval()
-        if held_out is None:
-            return model, history, pd.Series(dtype=float)
-        with suppress(ParameterError):  # the validation rows know nothing at all
-            model = model.calibrated(held_out)
-        linear = _linear_error(history, config.loss)
-        floor = measure_floor(
-            network, held_out, season=self.season, linear=linear, point=model.point
-        )
-        warn_below_floor(floor)
-        if self.recipe.refit_linear and config.linear_start == "exact":
-            members = members_of(network.to("cpu"))
-            refit_starts(members, history, self.train, held_out, config)
+        members = members_of(network.to("cpu"))
+        started = starts_kept(members, history, config)
+        with suppress(ParameterError):  # the held-out rows know nothing at all
+            model = self._calibrated(started=all(started))
+        floor = pd.Series(dtype=float)
+        if held_out is not None:
+            linear = _linear_error(history, config.loss)
+            floor = measure_floor(
+                network, held_out, season=self.season, linear=linear, point=model.point
+            )
+            warn_below_floor(floor)
+            if self.recipe.refit_linear:
+                for member, kept in zip(members, started, strict=True):
+                    if kept:
+                        refit_exactly(member, self.train, held_out, season=config.season)
+        if all(started):
+            model = replace(model, network=drop_mixers(network))
         return model, history, floor
+
+    def _calibrated(self, *, started: bool) -> FittedModel:
+        """Return the model with scores of held-out windows.
+
+        Where these are few, every block of all windows is held out in turn, and its errors are
+        those of the exact start solved without it. What quantiles a network has learnt says
+        nothing about those of its start.
+        """
+        model, held_out = self.model, self.validation
+        few = held_out is None or len(held_out) < ENOUGH_WINDOWS
+        judged = held_out is not None and self.config.linear_start == "exact"
+        if few and (started or (judged and not model.levels)):
+            with seeded(self.seeds[0], "cpu"):  # what is drawn is solved over
+                config, season = model.network.config, self.config.season
+                blocks = list(leave_out(config, self.train, held_out, season=season))
+            if blocks:
+                return replace(model, calibration=calibrate(blocks, quantiles=model.levels))
+        return model if held_out is None else model.calibrated(held_out)
 
 
 def train_further(

@@ -67,7 +67,7 @@ from tsm2.tables.series import Series
 from tsm2.tables.write import empty_table, write, write_many
 from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks
-from tsm2.training.choices import chosen
+from tsm2.training.choices import chosen, with_mixers
 from tsm2.training.ensembles import make_network
 from tsm2.training.recipe import CHOSEN, Recipe
 
@@ -585,6 +585,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         model, history, self.floor_ = fitting.run(
             checkpoint=checkpoint, max_seconds=max_seconds, log_dir=log_dir, watch=tasks
         )
+        self.choices_ = with_mixers(fitting.choices, model.network.config.blocks > 0)
         self._become(model, history)
         tasks.close()
         return self
@@ -600,7 +601,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
         row = {name: getattr(model.network.config, name) for name in CHOSEN}
         row |= {"season": season, "validation_mse": math.nan, "chosen": True}
-        self.choices_ = pd.DataFrame([row])
+        self.choices_ = with_mixers(pd.DataFrame([row]), model.network.config.blocks > 0)
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
         return self._become(model, history)
 

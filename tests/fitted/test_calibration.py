@@ -101,11 +101,24 @@ def test_a_calibrated_level_is_the_share_that_falls_below_it() -> None:
 
 
 def test_a_level_that_needs_more_windows_says_how_many() -> None:
-    few = Calibration(scores=noise(18)[:, :, None])
-    few.at((0.1, 0.9))
-    with pytest.raises(ParameterError, match=r"0.05 or 0.95 .* has 18 windows, and 19 are needed"):
-        few.at((0.05, 0.95))
+    few = Calibration(scores=noise(7)[:, :, None])
+    few.at((0.2, 0.8))
+    with pytest.raises(ParameterError, match=r"0.1 or 0.9 .* has 7 windows, and 9 are needed"):
+        few.at((0.1, 0.9))
+    more = Calibration(scores=noise(18)[:, :, None])
+    with pytest.raises(ParameterError, match=r"0.05 or 0.95 .* has 18 errors, and 19 are needed"):
+        more.at((0.05, 0.95))
     Calibration(scores=noise(19)[:, :, None]).at((0.05, 0.95))
+
+
+def test_few_windows_share_the_shape_of_their_errors_among_the_steps() -> None:
+    """Steps whose errors grow: each keeps its own size, and 16 windows tell of 64 errors."""
+    sizes = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    scores = torch.randn(16, 1, 4, generator=torch.Generator().manual_seed(3)) * sizes
+    found = Calibration(scores=scores).at((0.02, 0.98))  # (1, 4, 2)
+    widths = found.diff(dim=-1).flatten()
+    spread = scores.double().square().mean(0).sqrt().flatten()
+    torch.testing.assert_close(widths / spread, (widths / spread)[0].expand(4))
 
 
 @pytest.mark.parametrize("spread", [(), (-0.1, 0.0, 0.1)], ids=["point", "quantiles"])
@@ -114,7 +127,7 @@ def test_intervals_hold_on_rows_to_come(spread: tuple[float, ...]) -> None:
     table = noise(1400) * torch.tensor([1.0, 2.0])
     levels = LEVELS if spread else ()
     cut = Windows(values=table[:700], lookback=40, horizon=2)
-    calibration = calibrate(RepeatLast(spread), cut, quantiles=levels)
+    calibration = calibrate([(RepeatLast(spread), cut)], quantiles=levels)
     assert calibration.scores.shape == (512, 2, 2)
     later = Windows(values=table[700:], lookback=40, horizon=2)
     batch = later.gather(torch.arange(len(later)))
@@ -165,19 +178,19 @@ def test_without_calibration_the_network_is_taken_at_its_word() -> None:
 
 def test_a_wide_table_is_calibrated_on_fewer_windows() -> None:
     windows = Windows(values=noise(120, 40_000), lookback=4, horizon=2)
-    assert calibrate(RepeatLast(), windows).scores.shape == (64, 40_000, 2)
+    assert calibrate([(RepeatLast(), windows)]).scores.shape == (64, 40_000, 2)
 
 
 def test_unknown_outcomes_leave_the_known_scores_as_they_are() -> None:
     table = noise(100)
     known = noise(100, seed=1) > 0.4
-    whole = calibrate(RepeatLast(), Windows(values=table, lookback=8, horizon=2))
+    whole = calibrate([(RepeatLast(), Windows(values=table, lookback=8, horizon=2))])
     gaps = Windows(values=table, lookback=8, horizon=2, known=known)
     targets = gaps.gather(torch.arange(len(gaps))).target_mask
     assert targets is not None
     masks = gaps.gather(torch.arange(len(gaps))).mask
     assert masks is not None
-    scores = calibrate(RepeatLast(), gaps).scores
+    scores = calibrate([(RepeatLast(), gaps)]).scores
     assert bool(scores.isfinite().all())
     for variate in range(2):
         for step in range(2):
@@ -185,20 +198,20 @@ def test_unknown_outcomes_leave_the_known_scores_as_they_are() -> None:
             filled = set(scores[~kept, variate, step].tolist())
             assert filled <= set(scores[kept, variate, step].tolist())
     unmasked = dataclasses.replace(gaps, known=known | True)
-    assert torch.equal(calibrate(RepeatLast(), unmasked).scores, whole.scores)
+    assert torch.equal(calibrate([(RepeatLast(), unmasked)]).scores, whole.scores)
 
 
 def test_a_variate_that_is_never_known_has_no_scores_and_the_others_keep_theirs() -> None:
     known = torch.ones(100, 2, dtype=torch.bool)
     known[8:, 1] = False
     gaps = Windows(values=noise(100), lookback=8, horizon=2, known=known)
-    calibration = calibrate(RepeatLast(), gaps)
+    calibration = calibrate([(RepeatLast(), gaps)])
     assert calibration.lacking.tolist() == [[False, False], [True, True]]
     levels = calibration.at((0.2, 0.8))
     assert levels.isfinite().all(-1).tolist() == [[True, True], [False, False]]
     nothing = Windows(values=noise(100), lookback=8, horizon=2, known=known & False)
     with pytest.raises(ParameterError, match="nothing is known in any of the held-out windows"):
-        calibrate(RepeatLast(), nothing)
+        calibrate([(RepeatLast(), nothing)])
 
 
 # --- paths ----------------------------------------------------------------------------------------

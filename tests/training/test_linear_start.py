@@ -16,7 +16,7 @@ from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.training.loop import seeded
 from tsm2.training.ridge import Candidate, LinearMap, choose_linear
-from tsm2.training.start import refit_exactly, start_exactly
+from tsm2.training.start import add_mixers, refit_exactly, start_exactly, without_mixers
 
 LOOKBACK, HORIZON, VARIATES = 24, 6, 3
 ROWS, N_TRAIN = 160, 120
@@ -413,6 +413,21 @@ def test_the_refit_reads_both_parts_at_the_same_strength() -> None:
     wanted = base + model.predict(xv.reshape(-1, LOOKBACK)).reshape(yv.shape)
     assert_close(forecast(network, every(validation)), wanted)
     assert torch.equal(again.strength, found.strength)
+
+
+@pytest.mark.parametrize("averaging", ["stream", "mean"])
+def test_the_linear_path_alone_forecasts_the_same(averaging: Any) -> None:
+    train, validation = parts(table())
+    config = replace(SIZES, averaging=averaging, quantiles=QUANTILES)
+    network, _ = started(config, train, validation)
+    alone = without_mixers(network)
+    assert alone.config.blocks == 0
+    judged = every(validation)
+    torch.testing.assert_close(forecast(alone, judged), forecast(network, judged))
+    with seeded(1, "cpu"):
+        again = TSM2Network(config)
+    add_mixers(again, alone)
+    torch.testing.assert_close(forecast(again.eval(), judged), forecast(network, judged))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ Sources: Vovk, Gammerman & Shafer (2005), "Algorithmic Learning in a Random Worl
 (2019), arXiv:1905.03222, for quantile forecasts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
@@ -34,9 +34,19 @@ from tsm2.fitted.rolling import roll_forward
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.windows import Windows
 
-__all__ = ["Calibration", "ForecastLine", "calibrate", "draw_paths", "read_quantiles"]
+__all__ = [
+    "ENOUGH_WINDOWS",
+    "Calibration",
+    "ForecastLine",
+    "calibrate",
+    "draw_paths",
+    "read_quantiles",
+]
 
-_MOST_WINDOWS, _FEWEST_WINDOWS = 512, 64
+ENOUGH_WINDOWS = 512
+"""Windows at most that are forecast."""
+_FEWEST_WINDOWS = 64
+_FEW_WINDOWS = 8  # of fewer, not even the spread of a step is known
 _MOST_SCORES = 2**22  # 16 MB in memory and in the model's folder
 _BATCH = 64
 _NARROWEST = 1e-6  # standard units per normal score
@@ -123,17 +133,24 @@ class Calibration:
         ParameterError
             There are too few windows to tell anything about a level.
         """
-        n = len(self.scores)
+        scores = self.scores.double()
+        few = _FEW_WINDOWS <= len(scores) < _FEWEST_WINDOWS and not bool(self.lacking.any())
+        spread = scores.square().mean(0, keepdim=True).sqrt().clamp(min=1e-12)  # (1, M, H)
+        if few:  # the shape of the errors is that of all steps, the spread each step's own
+            scores = (scores / spread).transpose(1, 2).flatten(0, 1).unsqueeze(-1)  # (W * H, M, 1)
+        n = len(scores)
         edge = min(min(level, 1 - level) for level in levels)
         if edge * (n + 1) < 1 - 1e-9:
             needed = int(np.ceil(1 / edge - 1e-9)) - 1
+            known = f"{n} errors" if few else f"{n} windows"
             raise ParameterError(
-                f"quantile {edge:g} or {1 - edge:g} was asked for, but the calibration has {n} "
-                f"windows, and {needed} are needed to know it. Ask for a smaller coverage, raise "
+                f"quantile {edge:g} or {1 - edge:g} was asked for, but the calibration has {known},"
+                f" and {needed} are needed to know it. Ask for a smaller coverage, raise "
                 f"validation_fraction, or call calibrate with more rows."
             )
-        scores = np.quantile(self.scores.numpy(), levels, axis=0, method="weibull")  # (Q, M, H)
-        return torch.from_numpy(np.moveaxis(scores, 0, -1))
+        found = np.quantile(scores.numpy(), levels, axis=0, method="weibull")  # (Q, M, H or 1)
+        each = torch.from_numpy(np.moveaxis(found, 0, -1))
+        return each * spread[0].unsqueeze(-1) if few else each
 
     def draw(self, n: int, generator: np.random.RandomState) -> Tensor:
         """Return the scores of windows drawn at random with replacement, (n, M, H)."""
@@ -142,17 +159,16 @@ class Calibration:
 
 @torch.inference_mode()
 def calibrate(
-    network: nn.Module, windows: Windows, *, quantiles: Sequence[float] = ()
+    held_out: Iterable[tuple[nn.Module, Windows]], *, quantiles: Sequence[float] = ()
 ) -> Calibration:
-    """Measure a network's scores on windows that it was not trained on.
+    """Measure scores on windows that the network which forecasts them was not trained on.
 
     Parameters
     ----------
-    network
-        In evaluation mode; as `tsm2.training.fit_network` takes it.
-    windows
-        Standardised; at most 512 of them, evenly spread, are forecast, and fewer (but 64) where
-        that would make more than four million scores.
+    held_out
+        One network or more in evaluation mode, as `tsm2.training.fit_network` takes them, each with
+        standardised windows. At most 512 windows in all, evenly spread, are forecast, and fewer
+        (but 64) where that would make more than four million scores.
     quantiles
         Levels of a quantile forecast; empty for a point forecast.
 
@@ -161,18 +177,21 @@ def calibrate(
     ParameterError
         Nothing is known in any of the windows.
     """
-    windows = windows.to(next(network.parameters()).device)
-    affordable = _MOST_SCORES // (windows.horizon * windows.values.shape[-1])
-    n = min(len(windows), _MOST_WINDOWS, max(affordable, _FEWEST_WINDOWS))
+    pairs = list(held_out)
     parts = []
-    for which in torch.split(torch.linspace(0, len(windows) - 1, n).round().long(), _BATCH):
-        batch = windows.gather(which)
-        forecast = network(batch.context, **batch.auxiliary())
-        line = ForecastLine.of(forecast, batch.context, quantiles=quantiles, mask=batch.mask)
-        scores = line.score(batch.target)
-        if batch.target_mask is not None:
-            scores = scores.where(batch.target_mask, torch.nan)
-        parts.append(scores.float().cpu())
+    for network, each in pairs:
+        windows = each.to(next(network.parameters()).device)
+        affordable = _MOST_SCORES // (windows.horizon * windows.values.shape[-1])
+        most = min(ENOUGH_WINDOWS, max(affordable, _FEWEST_WINDOWS)) // len(pairs)
+        n = min(len(windows), max(1, most))
+        for which in torch.split(torch.linspace(0, len(windows) - 1, n).round().long(), _BATCH):
+            batch = windows.gather(which)
+            forecast = network(batch.context, **batch.auxiliary())
+            line = ForecastLine.of(forecast, batch.context, quantiles=quantiles, mask=batch.mask)
+            scores = line.score(batch.target)
+            if batch.target_mask is not None:
+                scores = scores.where(batch.target_mask, torch.nan)
+            parts.append(scores.float().cpu())
     return Calibration(scores=_filled(torch.cat(parts)))
 
 

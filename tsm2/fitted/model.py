@@ -422,7 +422,7 @@ class FittedModel:
         ParameterError
             A variate and step is not known in any of them.
         """
-        scores = calibrate(self._placed(), windows, quantiles=self.levels)
+        scores = calibrate([(self._placed(), windows)], quantiles=self.levels)
         return replace(self, calibration=scores)
 
     def of_contexts(

@@ -25,7 +25,7 @@ from tsm2.prepared.splits import split_starts
 from tsm2.tables.series import Series
 from tsm2.training.ridge import Candidate, choose_linear
 
-__all__ = ["candidates", "choose", "chosen", "enough_rows"]
+__all__ = ["candidates", "choose", "chosen", "enough_rows", "with_mixers"]
 
 _MOST_MAPS = 32  # variates with a map of their own each
 _FEWEST = 2  # rows that a lookback may shrink to
@@ -129,10 +129,18 @@ def choose(
 def chosen(choices: pd.DataFrame) -> dict[str, Any]:
     """Return what was chosen, by the names of the estimator's parameters."""
     (row,) = choices[choices["chosen"]].to_dict("records")
+    mixers = row.get("mixers", True)  # not known before training
     season = row["season"]
     return {
         "lookback": int(row["lookback"]),
         "level": str(row["level"]),
         "separate_heads": bool(row["separate_heads"]),
+        "mixers": bool(mixers),
         "season": None if pd.isna(season) else int(season),
     }
+
+
+def with_mixers(choices: pd.DataFrame, kept: bool) -> pd.DataFrame:
+    """Say in a table of choices whether the mixers of the chosen network were kept."""
+    known = [kept if each else None for each in choices["chosen"]]
+    return choices.assign(mixers=pd.array(known, dtype="boolean"))

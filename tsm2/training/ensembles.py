@@ -15,15 +15,16 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
 from tsm2.networks.config import NetworkConfig
-from tsm2.networks.ensemble import Ensemble
+from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.weights import start_from
 from tsm2.prepared.windows import Windows
 from tsm2.training.callbacks import history_table
 from tsm2.training.fit import Epoch, TrainingConfig
 from tsm2.training.loop import EpochWatch, fit_network, seeded
-from tsm2.training.start import refit_exactly
+from tsm2.training.start import add_mixers, without_mixers
 
-__all__ = ["fit_members", "make_network", "refit_starts"]
+__all__ = ["begin_with", "drop_mixers", "fit_members", "make_network", "starts_kept"]
 
 
 def make_network(config: NetworkConfig, seeds: Sequence[int]) -> TSM2Network | Ensemble:
@@ -98,35 +99,52 @@ def fit_members(
     return whole[losses] if count == 1 else whole[["member", *losses]]
 
 
-def refit_starts(
-    members: Sequence[TSM2Network],
-    history: pd.DataFrame,
-    train: Windows,
-    validation: Windows,
-    config: TrainingConfig,
+def starts_kept(
+    members: Sequence[TSM2Network], history: pd.DataFrame, config: TrainingConfig
 ) -> list[bool]:
-    """Solve those networks again with the validation windows too whose exact start was kept.
+    """Return of each network whether it still is the exact start that it was fitted from.
 
     Parameters
     ----------
     members, history
-        As `fit_members` left and returned them. What other networks learnt depends on the start
-        that they had, so these stay as they are.
-    train, validation, config
+        As `fit_members` left and returned them.
+    config
         What they were fitted with.
-
-    Returns
-    -------
-    Of each network, whether its start was kept and solved again.
     """
+    if config.linear_start != "exact":
+        return [False] * len(members)
     kept = []
     for number, member in enumerate(members):
         own = history[history["member"] == number] if "member" in history else history
         start, *later = own.sort_values("epoch")["validation_loss"]
-        kept.append(not any(loss < start * (1 - config.start_margin) for loss in later))
-        if kept[-1]:
-            refit_exactly(member, train, validation, season=config.season)
+        beaten = any(not loss >= start * (1 - config.start_margin) for loss in later)
+        kept.append(not beaten or not member.config.blocks)
     return kept
+
+
+def begin_with(network: TSM2Network | Ensemble, earlier: TSM2Network | Ensemble) -> None:
+    """Let fresh networks begin with the weights of earlier ones, whose mixers may be dropped.
+
+    Raises
+    ------
+    ParameterError
+        The sizes differ.
+    """
+    fresh, known = members_of(network), members_of(earlier)
+    dropped = all(each.config.blocks > 0 for each in fresh) and not any(
+        each.config.blocks for each in known
+    )
+    if not dropped or len(fresh) != len(known):
+        start_from(network, earlier)
+        return
+    for own, linear in zip(fresh, known, strict=True):
+        add_mixers(own, linear)
+
+
+def drop_mixers(network: TSM2Network | Ensemble) -> TSM2Network | Ensemble:
+    """Return the linear paths of networks alone, for those whose mixers add nothing."""
+    members = [without_mixers(each) for each in members_of(network)]
+    return members[0] if isinstance(network, TSM2Network) else Ensemble(members)
 
 
 def _fit_member(

@@ -169,7 +169,8 @@ def fit_network(
                 record = fit.measure_start()
                 bar.report(_losses(record))
                 accelerator.log(fit.measured(record), step=0)
-                fit.finished = not _tsm2(network).config.blocks  # nothing is left to learn
+                # Nothing is left to learn, or nothing is to be learnt.
+                fit.finished = not (_tsm2(network).config.blocks and config.max_epochs)
             while in_time and not fit.finished:
                 if watch is not None:
                     watch.begin(fit.epoch)

@@ -157,7 +157,7 @@ class Recipe:
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
         """Return the choices of the fit before, but for what is no longer left to "auto"."""
         fixed = {name: value for name in CHOSEN if (value := getattr(self, name)) != "auto"}
-        return pd.DataFrame([chosen(choices) | fixed | {"chosen": True}])
+        return pd.DataFrame([chosen(choices) | fixed | {"mixers": True, "chosen": True}])
 
     def season_of(self, rows: Series) -> int | None:
         """Return the rows of a season; None if there is none, or nobody can know."""
@@ -187,6 +187,7 @@ class Recipe:
                 known["lookback"], self.network["patch_length"], self.network["patch_stride"]
             ),
             **{name: known[name] for name in CHOSEN},
+            "blocks": self.network["blocks"] if known["mixers"] else 0,
             "horizon": self.horizon,
             "n_variates": len(roles.targets),
             "n_past": len(roles.others) + codings.widths["n_past"],

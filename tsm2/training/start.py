@@ -17,20 +17,33 @@ Sizes: G groups (M with separate heads, or 1), L lookback, H horizon, D columns,
 course, F features, V directions of L steps that the network sees, Q quantiles, C covariates.
 """
 
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
+from tsm2.networks.config import NetworkConfig
 from tsm2.networks.heads import ParameterHead, PointHead, QuantileHead
 from tsm2.networks.patches import cut_patches
 from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.weights import start_from
 from tsm2.prepared.windows import Windows
+from tsm2.training.blocks import cut_blocks
 from tsm2.training.moments import LinearInput, relate_covariates
 from tsm2.training.ridge import LinearMap, solve_again, solve_linear
 
-__all__ = ["refit_exactly", "start_exactly", "write_linear"]
+__all__ = [
+    "add_mixers",
+    "leave_out",
+    "refit_exactly",
+    "start_exactly",
+    "without_mixers",
+    "write_linear",
+]
 
 _SPREAD = 1024
 """Windows at most that the gaps between quantiles are measured on."""
@@ -100,6 +113,56 @@ def refit_exactly(
     again = solve_again(found, [train, validation])
     write_linear(network, again)
     return again
+
+
+@torch.no_grad()
+def leave_out(
+    config: NetworkConfig, train: Windows, validation: Windows | None, *, season: int | None = None
+) -> Iterator[tuple[TSM2Network, Windows]]:
+    """Yield blocks of windows, and for each the linear path solved without it.
+
+    Parameters
+    ----------
+    config
+        Of the network whose linear path it is.
+    train, validation, season
+        As in `start_exactly`. The strength is chosen once.
+    """
+    train, validation = train.to("cpu"), None if validation is None else validation.to("cpu")
+    network = TSM2Network(replace(config, blocks=0)).eval()
+    found = start_exactly(network, train, validation, season=season)
+    for rest, block in cut_blocks(train, validation):
+        other = copy.deepcopy(network)
+        write_linear(other, solve_again(found, rest))
+        yield other, block
+
+
+def without_mixers(network: TSM2Network) -> TSM2Network:
+    """Return the linear path alone: what a network forecasts whose mixers add nothing."""
+    linear = TSM2Network(replace(network.config, blocks=0)).eval()
+    share = _stream_share(network)
+    own = network.state_dict()
+    linear.load_state_dict({name: own[name] for name in linear.state_dict()})
+    for projection in linear.head.modules():
+        if isinstance(projection, PointHead):
+            projection.weight.data.mul_(share)
+    return linear
+
+
+@torch.no_grad()
+def add_mixers(network: TSM2Network, linear: TSM2Network) -> None:
+    """Let a fresh network forecast what a linear path alone does: the way back.
+
+    Raises
+    ------
+    ParameterError
+        The sizes of the two differ, or the network's mixers do not start at zero.
+    """
+    start_from(without_mixers(network), linear)  # checks the sizes
+    network.load_state_dict(linear.state_dict(), strict=False)
+    for projection in network.head.modules():
+        if isinstance(projection, PointHead):
+            projection.weight.div_(_stream_share(network))
 
 
 @torch.no_grad()
