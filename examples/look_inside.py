@@ -12,17 +12,19 @@ model = TSM2Forecaster(lookback=96, horizon=24, max_epochs=8, random_state=0).fi
 
 with TemporaryDirectory() as folder, chdir(folder):
     # --8<-- [start:plot]
-    from tsm2.plotting import plot_errors, plot_selection, save_figure
+    from tsm2.plotting import plot_errors, plot_selection
 
-    axes = model.plot(coverage=0.8, truth=later.iloc[:24])  # history, forecast, interval, truth
-    save_figure(axes, "forecast.png")
+    figure = model.plot(
+        coverage=0.8, truth=later.iloc[:24], columns=["temperature", "load"], title="A day ahead"
+    )
+    figure.savefig("forecast.png")
     errors = model.backtest(later, stride=4)
-    save_figure(plot_errors(errors), "errors.png")  # per step, and per variate
+    plot_errors(errors).savefig("errors.png")  # per step, and per variate
     # --8<-- [end:plot]
 
     # --8<-- [start:inspect]
     selection = model.inspect(history)
-    save_figure(plot_selection(selection), "selection.png")
+    plot_selection(selection).savefig("selection.png")
     print(selection.influence.round(2))
     # --8<-- [end:inspect]
 

@@ -42,7 +42,7 @@ from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.networks.weights import start_from
 from tsm2.parameters import CONSTRAINTS, check_count, check_parameters, check_seconds
-from tsm2.plotting import plot_forecast
+from tsm2.plotting.forecasts import plot_series
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled, measured
 from tsm2.prepared.roles import Roles
@@ -1402,68 +1402,79 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: Data | None = None,
         *,
         horizon: int | None = None,
-        truth: pd.DataFrame | None = None,
+        truth: Data | None = None,
         coverage: float | None = None,
+        series: Hashable | Sequence[Hashable] | None = None,
+        columns: Sequence[Hashable] | None = None,
         max_variates: int = 6,
+        units: str | Mapping[Any, str] = "",
+        title: str | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
+        backend: Literal["matplotlib", "plotly"] = "matplotlib",
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
-    ) -> list[Axes]:
+    ) -> Any:
         """Draw a history, its forecast and, if asked to, an interval, one panel per variate.
 
         Parameters
         ----------
         X
-            The history to continue, one table, as in `predict`.
+            The history to continue, as in `predict`.
         horizon
             Rows to forecast, as in `predict`.
         truth
-            What happened, drawn behind the forecast.
+            What happened, drawn behind the forecast; in the container of `X`.
         coverage
             Share of what happens that the shaded interval should hold, as in `predict_interval`.
+        series
+            Which of several series to draw, one name or a list; None for the first ones.
+        columns
+            Variates to draw; None for the first ones.
         max_variates
-            Panels at most; the first columns are drawn.
+            Panels at most, as far as neither series nor columns are named.
+        units
+            Unit of the values, for the vertical axis; or one per column.
+        title
+            Title of the figure.
+        ax
+            matplotlib Axes to draw into, one per panel; None makes a figure.
+        backend
+            "matplotlib", or "plotly" to zoom in, with tsm2's extra `plotly`.
         past_covariates, future_covariates, static_covariates
             As in `predict`.
 
         Returns
         -------
-        One Axes per panel, top to bottom. `tsm2.plotting` draws more: the errors of a backtest and
-        what the network selects.
+        The figure, of matplotlib or of plotly. `tsm2.plotting` draws more: the errors of a backtest
+        and what the network selects.
 
         Raises
         ------
         NotFittedError, FrameError, WindowError
             As `predict`.
         ParameterError
-            matplotlib is not installed, there are several series, or as `predict_interval`.
+            The library is not installed, a series or a column is not there, or as
+            `predict_interval`.
         """
-        self._model()
+        model, steps = self._model(), self._count_steps(horizon)
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
         history = None if X is None else self._read_history(X)
-        rows = self._targets_of(history)
-        if rows.layout.series != "one":
-            raise ParameterError(
-                f"a plot shows one table, but X is {rows.layout.container}. Pass one of its series."
-            )
-        given: dict[str, Any] = {
-            "past_covariates": past_covariates,
-            "future_covariates": future_covariates,
-            "static_covariates": static_covariates,
-        }
-        columns = pd.Index(rows.layout.columns, tupleize_cols=False)
-        values = np.asarray(self.predict(X, horizon=horizon, **given))
-        index = rows.stamps_behind(len(values))
-        interval = None
-        if coverage is not None:
-            bounds = self.predict_interval(X, coverage=coverage, horizon=horizon, **given)
-            pairs = pd.MultiIndex.from_product([columns, interval_levels(coverage)])
-            interval = pd.DataFrame(np.asarray(bounds).reshape(len(values), -1), index, pairs)
-        return plot_forecast(
-            pd.DataFrame(rows.values, rows.index, columns),
-            pd.DataFrame(values, index, columns),
-            truth=truth,
-            interval=interval,
+        prepared, starts = model.latest(history, given, steps)
+        levels = None if coverage is None else interval_levels(coverage)
+        return plot_series(
+            self._targets_of(history),
+            model.forecast(prepared, starts, steps),
+            truth=None if truth is None else self.roles_.of_targets(self._read_history(truth)),
+            quantiles=None if levels is None else model.quantiles(prepared, starts, steps, levels),
+            levels=levels or (),
+            series=series,
+            columns=columns,
             max_variates=max_variates,
+            units=units,
+            title=title,
+            ax=ax,
+            backend=backend,
         )
 
     # --- look inside --------------------------------------------------------------------------
