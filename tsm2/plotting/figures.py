@@ -155,13 +155,17 @@ def draw(
         return _draw_with_plotly(panels, (n_rows, n_columns), size, widths, title)
     if ax is None:
         figure = figure_class()(figsize=size, layout="constrained")
-        grid: list[Axes] = figure.subplots(
-            n_rows,
-            n_columns,
-            sharex="col" if n_columns == 1 else False,
-            squeeze=False,
-            width_ratios=widths,
-        ).ravel().tolist()
+        grid: list[Axes] = (
+            figure.subplots(
+                n_rows,
+                n_columns,
+                sharex="col" if n_columns == 1 else False,
+                squeeze=False,
+                width_ratios=widths,
+            )
+            .ravel()
+            .tolist()
+        )
         if title:
             figure.suptitle(title, x=0.01, ha="left")
     else:
