@@ -137,7 +137,7 @@ def test_gaps_are_filled_for_all_and_judge_nothing() -> None:
     known = (frame.iloc[-6:] - frame.iloc[-7]).abs().to_numpy()
     assert found.leaderboard.loc["RepeatLast", "MAE"] == pytest.approx(np.nanmean(known))
     frame.iloc[0, 1] = np.nan
-    with pytest.raises(FrameError, match="first row"):
+    with pytest.raises(FrameError, match="there is none at the start"):
         tsm2.compare(frame, 6, models=NAIVE, missing="ffill")
 
 

@@ -29,9 +29,9 @@ from tsm2.benchmark.results import KEY, read_results, run_folder
 from tsm2.benchmark.rivals import RivalSetup, check_rival, installed
 from tsm2.benchmark.runner import NotRun, run_jobs
 from tsm2.benchmark.task import Task, default_windows
-from tsm2.errors import FrameError, OutputError, ParameterError, TrainingError
+from tsm2.errors import OutputError, ParameterError, TrainingError
 from tsm2.parameters import check_count
-from tsm2.plotting.figures import COLORS, HISTORY, Line, Panel, draw, to_png
+from tsm2.plotting.figures import COLORS, HISTORY, TRUTH, Line, Panel, draw, to_png
 from tsm2.plotting.forecasts import plot_forecast
 from tsm2.prepared.prepared import filled
 from tsm2.prepared.seasons import season_of
@@ -234,8 +234,9 @@ class Comparison:
             `title`, `ax` and `backend`, as for `tsm2.plotting.plot_errors`.
         """
         order = list(self.leaderboard.index)
-        colors = {label: COLORS[(n + 1) % len(COLORS)] for n, label in enumerate(order)}
-        colors |= {_OURS: COLORS[0], "SeasonalNaive": HISTORY}
+        own = {_OURS: COLORS[0], "SeasonalNaive": HISTORY, "RepeatLast": TRUTH}
+        others = [label for label in order if label not in own]
+        colors = own | {label: COLORS[1 + n % (len(COLORS) - 1)] for n, label in enumerate(others)}
         lines = [
             Line(
                 x=self.by_step.index,
@@ -342,8 +343,9 @@ class Comparison:
             Section(
                 title="Leaderboard",
                 text=f"MASE and MAE: lower is better; MASE 1 is as good as the seasonal naive "
-                f"forecast one season ahead. Coverage should be {high - low:.2f}. Wins: of how "
-                f"many {_plural(self.by_column)} a model has the lowest MAE. Seconds: in all.",
+                f"forecast one season ahead. Quantile loss: of both bounds of the interval, "
+                f"scaled as MASE. Coverage should be {high - low:.2f}. Wins: in how many "
+                f"{_plural(self.by_column)} a model has the lowest MAE. Seconds: in all.",
                 table=self._board(),
             )
         ]
@@ -393,7 +395,7 @@ def _cell(value: float, digits: int | None, best: float | None) -> str:
 
 def _plural(by_column: pd.DataFrame) -> str:
     kind = str(by_column.index.name)
-    return f"{len(by_column)} {kind if kind == 'series' or len(by_column) == 1 else kind + 's'}"
+    return kind if kind == "series" else kind + "s"
 
 
 def _picture(make: Any) -> str:
@@ -501,11 +503,6 @@ def compare(
     )
     series = read(X, long=long, missing=missing)
     known = filled(series, missing)
-    if np.isnan(known.values).any():
-        raise FrameError(
-            "a column has no value in its first row, so that missing='ffill' has nothing to "
-            "repeat. Leave out the rows before its first value."
-        )
     task = Task(
         series=known,
         actual=series.values,
