@@ -65,7 +65,15 @@ ORDERS = {  # within a package, a module may import those before it
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
         *("start", "choices", "fit", "callbacks", "loop", "ensembles"),
     ],
-    "fitted": ["rolling", "calibration", "inspection", "exporting", "floor", "model"],
+    "fitted": [
+        "rolling",
+        "calibration",
+        "inspection",
+        "explanation",
+        "exporting",
+        "floor",
+        "model",
+    ],
 }
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",

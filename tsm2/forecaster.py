@@ -32,6 +32,7 @@ from tsm2 import saving
 from tsm2.backtesting import backtest_table, mean_squared_error, refit_table
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
 from tsm2.fitted.calibration import Calibration
+from tsm2.fitted.explanation import Explanation, WhatIf
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.inspection import Selection
@@ -1515,6 +1516,103 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             starts = Walk(lookback=model.lookback, horizon=0).starts_in(series)
             prepared = model.prepare(series, given, starts=starts, ahead=self.horizon)
         return model.select(prepared, starts)
+
+    def explain(
+        self,
+        X: Data | None = None,
+        *,
+        part: int | None = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
+    ) -> Explanation:
+        """Say which columns and which past steps moved this forecast, the one of `predict`.
+
+        Parameters
+        ----------
+        X
+            The history to continue, one table, as in `predict`.
+        part
+            Rows that are looked at together; None for an eighth of the lookback.
+        past_covariates, future_covariates, static_covariates
+            As in `predict`.
+
+        Returns
+        -------
+        Influences as DataFrames; `in_words` says them. `inspect` looks at many windows instead.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        ParameterError
+            There are several series.
+        """
+        model = self._model()
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        history = None if X is None else self._read_history(X)
+        if len((self.fitted_.context if history is None else history).ids) > 1:
+            raise ParameterError("explain looks at one forecast, but X has several series.")
+        prepared, starts = model.latest(history, given, self.horizon)
+        rows = max(1, model.lookback // 8) if part is None else check_count("part", part)
+        return model.explain(prepared, starts, rows)
+
+    def what_if(
+        self,
+        changes: Mapping[Hashable, float],
+        X: pd.DataFrame,
+        *,
+        future_covariates: pd.DataFrame,
+        past_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
+    ) -> WhatIf:
+        """Forecast with covariates changed in the rows to forecast, beside the forecast as it is.
+
+        Parameters
+        ----------
+        changes
+            By what to multiply each covariate, such as ``{"price": 1.1}``.
+        X
+            The history to continue, one DataFrame, as in `predict`.
+        future_covariates
+            As in `predict`, a DataFrame with the columns that change.
+        past_covariates, static_covariates
+            As in `predict`.
+
+        Returns
+        -------
+        Both forecasts and their difference; `tsm2.plotting.plot_what_if` draws them.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        ParameterError
+            A covariate that changes is not there, or is not numeric.
+        """
+        self._model()
+        known = future_covariates
+        lacking = [
+            name for name in changes if name not in known or known[name].dtype.kind not in "iuf"
+        ]
+        if lacking or not changes:
+            raise ParameterError(
+                f"changes must name numeric columns of future_covariates, which has "
+                f"{', '.join(map(str, known.columns))}; got {dict(changes)!r}."
+            )
+        other = known.astype(dict.fromkeys(changes, float))
+        later = other.index > X.index[-1]
+        for name, factor in changes.items():
+            other.loc[later, name] *= factor
+        rest: dict[str, Any] = {
+            "past_covariates": past_covariates,
+            "static_covariates": static_covariates,
+        }
+        return WhatIf(
+            forecast=self.predict(X, future_covariates=known, **rest),
+            changed=self.predict(X, future_covariates=other, **rest),
+            changes=dict(changes),
+        )
 
     # --- keep ---------------------------------------------------------------------------------
 

@@ -328,7 +328,7 @@ class Comparison:
         """Return the leaderboard as text, with the best of each measure marked."""
         board = self.leaderboard
         cells = {"model": list(board.index)}
-        for name in board:
+        for name in map(str, board):
             digits = 1 if name.endswith("seconds") else 0 if name == "wins" else 3
             digits = 2 if name == self._coverage else digits
             best = None

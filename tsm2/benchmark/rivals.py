@@ -202,7 +202,8 @@ class _EachAlone:
 def _ends(known: Series, lookback: int) -> NDArray[np.float64]:
     """Return the last rows of every series, (S, L, M)."""
     rows = known.offsets[1:, None] - np.arange(lookback, 0, -1)
-    return known.values[rows]
+    contexts: NDArray[np.float64] = known.values[rows]
+    return contexts
 
 
 # --- by name --------------------------------------------------------------------------------------
@@ -275,7 +276,11 @@ def check_rival(name: str, setup: RivalSetup) -> None:
     elif not library:
         own = {n: v for n, v in setup.parameters.items() if n != "lookback"}
         lookback = max(2, setup.season)
-        sizes = {"lookback": lookback, "horizon": setup.horizon, "season": setup.season}
+        sizes: dict[str, Any] = {
+            "lookback": lookback,
+            "horizon": setup.horizon,
+            "season": setup.season,
+        }
         check(name, Setup(**sizes, parameters=own))
 
 

@@ -81,7 +81,8 @@ class Task:
     def happened(self, window: int) -> NDArray[np.float64]:
         """Return what a forecast is judged by, (S, H, M)."""
         starts = self.series.offsets[:-1] + self._ends(window)
-        return self.actual[starts[:, None] + np.arange(self.horizon)]
+        rows: NDArray[np.float64] = self.actual[starts[:, None] + np.arange(self.horizon)]
+        return rows
 
     def stamps(self, window: int) -> tuple[pd.Index, pd.Index]:
         """Return the last stamps known, (S,), and those that are forecast, (S H,)."""

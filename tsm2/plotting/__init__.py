@@ -8,6 +8,6 @@ drawn, not before.
 from tsm2.plotting.errors import plot_errors
 from tsm2.plotting.figures import save_figure
 from tsm2.plotting.forecasts import plot_forecast
-from tsm2.plotting.selections import plot_selection
+from tsm2.plotting.selections import plot_selection, plot_what_if
 
-__all__ = ["plot_errors", "plot_forecast", "plot_selection", "save_figure"]
+__all__ = ["plot_errors", "plot_forecast", "plot_selection", "plot_what_if", "save_figure"]

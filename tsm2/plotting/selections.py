@@ -1,4 +1,4 @@
-"""Pictures of what a network selects."""
+"""Pictures of what a network selects, and of what a changed covariate does."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 
-from tsm2.plotting.figures import AxesGiven, axes_of, figure_class
+from tsm2.plotting.figures import (
+    COLORS,
+    HISTORY,
+    AxesGiven,
+    Band,
+    Line,
+    Panel,
+    axes_of,
+    draw,
+    figure_class,
+    positions,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from tsm2.fitted.explanation import WhatIf
     from tsm2.fitted.inspection import Selection
 
-__all__ = ["plot_selection"]
+__all__ = ["plot_selection", "plot_what_if"]
 
 _MOST_NUMBERS = 100  # that are written into a map
 
@@ -71,6 +83,42 @@ def plot_selection(selection: Selection, *, ax: AxesGiven = None) -> Figure:
         title = f"step sizes of {mixer} mixer {block}, {direction}"
         _map(axes, table, title, "last row of the patch")
     return cast("Figure", grid[0].figure)
+
+
+def plot_what_if(result: WhatIf, *, ax: AxesGiven = None) -> Figure:
+    """Draw what a change of covariates does: both forecasts, the difference shaded.
+
+    Parameters
+    ----------
+    result
+        What `TSM2Forecaster.what_if` returns.
+    ax
+        matplotlib Axes to draw into, one per variate; None makes a figure.
+
+    Returns
+    -------
+    The figure, with one panel per variate.
+
+    Raises
+    ------
+    ParameterError
+        matplotlib is not installed, or there are fewer Axes than variates.
+    """
+    x = positions(result.forecast.index)
+    panels = [
+        Panel(
+            title=str(column),
+            parts=[
+                Band(x=x, low=as_it_is, high=other, label="difference", color=COLORS[0]),
+                Line(x=x, y=as_it_is, label="forecast", color=HISTORY),
+                Line(x=x, y=other, label="changed", color=COLORS[0]),
+            ],
+        )
+        for (column, as_it_is), (_, other) in zip(
+            result.forecast.items(), result.changed.items(), strict=True
+        )
+    ]
+    return cast("Figure", draw(panels, size=(9, 0.8 + 1.7 * len(panels)), ax=ax))
 
 
 def _map(

@@ -95,7 +95,7 @@ def compare(
     print_rows(
         ("model", *(board.columns if as_json else map(_heading, board.columns))),
         (
-            (model, *(value if as_json else _text(name, value) for name, value in row.items()))
+            (model, *(value if as_json else _text(str(name), value) for name, value in row.items()))
             for model, row in board.astype(object).iterrows()
         ),
         title=f"{found.task.windows} forecasts of horizon {horizon}; lower is better",
