@@ -1603,7 +1603,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         other = known.astype(dict.fromkeys(changes, float))
         later = other.index > X.index[-1]
         for name, factor in changes.items():
-            other.loc[later, name] *= factor
+            other[name] = other[name].where(~later, other[name] * factor)
         rest: dict[str, Any] = {
             "past_covariates": past_covariates,
             "static_covariates": static_covariates,

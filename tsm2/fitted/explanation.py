@@ -12,6 +12,7 @@ Sizes: M variates, L lookback, H horizon.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 import pandas as pd
 import torch
@@ -46,7 +47,8 @@ class Explanation:
         return "\n".join(self._sentence(each) for each in named)
 
     def _sentence(self, target: Hashable) -> str:
-        row = self.columns.loc[target].sort_values(ascending=False)
+        place = list(self.columns.index).index(target)
+        row = self.columns.iloc[place].sort_values(ascending=False)
         first, *rest = [(name, value) for name, value in row.items() if value > 0][:_TOLD]
         text = f"{target}: {first[0]} moved this forecast most, by {first[1]:.2f}"
         text += "".join(f", then {name} by {value:.2f}" for name, value in rest)
@@ -142,7 +144,7 @@ def explain_window(
         borders = sorted({0, *borders, *range(lookback, length, part), length})
         for number, source in enumerate(sources):
             columns[source] = moved(kind, number, slice(None)).numpy()
-            for first, stop in zip(borders, borders[1:], strict=False):
+            for first, stop in pairwise(borders):
                 table = pd.DataFrame(
                     {
                         "target": pd.Series(targets, dtype=object),
