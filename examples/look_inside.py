@@ -3,8 +3,12 @@
 from contextlib import chdir
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import pandas as pd
+
 from tsm2 import TSM2Forecaster
 from tsm2.datasets import load_sample
+from tsm2.plotting import plot_errors, plot_selection, plot_what_if
 
 frame = load_sample(5500)
 history, later = frame.iloc[:5000], frame.iloc[5000:]
@@ -12,8 +16,6 @@ model = TSM2Forecaster(lookback=96, horizon=24, max_epochs=8, random_state=0).fi
 
 with TemporaryDirectory() as folder, chdir(folder):
     # --8<-- [start:plot]
-    from tsm2.plotting import plot_errors, plot_selection
-
     figure = model.plot(
         coverage=0.8, truth=later.iloc[:24], columns=["temperature", "load"], title="A day ahead"
     )
@@ -35,11 +37,6 @@ print(explained.parts.query("target == 'load' and source == 'temperature'").roun
 # --8<-- [end:explain]
 
 # --8<-- [start:what_if]
-import numpy as np
-import pandas as pd
-
-from tsm2.plotting import plot_what_if
-
 draw = np.random.default_rng(0)
 days = pd.date_range("2024-01-01", periods=408, freq="D")
 price = pd.DataFrame({"price": draw.uniform(8, 12, 408)}, days)

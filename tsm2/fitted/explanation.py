@@ -53,7 +53,7 @@ class Explanation:
         text = f"{target}: {first[0]} moved this forecast most, by {first[1]:.2f}"
         text += "".join(f", then {name} by {value:.2f}" for name, value in rest)
         own = self.parts[(self.parts["target"] == target) & (self.parts["source"] == first[0])]
-        best = own.loc[own["influence"].idxmax()]
+        best = own.iloc[int(own["influence"].to_numpy().argmax())]
         return f"{text} ({self.unit}). Of {first[0]} it was {_rows(best['first'], best['last'])}."
 
     def _repr_html_(self) -> str:
