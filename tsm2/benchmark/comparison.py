@@ -320,8 +320,8 @@ class Comparison:
         season = f"season {task.season}" if task.season > 1 else "no season"
         again = "fitted anew before each" if task.refit else "trained once, before the first"
         return (
-            f"{what}; horizon {task.horizon}, {season}; {task.windows} forecasts, {task.stride} "
-            f"rows apart; models {again}."
+            f"{what}; horizon {task.horizon}, {season}; {task.windows} forecast{'s' * (task.windows > 1)}, "
+            f"{task.stride} rows apart; models {again}."
         )
 
     def _board(self) -> pd.DataFrame:
@@ -445,8 +445,8 @@ def compare(
     season
         Rows of a season; None for that of the frequency.
     windows
-        Forecasts of each series that judge; None for as many as a fifth of the rows holds, three at
-        least and ten at most.
+        Forecasts of each series that judge; None for as many as a fifth of the rows holds, ten at
+        most, and three at least where these take no more than a third of the shortest series.
     stride
         Rows from one forecast to the next; None for the horizon.
     coverage

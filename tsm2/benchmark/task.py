@@ -148,7 +148,10 @@ def as_table(series: Series) -> Any:
 
 
 def default_windows(series: Series, horizon: int) -> int:
-    """Return how many forecasts judge: a fifth of the shortest series, or at least three."""
+    """Return how many forecasts judge: as many as a fifth of the shortest series holds.
+
+    There are at least three where these take no more than a third of it, else at least one.
+    """
     shortest = int(series.counts.min())
     few = _FEWEST if _FEWEST * horizon <= shortest // 3 else 1
     return min(_MOST, max(few, int(_TEST_SHARE * shortest / horizon)))

@@ -98,7 +98,7 @@ def compare(
             (model, *(value if as_json else _text(str(name), value) for name, value in row.items()))
             for model, row in board.astype(object).iterrows()
         ),
-        title=f"{found.task.windows} forecasts of horizon {horizon}; lower is better",
+        title=f"Horizon {horizon}, forecasts per series: {found.task.windows}; lower is better",
         words=1,
         as_json=as_json,
     )
