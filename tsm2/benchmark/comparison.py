@@ -320,7 +320,7 @@ class Comparison:
         season = f"season {task.season}" if task.season > 1 else "no season"
         again = "fitted anew before each" if task.refit else "trained once, before the first"
         return (
-            f"{what}; horizon {task.horizon}, {season}; {task.windows} forecast{'s' * (task.windows > 1)}, "
+            f"{what}; horizon {task.horizon}, {season}; forecasts of each: {task.windows}, "
             f"{task.stride} rows apart; models {again}."
         )
 

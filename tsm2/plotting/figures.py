@@ -210,7 +210,9 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if not any(isinstance(part, Bars) for part in panel.parts):
         axes.margins(x=0)
-        axes.legend(loc="upper left", frameon=False, fontsize="small")
+        axes.legend(  # above, where it hides no line
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=8, frameon=False, fontsize="x-small"
+        )
     if panel.from_zero:
         axes.set_ylim(0, None)
 
