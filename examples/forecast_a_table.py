@@ -32,10 +32,9 @@ continued = model.predict(frame)  # another history with the same columns and fr
 
 with TemporaryDirectory() as folder, chdir(folder):
     # --8<-- [start:plot]
-    from tsm2.plotting import plot_forecast, save_figure
+    from tsm2.plotting import plot_forecast
 
-    axes = plot_forecast(history, forecast, truth=later.iloc[:24])
-    save_figure(axes, "forecast.png")
+    plot_forecast(history, forecast, truth=later.iloc[:24]).savefig("forecast.png")
     # --8<-- [end:plot]
 
     # --8<-- [start:save]

@@ -151,8 +151,8 @@ def test_what_moves_a_forecast_is_named(fitted: TSM2Forecaster) -> None:
     assert seen.influence.shape == influence.shape
     model = TSM2Forecaster(**SMALL, target="wind").fit(values())
     assert model.inspect().influence.shape == (1, 2)
-    axes = model.plot(values(), coverage=0.5)
-    assert len(axes) == 1
+    figure = model.plot(values(), coverage=0.5)
+    assert len(figure.axes) == 1
 
 
 def test_an_update_moves_the_covariates_along() -> None:

@@ -68,7 +68,9 @@ ORDERS = {  # within a package, a module may import those before it
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
         *("start", "choices", "fit", "recipe", "callbacks", "loop", "ensembles"),
     ],
-    "fitted": ["rolling", "calibration", "inspection", "floor", "model", "exporting"],
+    "fitted": [
+        *("rolling", "calibration", "inspection", "explanation", "floor", "model", "exporting"),
+    ],
 }
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",

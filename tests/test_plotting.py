@@ -12,6 +12,7 @@ from tsm2.errors import NotFittedError, ParameterError
 from tsm2.plotting import plot_errors, plot_forecast, plot_selection
 
 pytest.importorskip("matplotlib")
+from matplotlib.figure import Figure
 
 
 def waves(rows: int = 200) -> pd.DataFrame:
@@ -38,33 +39,34 @@ def test_a_plot_shows_history_forecast_truth_and_interval(
 ) -> None:
     table: Any = waves().to_numpy() if as_array else waves()
     model = TSM2Forecaster(**fitted.get_params()).fit(table) if as_array else fitted
-    truth = waves(206).iloc[-6:]
-    if as_array:
-        truth = pd.DataFrame(truth.to_numpy(), range(200, 206))
-    panels: list[Any] = model.plot(coverage=0.8, truth=truth)
+    truth: Any = waves(206).iloc[-6:]
+    truth = truth.to_numpy() if as_array else truth
+    panels: list[Any] = model.plot(coverage=0.8, truth=truth).axes
     titles = [axes.get_title("left") for axes in panels]
     assert titles == (["0", "1"] if as_array else ["sun", "load"])
     np.testing.assert_allclose(line(panels[1], "history"), waves().iloc[-18:, 1])
-    np.testing.assert_allclose(line(panels[1], "forecast"), np.asarray(model.predict())[:, 1])
-    np.testing.assert_allclose(line(panels[0], "truth"), truth.iloc[:, 0])
+    np.testing.assert_allclose(line(panels[1], "forecast")[1:], np.asarray(model.predict())[:, 1])
+    assert line(panels[1], "forecast")[0] == waves().iloc[-1, 1]  # it joins the history
+    np.testing.assert_allclose(line(panels[0], "truth")[1:], np.asarray(truth)[:, 0])
     (band,) = panels[1].collections
     heights = band.get_paths()[0].vertices[:, 1]
     bounds = np.asarray(model.predict_interval(coverage=0.8)).reshape(6, 2, 2)[:, 1]
+    bounds = np.concatenate([bounds, np.full((1, 2), waves().iloc[-1, 1])])
     assert heights.min() == pytest.approx(bounds[:, 0].min())
     assert heights.max() == pytest.approx(bounds[:, 1].max())
     assert band.get_label() == "80 % interval"
 
 
 def test_a_plot_continues_any_history(fitted: TSM2Forecaster) -> None:
-    (only,) = fitted.plot(waves().iloc[:100], horizon=9, max_variates=1)
+    (only,) = fitted.plot(waves().iloc[:100], horizon=9, max_variates=1).axes
     np.testing.assert_allclose(line(only, "history"), waves().iloc[73:100, 0])
-    assert len(line(only, "forecast")) == 9
+    assert len(line(only, "forecast")) == 1 + 9
 
 
 def test_errors_are_means_in_deviations(fitted: TSM2Forecaster) -> None:
     table = fitted.backtest(waves(), stride=5)
     errors = (table["forecast"] - table["actual"]).abs()
-    pair: list[Any] = plot_errors(table, scale={"sun": 2.0, "load": 10.0})
+    pair: list[Any] = plot_errors(table, scale={"sun": 2.0, "load": 10.0}).axes
     by_step, by_variate = pair
     sun, load = (errors[table["variate"] == name] for name in ("sun", "load"))
     steps = table.loc[load.index, "step"]
@@ -73,7 +75,7 @@ def test_errors_are_means_in_deviations(fitted: TSM2Forecaster) -> None:
     np.testing.assert_allclose(widths, [sun.mean() / 2, load.mean() / 10])
     both = (line(by_step, "sun") + line(by_step, "load")) / 2
     np.testing.assert_allclose(line(by_step, "all"), both)
-    first, _ = plot_errors(table, max_variates=1)
+    first, _ = plot_errors(table, max_variates=1).axes
     own = table[table["variate"] == "sun"]
     wanted = sun.groupby(own["step"]).mean() / own["actual"].std(ddof=0)
     np.testing.assert_allclose(line(first, "sun"), wanted)
@@ -82,8 +84,8 @@ def test_errors_are_means_in_deviations(fitted: TSM2Forecaster) -> None:
 
 def test_a_selection_is_drawn_with_its_numbers(fitted: TSM2Forecaster) -> None:
     selection = fitted.inspect(waves())
-    drawn: list[Any] = plot_selection(selection)
-    influence, averaging, *scans = drawn
+    drawn: list[Any] = plot_selection(selection).axes
+    influence, averaging, *scans = [each for each in drawn if each.get_title("left")]
     np.testing.assert_allclose(influence.get_images()[0].get_array(), selection.influence)
     written = [text.get_text() for text in averaging.texts]
     assert sorted(written) == sorted(f"{w:.2f}" for w in selection.averaging["weight"])
@@ -95,7 +97,7 @@ def test_a_selection_is_drawn_with_its_numbers(fitted: TSM2Forecaster) -> None:
     time = selection.steps[selection.steps["mixer"] == "time"]["step"]
     np.testing.assert_allclose(np.ravel(scans[0].get_images()[0].get_array()), time)
     flat = TSM2Forecaster(24, 6, blocks=0, max_epochs=1).fit(waves())
-    assert len(plot_selection(flat.inspect())) == 2
+    assert len(plot_selection(flat.inspect()).axes) == 2
 
 
 def test_mistakes(fitted: TSM2Forecaster) -> None:
@@ -105,7 +107,62 @@ def test_mistakes(fitted: TSM2Forecaster) -> None:
         fitted.plot(max_variates=0)
     with pytest.raises(ParameterError, match="max_variates"):
         plot_errors(fitted.backtest(waves()), max_variates=0)
-    with pytest.raises(ParameterError, match="a plot shows one table"):
-        TSM2Forecaster(24, 6, max_epochs=1).fit([waves(), waves(150)]).plot()
+    with pytest.raises(
+        ParameterError, match=r"columns must name some of sun, load; got \['moon'\]"
+    ):
+        fitted.plot(columns=["moon"])
+    with pytest.raises(ParameterError, match="series must name some"):
+        fitted.plot(series="north")
+    with pytest.raises(ParameterError, match="ax holds 1 Axes, but 2 panels"):
+        fitted.plot(ax=Figure().subplots())
+    with pytest.raises(ParameterError, match="backend must be"):
+        fitted.plot(backend="bokeh")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="max_variates must be at least 1"):
         plot_forecast(waves(), waves(), max_variates=0)
+
+
+def test_several_series_have_a_panel_each() -> None:
+    tables = {"north": waves(), "south": 2 * waves(150)}
+    model = TSM2Forecaster(24, 6, features=8, max_epochs=1, random_state=0).fit(tables)
+    panels = model.plot(columns=["load"], coverage=0.8, units="MW", title="Two").axes
+    assert [each.get_title("left") for each in panels] == ["north: load", "south: load"]
+    assert {each.get_ylabel() for each in panels} == {"MW"}
+    np.testing.assert_allclose(line(panels[1], "forecast")[1:], model.predict()["south"]["load"])
+    (only,) = model.plot(series="south", columns=["sun"], truth=tables).axes
+    assert only.get_title("left") == "south: sun"
+
+
+def test_a_figure_shows_itself_saves_itself_and_takes_axes(
+    fitted: TSM2Forecaster, tmp_path: Any
+) -> None:
+    own = Figure()
+    above, below = own.subplots(2)
+    assert fitted.plot(columns=["load"], ax=below) is own
+    assert not above.lines
+    assert len(line(below, "forecast")) == 7
+    figure = fitted.plot(title="Waves")
+    assert figure.get_suptitle() == "Waves"
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    figure.savefig(tmp_path / "waves.svg")
+
+
+def test_several_forecasts_are_told_apart(fitted: TSM2Forecaster) -> None:
+    point, bounds = fitted.predict(), fitted.predict_interval(coverage=0.5)
+    (panel,) = plot_forecast(
+        waves(),
+        {"TSM2": point, "naive": 0 * point},
+        interval={"TSM2": bounds},
+        columns=["sun"],
+    ).axes
+    assert [each.get_label() for each in panel.get_lines()] == ["history", "TSM2", "naive"]
+    assert [each.get_label() for each in panel.collections] == ["TSM2, 50 % interval"]
+
+
+def test_plotly_holds_the_same(fitted: TSM2Forecaster) -> None:
+    pytest.importorskip("plotly")
+    figure = fitted.plot(coverage=0.8, backend="plotly", columns=["load"])
+    traces = {trace.name: trace for trace in figure.data}
+    assert set(traces) == {"history", "80 % interval", "forecast"}
+    np.testing.assert_allclose(traces["forecast"].y[1:], fitted.predict()["load"])
+    errors = plot_errors(fitted.backtest(waves(), stride=20), backend="plotly")
+    assert {trace.type for trace in errors.data} == {"scatter", "bar"}

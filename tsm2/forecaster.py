@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
@@ -38,6 +38,7 @@ from tsm2.backtesting import (
 )
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
 from tsm2.fitted.calibration import Calibration
+from tsm2.fitted.explanation import Explanation, WhatIf
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
@@ -52,7 +53,7 @@ from tsm2.parameters import (
     check_seconds,
     plain_parameters,
 )
-from tsm2.plotting import plot_rows
+from tsm2.plotting.forecasts import plot_series
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
@@ -1147,49 +1148,71 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         X: Data | None = None,
         *,
         horizon: int | None = None,
-        truth: Any = None,
+        truth: Data | None = None,
         coverage: float | None = None,
+        series: Hashable | Sequence[Hashable] | None = None,
+        columns: Sequence[Hashable] | None = None,
         max_variates: int = 6,
+        units: str | Mapping[Any, str] = "",
+        title: str | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
+        backend: Literal["matplotlib", "plotly"] = "matplotlib",
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
-    ) -> list[Axes]:
+    ) -> Any:
         """Draw a history, its forecast and, if asked to, an interval, one panel per variate.
 
         Parameters
         ----------
         X, horizon, past_covariates, future_covariates, static_covariates
-            As in `predict`, of one table.
+            As in `predict`.
         truth
-            What happened, drawn behind the forecast: a table, as `X`.
+            What happened, drawn behind the forecast; in the container of `X`.
         coverage
             Share of what happens that the shaded interval should hold, as in `predict_interval`.
+        series
+            Which of several series to draw, one name or a list; None for the first ones.
+        columns
+            Variates to draw; None for the first ones.
         max_variates
-            Panels at most; the first columns are drawn.
+            Panels at most, as far as neither series nor columns are named.
+        units
+            Unit of the values, for the vertical axis; or one per column.
+        title
+            Title of the figure.
+        ax
+            matplotlib Axes to draw into, one per panel; None makes a figure.
+        backend
+            "matplotlib", or "plotly" to zoom in, with tsm2's extra `plotly`.
 
         Returns
         -------
-        One Axes per panel, top to bottom. `tsm2.plotting` draws more: the errors of a backtest and
-        what the network selects.
+        The figure, of matplotlib or of plotly. `tsm2.plotting` draws more: the errors of a backtest
+        and what the network selects.
 
         Raises
         ------
         ParameterError
-            matplotlib is not installed, there are several series, or as in `predict_interval`.
+            The library is not installed, a series or a column is not there, or as
+            `predict_interval`.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, rows, windows = self._latest(X, horizon, given)
-        if not rows.layout.alone:
-            raise ParameterError(
-                f"a plot shows one table, but X is {rows.layout.container}. Pass one of its series."
-            )
-        bounds = None if coverage is None else interval_levels(coverage)
-        return plot_rows(
+        levels = None if coverage is None else interval_levels(coverage)
+        return plot_series(
             rows,
             model.forecast(*windows),
-            None if bounds is None else (model.quantiles(*windows, bounds), bounds),
-            truth=truth,
+            truth=None if truth is None else self.roles_.of_targets(self._read_history(truth)),
+            quantiles=None if levels is None else model.quantiles(*windows, levels),
+            levels=levels or (),
+            series=series,
+            columns=columns,
             max_variates=max_variates,
+            units=units,
+            title=title,
+            ax=ax,
+            backend=backend,
         )
 
     def inspect(
@@ -1217,6 +1240,103 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model = self._model()
         return model.select(*model.to_inspect(None if X is None else self._read_history(X), given))
+
+    def explain(
+        self,
+        X: Data | None = None,
+        *,
+        part: int | None = None,
+        past_covariates: CovariateTable = None,
+        future_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
+    ) -> Explanation:
+        """Say which columns and which past steps moved this forecast, the one of `predict`.
+
+        Parameters
+        ----------
+        X
+            The history to continue, one table, as in `predict`.
+        part
+            Rows that are looked at together; None for an eighth of the lookback.
+        past_covariates, future_covariates, static_covariates
+            As in `predict`.
+
+        Returns
+        -------
+        Influences as DataFrames; `in_words` says them. `inspect` looks at many windows instead.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        ParameterError
+            There are several series.
+        """
+        model = self._model()
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        history = None if X is None else self._read_history(X)
+        if len((self.fitted_.context if history is None else history).ids) > 1:
+            raise ParameterError("explain looks at one forecast, but X has several series.")
+        prepared, starts = model.latest(history, given, self.horizon)
+        rows = max(1, model.lookback // 8) if part is None else check_count("part", part)
+        return model.explain(prepared, starts, rows)
+
+    def what_if(
+        self,
+        changes: Mapping[Hashable, float],
+        X: pd.DataFrame,
+        *,
+        future_covariates: pd.DataFrame,
+        past_covariates: CovariateTable = None,
+        static_covariates: CovariateTable = None,
+    ) -> WhatIf:
+        """Forecast with covariates changed in the rows to forecast, beside the forecast as it is.
+
+        Parameters
+        ----------
+        changes
+            By what to multiply each covariate, such as ``{"price": 1.1}``.
+        X
+            The history to continue, one DataFrame, as in `predict`.
+        future_covariates
+            As in `predict`, a DataFrame with the columns that change.
+        past_covariates, static_covariates
+            As in `predict`.
+
+        Returns
+        -------
+        Both forecasts and their difference; `tsm2.plotting.plot_what_if` draws them.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        ParameterError
+            A covariate that changes is not there, or is not numeric.
+        """
+        self._model()
+        known = future_covariates
+        lacking = [
+            name for name in changes if name not in known or known[name].dtype.kind not in "iuf"
+        ]
+        if lacking or not changes:
+            raise ParameterError(
+                f"changes must name numeric columns of future_covariates, which has "
+                f"{', '.join(map(str, known.columns))}; got {dict(changes)!r}."
+            )
+        other = known.astype(dict.fromkeys(changes, float))
+        later = other.index > X.index[-1]
+        for name, factor in changes.items():
+            other[name] = other[name].where(~later, other[name] * factor)
+        rest: dict[str, Any] = {
+            "past_covariates": past_covariates,
+            "static_covariates": static_covariates,
+        }
+        return WhatIf(
+            forecast=self.predict(X, future_covariates=known, **rest),
+            changed=self.predict(X, future_covariates=other, **rest),
+            changes=dict(changes),
+        )
 
     # --- keep ---------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from tsm2.benchmark import NotRun
-from tsm2.benchmark.report import Section, compose, load_published, to_html, to_markdown
+from tsm2.benchmark.pages import Section
+from tsm2.benchmark.report import compose, load_published, to_html, to_markdown
 from tsm2.benchmark.report import write_report as write
 from tsm2.benchmark.results import COLUMNS, KEY, append_row, read_results, run_folder, run_stem
 from tsm2.errors import OutputError
@@ -88,12 +89,13 @@ def test_runs_of_one_model_are_told_apart(results: Path) -> None:
     add(results, "TSM2", 96, 0.6, config='{"blocks": 2}')
     table = section(results, "MSE").table
     assert table is not None
-    assert list(table)[2:] == [
-        "TSM2 {}",
-        "RLinear, lookback 512",
-        "RLinear, lookback 96",
-        'TSM2 {"blocks": 2}',
-    ]
+    assert list(table)[2:] == ["TSM2 (1)", "RLinear (1)", "RLinear (2)", "TSM2 (2)"]
+    assert section(results, "Models").items == (
+        "TSM2 (1): lookback 512",
+        "RLinear (1): lookback 512",
+        "RLinear (2): lookback 96",
+        "TSM2 (2): lookback 512, blocks=2",
+    )
 
 
 def test_the_published_table_is_complete() -> None:
@@ -135,7 +137,11 @@ def test_both_formats_say_the_same(results: Path, tmp_path: Path) -> None:
     markdown = written["markdown"].read_text(encoding="utf-8")
     page = written["html"].read_text(encoding="utf-8")
     assert "| ETTh1 | 96 | **0.3700** ± 0.0141 | 0.3712 |" in markdown
-    assert "<td><b>0.3700</b> ± 0.0141</td><td>0.3712</td>" in page
+    assert ">0.3700 ± 0.0141</td>" in page
+    assert page.count('best" >0.3700 ± 0.0141') == 1  # the best of the row is marked
+    assert 'best" >0.3712' not in page
+    assert "data:image/svg+xml;base64," in page
+    assert "steps.svg" not in page  # the page needs no other file
     assert "- Traffic: not <here> at all" in markdown
     assert "Traffic: not &lt;here&gt;" in page
     for title in ("Not run", "Protocol", "Errors per step", "Mean rank"):

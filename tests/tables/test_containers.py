@@ -380,11 +380,12 @@ def test_pictures_are_drawn_of_any_container() -> None:
     pytest.importorskip("matplotlib")
     X = polars(table().reset_index())
     model = forecaster().fit(X)
-    assert len(model.plot(X, truth=polars(table(63)[ROWS:].reset_index()), coverage=0.5)) == 2
-    assert len(model.plot()) == 2
-    assert len(plot_errors(model.backtest(X))) == 2
+    truth = polars(table(63)[ROWS:].reset_index())
+    assert len(model.plot(X, truth=truth, coverage=0.5).axes) == 2
+    assert len(model.plot().axes) == 2
+    assert len(plot_errors(model.backtest(X)).axes) == 2
     column = forecaster().fit(table()["a"])
-    assert len(column.plot(coverage=0.5)) == 1
+    assert len(column.plot(coverage=0.5).axes) == 1
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ import math
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tsm2 import TSM2Forecaster
 from tsm2.errors import BackendError, TrainingError
 from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.loop import TrainingConfig, choose_device, fit_network, seeded
@@ -294,3 +296,17 @@ def test_a_device_that_is_not_here_is_named() -> None:
     with pytest.raises(BackendError, match=f"device='{missing}' is not at hand; here is"):
         choose_device(missing)
     assert choose_device("auto") in {"cuda", "mps", "cpu"}
+
+
+def test_the_bar_ends_with_a_fit_that_stopped_early_and_names_what_is_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = np.random.default_rng(0).normal(size=(200, 1))  # nothing to learn: the start is kept
+    model = TSM2Forecaster(12, 4, max_epochs=20, patience=1, random_state=0, verbose=1, features=4)
+    model.fit(values)
+    assert model.n_iter_ < 20
+    history = model.history_
+    shown = " ".join(capsys.readouterr().err.split())
+    first = history["validation_loss"].iloc[0]
+    assert f"kept epoch 0, validation {first:.4f}; {model.n_iter_} epochs trained" in shown
+    assert shown.endswith("left 0:00:00")

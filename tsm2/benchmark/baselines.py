@@ -107,12 +107,18 @@ class _Linear(ABC):
         self.scaling_ = Scaling.of(values[:n_train])
         table = self.scaling_.standardise(values)
         cut = partial(Windows, lookback=self.lookback, horizon=self.horizon)
+        return self.fit_windows(
+            cut(values=table[:n_train]), cut(values=table[n_train - self.lookback :])
+        )
+
+    def fit_windows(self, train: Windows, validation: Windows) -> Self:
+        """Train on windows of standardised values, and stop by others."""
         with seeded(self.random_state, "cpu"):
             self.network_ = self._network()
         self.history_ = fit_network(
             self.network_,
-            cut(values=table[:n_train]),
-            cut(values=table[n_train - self.lookback :]),
+            train,
+            validation,
             self.training,
             seed=self.random_state,
         )

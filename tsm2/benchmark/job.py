@@ -19,13 +19,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import tsm2
 from tsm2.benchmark.models import Forecaster, Setup, build
-from tsm2.benchmark.protocol import Table, load_table, measure_errors
+from tsm2.benchmark.protocol import Table, TestErrors, load_table, measure_errors
 from tsm2.benchmark.results import KEY, Key, run_stem
-from tsm2.errors import TSM2Error
+from tsm2.benchmark.rivals import RivalSetup, make_rival
+from tsm2.benchmark.task import Task
+from tsm2.errors import TrainingError, TSM2Error
 from tsm2.training.loop import choose_device
 from tsm2.training.memory import keep_freed_memory
 
@@ -72,6 +76,8 @@ class Job:
     """Threads that the process may use."""
     data_home: str | None = None
     """Folder of the files, as in `tsm2.datasets.load`."""
+    task: str | None = None
+    """Folder of a `Task`, a table of one's own, in place of a dataset; it gets the forecasts."""
 
     @property
     def config(self) -> str:
@@ -115,6 +121,8 @@ def measure(job: Job) -> Measurement:
     TSM2Error
         The dataset is not here, or the model cannot be made or trained.
     """
+    if job.task is not None:
+        return _measure_on_task(job, Path(job.task))
     table = load_table(job.dataset, data_home=job.data_home)
     return measure_model(job, table, *fit_model(job, table))
 
@@ -140,6 +148,55 @@ def measure_model(job: Job, table: Table, model: Forecaster, fit_seconds: float)
     start = time.perf_counter()
     errors = measure_errors(model, table, lookback=job.lookback, horizon=job.horizon)
     predict_seconds = time.perf_counter() - start
+    return _measurement(job, errors, fit_seconds, predict_seconds)
+
+
+def _measure_on_task(job: Job, folder: Path) -> Measurement:
+    """Forecast every window of a task, keep the forecasts in its folder, and measure them."""
+    task = Task.load(folder)
+    setup = RivalSetup.of(task, seed=job.seed, device=job.device, parameters=job.parameters)
+    model = make_rival(job.model, setup)
+    fit_seconds = predict_seconds = 0.0
+    found = []
+    for window in range(task.windows):
+        known = task.known(window)
+        start = time.perf_counter()
+        if window == 0 or task.refit:
+            model.fit(known)
+        fitted = time.perf_counter()
+        found.append(model.forecast(known))
+        fit_seconds += fitted - start
+        predict_seconds += time.perf_counter() - fitted
+    point = np.stack([each.point for each in found])  # (W, S, H, M)
+    if not np.isfinite(point).all():
+        raise TrainingError("a forecast is NaN or infinite; this run has no errors to report.")
+    kept = {"point": point}
+    bounds = [each.quantiles for each in found if each.quantiles is not None]
+    if len(bounds) == len(found):
+        kept["quantiles"] = np.sort(np.stack(bounds), axis=-1)
+    with (folder / f"{job.stem}.npz").open("wb") as file:
+        np.savez(file, **kept)  # type: ignore[arg-type]
+    happened = np.stack([task.happened(window) for window in range(task.windows)])
+    missed = (point - happened) / task.scale()[:, None]  # (W, S, H, M)
+    errors = TestErrors(
+        n_windows=task.windows * len(task.series.ids),
+        squared=_step_means(np.square(missed)),
+        absolute=_step_means(np.abs(missed)),
+    )
+    return _measurement(job, errors, fit_seconds, predict_seconds)
+
+
+def _step_means(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return means of errors, (W, S, H, M), by step, (H,); what is unknown counts for nothing."""
+    by_step = np.moveaxis(errors, 2, 0).reshape(errors.shape[2], -1)
+    known = np.isfinite(by_step)
+    sums = np.where(known, by_step, 0.0).sum(axis=1)
+    return np.asarray(sums / np.maximum(known.sum(axis=1), 1), dtype=np.float64)
+
+
+def _measurement(
+    job: Job, errors: TestErrors, fit_seconds: float, predict_seconds: float
+) -> Measurement:
     found = {
         "n_windows": str(errors.n_windows),
         "mse": f"{errors.mse:.6f}",

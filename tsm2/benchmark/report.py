@@ -5,43 +5,30 @@ figures are copied from papers, with the source of each in `published.csv`: othe
 code, and sometimes windows left out, so they are for orientation and never ranked with ours.
 """
 
-import html
+import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
+from tsm2.benchmark.pages import Section, as_image, render
 from tsm2.benchmark.protocol import RULES
 from tsm2.benchmark.results import KEY, read_results, run_folder, run_stem
 from tsm2.benchmark.runner import NotRun
 from tsm2.errors import OutputError
 
-__all__ = ["Section", "compose", "load_published", "to_html", "to_markdown", "write_report"]
+__all__ = ["compose", "load_published", "to_html", "to_markdown", "write_report"]
 
 _CELL = ["dataset", "horizon"]
 _SUBJECT = "TSM2"
 _PANELS = 4  # side by side in the picture
 _DIGITS = 3  # what papers print, and what a tie is
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """One part of a report, in no format yet."""
-
-    title: str
-    """Its heading."""
-    text: str = ""
-    """A paragraph."""
-    table: pd.DataFrame | None = None
-    """Cells of text; bold ones stand between double asterisks."""
-    items: tuple[str, ...] = ()
-    """A list."""
-    picture: str | None = None
-    """File name of a picture."""
+_TITLE = "Long-horizon forecasting"
+_ABOUT = "Errors on standardised values over every test window; the best of a row is marked."
 
 
 def write_report(
@@ -57,7 +44,8 @@ def write_report(
     results
         The result file.
     folder
-        Gets report.md, report.html and, where matplotlib is installed, steps.svg.
+        Gets report.md, report.html, which holds all that it shows, and, where matplotlib is
+        installed, steps.svg.
     not_run
         What was asked for and gave no row.
 
@@ -78,6 +66,9 @@ def write_report(
         sections = compose(table, not_run=not_run, picture=picture)
         written = {"markdown": folder / "report.md", "html": folder / "report.html"}
         written["markdown"].write_text(to_markdown(sections), encoding="utf-8")
+        if picture is not None:
+            image = as_image((folder / picture).read_bytes(), "image/svg+xml")
+            sections = [replace(each, image=image) if each.picture else each for each in sections]
         written["html"].write_text(to_html(sections), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write the report to {folder}: {error.strerror}") from error
@@ -124,6 +115,7 @@ def compose(
             *_beside(means, published),
             _ranks(means),
             *(_duels(label, means, published) for label in subjects[:1]),
+            _legend(measured),
             _costs(measured),
         ]
     if picture is not None:
@@ -139,15 +131,35 @@ def compose(
 
 
 def _labels(results: pd.DataFrame) -> pd.Series:
-    """Name each row's model, with lookback and parameters where these alone tell runs apart."""
-    kinds = results[[*_CELL, "model", "lookback", "config"]].drop_duplicates()
-    labels = results["model"].astype(str)
-    for column, words in (("lookback", ", lookback {}"), ("config", " {}")):
-        per_cell = kinds.groupby([*_CELL, "model"])[column].nunique()
-        several = per_cell[per_cell > 1].index.get_level_values("model")
-        told = results[column].map(words.format).where(results["model"].isin(several), "")
-        labels = labels + told
-    return labels
+    """Name each row's model; with a number where a file holds several configurations of it.
+
+    The numbers are told in the legend.
+    """
+    kinds = results[["model", "lookback", "config"]].drop_duplicates()
+    place = kinds.groupby("model", sort=False).cumcount() + 1
+    cells = results[[*_CELL, "model", "lookback", "config"]].drop_duplicates()
+    per_cell = cells.groupby([*_CELL, "model"]).size()
+    several = set(per_cell[per_cell > 1].index.get_level_values("model"))
+    names = {
+        tuple(kind): f"{kind[0]} ({number})" if kind[0] in several else str(kind[0])
+        for kind, number in zip(kinds.itertuples(index=False, name=None), place, strict=True)
+    }
+    keys = results[["model", "lookback", "config"]].itertuples(index=False, name=None)
+    return pd.Series([names[tuple(key)] for key in keys], index=results.index, dtype=object)
+
+
+def _legend(measured: pd.DataFrame) -> Section:
+    """Say what every column's model was given."""
+    items = []
+    for label, rows in measured.groupby("label", sort=False):
+        ways = rows[["lookback", "config"]].drop_duplicates().itertuples(index=False, name=None)
+        given = [f"lookback {lookback}{_parameters(config)}" for lookback, config in ways]
+        items.append(f"{label}: {'; or '.join(given)}")
+    return Section(title="Models", items=tuple(items))
+
+
+def _parameters(config: str) -> str:
+    return "".join(f", {name}={value!r}" for name, value in json.loads(config).items())
 
 
 def _pivot(measured: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -319,7 +331,7 @@ def _draw_steps(results: pd.DataFrame, runs: Path, target: Path) -> str | None:
 
 def to_markdown(sections: Sequence[Section]) -> str:
     """Return sections as Markdown."""
-    parts = ["# Long-horizon forecasting"]
+    parts = [f"# {_TITLE}"]
     for section in sections:
         parts.append(f"## {section.title}")
         if section.text:
@@ -339,43 +351,11 @@ def _markdown_row(cells: Iterable[object]) -> str:
     return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
 
 
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}"
-    "div{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-    "td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left;white-space:nowrap}"
-    "img{max-width:100%}"
-)
-
-
 def to_html(sections: Sequence[Section]) -> str:
-    """Return sections as one HTML page without scripts."""
-    parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        f"<title>Long-horizon forecasting</title><style>{_STYLE}</style></head><body>",
-        "<h1>Long-horizon forecasting</h1>",
-    ]
-    for section in sections:
-        parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        if section.text:
-            parts.append(f"<p>{html.escape(section.text)}</p>")
-        if section.table is not None:
-            written = [_html_row(list(section.table), "th")]
-            cells = section.table.astype(str).itertuples(index=False)
-            written += [_html_row(row, "td") for row in cells]
-            parts.append(f"<div><table>{''.join(written)}</table></div>")
-        if section.picture is not None:
-            picture, title = html.escape(section.picture), html.escape(section.title)
-            parts.append(f'<img src="{picture}" alt="{title}">')
-        if section.items:
-            items = "".join(f"<li>{html.escape(item)}</li>" for item in section.items)
-            parts.append(f"<ul>{items}</ul>")
-    return "\n".join([*parts, "</body></html>", ""])
+    """Return sections as one HTML page without scripts, which needs no other file."""
+    return render(_TITLE, sections, facts=_facts(sections))
 
 
-def _html_row(cells: Iterable[object], tag: str) -> str:
-    written = []
-    for cell in cells:
-        before, *bold = html.escape(str(cell)).split("**")
-        text = f"{before}<b>{bold[0]}</b>{bold[1]}" if len(bold) == 2 else html.escape(str(cell))
-        written.append(f"<{tag}>{text}</{tag}>")
-    return f"<tr>{''.join(written)}</tr>"
+def _facts(sections: Sequence[Section]) -> str:
+    titles = [section.title for section in sections]
+    return _ABOUT if "MSE" in titles else ""

@@ -36,7 +36,7 @@ from tsm2.benchmark.results import KEY, append_row, finished, read_results, run_
 from tsm2.benchmark.settings import Config, load_settings
 from tsm2.errors import DatasetError, OutputError, ParameterError, WindowError
 
-__all__ = ["DEFAULT_MODELS", "NotRun", "Outcome", "run"]
+__all__ = ["DEFAULT_MODELS", "NotRun", "Outcome", "run", "run_jobs"]
 
 DEFAULT_MODELS = ("RepeatLast", "SeasonalNaive", "RLinear", "NLinear", "DLinear", "TSM2")
 """The floor and TSM2."""
@@ -158,7 +158,7 @@ def run(
         planned += more
         not_run += without
     unique = {job.key: job for job in planned}
-    not_run += _run_all(list(unique.values()), out, n_jobs=jobs, show=bool(verbose and unique))
+    not_run += run_jobs(list(unique.values()), out, n_jobs=jobs, show=bool(verbose and unique))
     results = read_results(out)
     place = {key: number for number, key in enumerate(unique)}
     keys = [tuple(map(str, row)) for row in results[list(KEY)].itertuples(index=False)]
@@ -254,8 +254,20 @@ def _check_counts(**counts: Sequence[int]) -> None:
 # --- the runs -------------------------------------------------------------------------------------
 
 
-def _run_all(jobs: Sequence[Job], out: Path, *, n_jobs: int, show: bool) -> list[NotRun]:
-    """Run what the result file does not hold, and return what failed."""
+def run_jobs(jobs: Sequence[Job], out: Path, *, n_jobs: int, show: bool) -> list[NotRun]:
+    """Run what a result file does not hold, and return what failed.
+
+    Parameters
+    ----------
+    jobs
+        The runs.
+    out
+        The result file.
+    n_jobs
+        Runs side by side.
+    show
+        Whether progress is shown, on standard error.
+    """
     done = finished(out)
     missing = [job for job in jobs if job.key not in done]
     failures: list[NotRun] = []

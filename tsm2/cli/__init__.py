@@ -1,4 +1,4 @@
-"""The command line: `tsm2 demo | fit | update | predict | backtest | benchmark | ...`.
+"""The command line: `tsm2 demo | fit | update | predict | backtest | compare | benchmark | ...`.
 
 Results go to files or standard output, progress and messages to standard error. Exit codes: 0 for
 success, 1 for a check that found a fault, 2 for a mistake in what was asked, 130 when interrupted.
@@ -18,6 +18,7 @@ import typer
 
 from tsm2 import __version__
 from tsm2.cli.commands.benchmark import benchmark
+from tsm2.cli.commands.compare import compare
 from tsm2.cli.commands.data import data_check, data_get, data_list
 from tsm2.cli.commands.fit import export, fit, update
 from tsm2.cli.commands.forecast import backtest, inspect, predict
@@ -48,7 +49,7 @@ def version(
         raise typer.Exit
 
 
-for command in (demo, fit, update, predict, backtest, inspect, export, benchmark, info):
+for command in (demo, fit, update, predict, backtest, inspect, export, compare, benchmark, info):
     app.command()(command)
 
 data_app = typer.Typer(help="List, fetch and check the benchmark datasets.", no_args_is_help=True)

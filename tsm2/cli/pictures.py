@@ -81,13 +81,13 @@ def draw_forecast(
         if bounds is not None and levels is not None:
             pairs = pd.MultiIndex.from_product([model.layout_.columns, levels])
             bounds = _table(model, bounds, series).set_axis(pairs, axis="columns")
-    axes = plot_forecast(
+    figure = plot_forecast(
         history[list(forecast)], forecast, interval=bounds, max_variates=_MOST_PANELS
     )
     left_out = list(map(str, forecast.columns[_MOST_PANELS:]))
     if left_out:
         say(f"plot leaves out {', '.join(left_out)}")
-    save_figure(axes, plot)
+    save_figure(figure, plot)
     say(f"plot: {plot}")
 
 

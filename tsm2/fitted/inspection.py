@@ -48,6 +48,10 @@ class Selection:
     a covariate (columns), in
     the units in which the network was trained: deviations of the training rows."""
 
+    def _repr_html_(self) -> str:
+        what = "How far a forecast (row) moves without the history of a column, in deviations."
+        return f"<p>{what}</p>{self.influence.round(3).to_html()}"
+
 
 def inspect_network(
     network: TSM2Network | Ensemble,

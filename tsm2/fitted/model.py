@@ -12,7 +12,7 @@ lookback, H horizon, Q quantiles, N sampled paths.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -30,6 +30,7 @@ from tsm2.fitted.calibration import (
     draw_paths,
     read_quantiles,
 )
+from tsm2.fitted.explanation import Explanation, explain_window
 from tsm2.fitted.inspection import Selection, inspect_network
 from tsm2.fitted.rolling import roll_forward, whole_horizons
 from tsm2.networks.ensemble import Ensemble
@@ -400,19 +401,29 @@ class FittedModel:
         """Return what the network selects in windows, at most 64 of them, evenly spread."""
         if len(starts) > _INSPECTED:
             starts = starts[np.linspace(0, len(starts) - 1, _INSPECTED).round().astype(int)]
+        inputs, names = self._inspected(prepared, starts)
+        return inspect_network(self._placed(), inputs, names, point=self.point)
+
+    def explain(self, prepared: Prepared, starts: Rows, part: int) -> Explanation:
+        """Return what moved the forecast of the last of some windows."""
+        inputs, names = self._inspected(prepared, starts[-1:])
+        return explain_window(
+            self._placed(), inputs, names, point=self.point, part=part, lookback=self.lookback
+        )
+
+    def _inspected(
+        self, prepared: Prepared, starts: Rows
+    ) -> tuple[dict[str, Tensor], dict[str, Sequence[Hashable]]]:
+        """Return what the network reads in windows, and what it is called."""
         ((_, batch),) = self._batches(prepared, starts, self.horizon, _INSPECTED)
         columns = self.context.layout.columns
-        names = {
+        names: dict[str, Sequence[Hashable]] = {
             "context": [columns[k] for k in self.roles.targets],
             "past": [*(columns[k] for k in self.roles.others), *self.codings.labels("past")],
             "future": self.codings.labels("future") + self.codings.labels("calendar"),
         }
-        return inspect_network(
-            self._placed(),
-            {"context": batch.context, **batch.auxiliary()},
-            {kind: labels for kind, labels in names.items() if labels},
-            point=self.point,
-        )
+        inputs = {"context": batch.context, **batch.auxiliary()}
+        return inputs, {kind: labels for kind, labels in names.items() if labels}
 
     def calibrated(self, windows: Windows) -> Self:
         """Return the model with the scores of windows that it was not trained on.

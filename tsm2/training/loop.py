@@ -13,7 +13,7 @@ told: the checkpoint, the progress bar, TensorBoard, callbacks.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -182,9 +182,23 @@ def fit_network(
                     fit.finished = True
         if kept is not None and in_time:
             kept.save(fit.position(), fit.tensors())
+        if fit.history:
+            record = _kept_epoch(fit.history, config.start_margin)
+            bar.end(f"kept {_losses(record)}; {fit.history[-1].epoch} epochs trained")
     network.load_state_dict(fit.kept_weights())
     network.to("cpu").eval()
     return fit.history
+
+
+def _kept_epoch(history: Sequence[Epoch], start_margin: float) -> Epoch:
+    """Return the epoch whose weights are kept: the best, or without validation the last."""
+    kept, best = history[-1], math.inf
+    for record in history:
+        loss = record.validation_loss
+        if loss is not None and loss < best:
+            kept = record
+            best = loss * (1 - start_margin) if record.epoch == 0 else loss
+    return kept
 
 
 def _tsm2(network: nn.Module) -> TSM2Network:

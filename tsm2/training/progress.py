@@ -30,6 +30,12 @@ class StepBar:
         if self.bar is not None:
             self.bar.advance(self.task, steps)
 
+    def end(self, summary: str) -> None:
+        """End the bar where it is, also before the last step, and leave a summary behind it."""
+        if self.bar is not None:
+            self.bar.update(self.task, total=self.bar.tasks[self.task].completed, losses="")
+            self.bar.console.print(summary, highlight=False, markup=False, soft_wrap=True)
+
     def report(self, losses: str) -> None:
         """Show a text behind the bar."""
         if self.bar is not None:

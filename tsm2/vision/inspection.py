@@ -12,11 +12,13 @@ section 3.5.2, for the step as a gate.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ from tsm2.vision.vim2 import ViM2
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["Selection", "inspect", "plot_selection"]
 
@@ -138,7 +141,13 @@ def _order_name(kind: MixerKind, scan: DirectedScan) -> str:
     return f"{walked} reversed" if scan.reverse else walked
 
 
-def plot_selection(image: Tensor, selections: Sequence[Selection], *, index: int = 0) -> list[Axes]:
+def plot_selection(
+    image: Tensor,
+    selections: Sequence[Selection],
+    *,
+    index: int = 0,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> Figure:
     """Draw the patches that each mixer selected over an image, and the channel groups beside them.
 
     Parameters
@@ -150,20 +159,19 @@ def plot_selection(image: Tensor, selections: Sequence[Selection], *, index: int
         What `inspect` gave.
     index
         Which of the images that were inspected this one is.
+    ax
+        matplotlib Axes to draw into, one per selection; None makes a figure.
 
     Returns
     -------
-    One panel per selection.
+    The figure, with one panel per selection.
 
     Raises
     ------
     ParameterError
         There is nothing to draw, or no such image, or matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ParameterError("drawing needs matplotlib: pip install 'tsm2[plot]'") from error
+    kind = _figure_class() if ax is None else None
     if not selections:
         raise ParameterError("there are no selections to draw; an MLP or no mixer selects nothing")
     n_images = len(selections[0].steps)
@@ -171,23 +179,50 @@ def plot_selection(image: Tensor, selections: Sequence[Selection], *, index: int
         raise ParameterError(f"index must be that of one of the {n_images} images, got {index}")
     picture = _picture(image)
     height, width = picture.shape[:2]
-    columns = min(4, len(selections))
-    rows = -(-len(selections) // columns)
-    figure = Figure(figsize=(3 * columns, 3.4 * rows), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for panel in panels:
-        panel.set_axis_off()
+    panels = np.ravel(np.asarray(ax)).tolist() if kind is None else _panels(kind, len(selections))
+    if len(panels) < len(selections):
+        raise ParameterError(
+            f"ax holds {len(panels)} Axes, but there are {len(selections)} selections to draw."
+        )
     extent = (0, width, height, 0)
     for panel, selection in zip(panels, selections, strict=False):
         patches = selection.patches[index].numpy(force=True)
+        panel.set_axis_off()
         panel.imshow(picture.numpy(), cmap="gray", extent=extent)
         shown = panel.imshow(patches, cmap="inferno", alpha=0.6, extent=extent)
         title = f"stage {selection.stage}, mixer {selection.mixer}: {selection.kind}"
         if selection.kind == "channel":
             title += f"\nlongest steps: group {int(selection.groups[index].argmax())}"
         panel.set_title(title, fontsize=9)
-        figure.colorbar(shown, ax=panel, shrink=0.7, label="step length (tokens)")
-    return panels[: len(selections)]
+        panel.figure.colorbar(shown, ax=panel, shrink=0.7, label="step length (tokens)")
+    return cast("Figure", panels[0].figure)
+
+
+def _figure_class() -> type[Figure]:
+    """Return a Figure that a notebook shows, also where nobody has imported pyplot."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ParameterError("drawing needs matplotlib: pip install 'tsm2[plot]'") from error
+
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return ShownFigure
+
+
+def _panels(kind: type[Figure], needed: int) -> list[Axes]:
+    """Return fresh Axes, up to four in a row."""
+    columns = min(4, needed)
+    rows = -(-needed // columns)
+    figure = kind(figsize=(3 * columns, 3.4 * rows), layout="constrained")
+    every: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in every[needed:]:
+        unused.remove()
+    return every[:needed]
 
 
 def _picture(image: Tensor) -> Tensor:

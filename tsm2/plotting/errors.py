@@ -1,0 +1,98 @@
+"""Pictures of errors: how far a backtest misses, by step and by variate."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tsm2.backtesting import scale_of_rows
+from tsm2.plotting.figures import (
+    COLORS,
+    HISTORY,
+    AxesGiven,
+    Backend,
+    Bars,
+    Line,
+    Panel,
+    draw,
+)
+from tsm2.plotting.forecasts import choose_columns
+from tsm2.tables.containers import as_frame
+
+__all__ = ["plot_errors"]
+
+
+def plot_errors(
+    table: Any,
+    *,
+    scale: Mapping[Hashable, float] | pd.DataFrame | NDArray[np.float64] | None = None,
+    columns: Sequence[Hashable] | None = None,
+    max_variates: int = 6,
+    title: str | None = None,
+    ax: AxesGiven = None,
+    backend: Backend = "matplotlib",
+) -> Any:
+    """Draw the errors of a backtest: per step, a line for each variate, and per variate, a bar.
+
+    Parameters
+    ----------
+    table
+        What `TSM2Forecaster.backtest` returns, of one table or of several series, which are drawn
+        as their mean.
+    scale
+        What errors are divided by, as for `tsm2.backtesting.error_table`; None for the deviation of
+        what happened, variate by variate.
+    columns
+        Variates to draw as lines, in this order; None for the first `max_variates`. The line "all"
+        and the bars are of all.
+    max_variates
+        Lines at most if no columns are named.
+    title
+        Title of the figure.
+    ax
+        Two matplotlib Axes to draw into; None makes a figure.
+    backend
+        "matplotlib", or "plotly" to zoom in, with tsm2's extra `plotly`.
+
+    Returns
+    -------
+    The figure: mean absolute error by step on the left, by variate on the right.
+
+    Raises
+    ------
+    ParameterError
+        The library is not installed, `max_variates` is below 1, a column is not there, or there
+        are fewer than two Axes.
+    """
+    frame: pd.DataFrame = as_frame(table)[0]
+    variate = frame["variate"].astype("object")
+    shown = choose_columns(pd.Index(variate.unique()), columns, max_variates)
+    if scale is None:
+        deviations = frame.groupby(variate, sort=False)["actual"].std(ddof=0)
+        scale = deviations.where(deviations > 0, 1.0).to_dict()
+    errors = (frame["forecast"] - frame["actual"]).abs() / scale_of_rows(frame, scale)
+    steps = errors.groupby([variate, frame["step"]], sort=False).mean().unstack(0)
+    lines = [
+        Line(
+            x=steps.index,
+            y=steps[column],
+            label=str(column),
+            color=COLORS[number % len(COLORS)],
+            width=1.2,
+        )
+        for number, column in enumerate(shown)
+    ]
+    lines.append(Line(x=steps.index, y=steps.mean(axis=1), label="all", color=HISTORY, width=2))
+    means = errors.groupby(variate, sort=False).mean()
+    what = "mean absolute error, in deviations"
+    panels = [
+        Panel(x_label="step", y_label=what, parts=lines, from_zero=True),
+        Panel(x_label=what, parts=[Bars(names=[*map(str, means.index)], lengths=means)]),
+    ]
+    return draw(
+        panels, size=(9, 3.4), n_columns=2, widths=(2, 1), title=title, ax=ax, backend=backend
+    )
