@@ -42,7 +42,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "cli": 10,
 }
 ORDERS = {  # within a package, a module may import those before it
-    "networks": ["patches", "mixers", "heads", "blocks", "covariates", "config", "tsm2"],
+    "networks": ["patches", "mixers", "heads", "dropout", "blocks", "covariates", "config", "tsm2"],
     "tables": [
         *("ragged", "gaps", "quantiles", "calendars", "wall_clocks", "frequencies", "stamps"),
         *("cells", "layout", "series", "covariates", "read", "write"),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tsm2 import TSM2Forecaster, saving
 from tsm2.errors import OutputError, ParameterError, SavedModelError
+from tsm2.networks.dropout import Dropout
 from tsm2.prepared.windows import Windows
 from tsm2.training import checkpoints
 from tsm2.training.fit import TrainingConfig
@@ -50,7 +51,7 @@ class Mortal(nn.Module):
     def __init__(self, dies_at: int | None = None) -> None:
         super().__init__()
         self.map, self.mixer = nn.Linear(8, 2), nn.Linear(8, 2)
-        self.drop = nn.Dropout(0.3)
+        self.drop = Dropout(0.3)
         self.calls, self.dies_at = 0, dies_at
 
     def mixer_parameters(self) -> list[nn.Parameter]:
@@ -65,7 +66,7 @@ class Mortal(nn.Module):
 
 
 def made(dies_at: int | None = None) -> Mortal:
-    with seeded(0, "cpu"):
+    with seeded(0):
         return Mortal(dies_at)
 
 

@@ -107,7 +107,7 @@ class _Linear(ABC):
         self.scaling_ = Scaling.of(values[:n_train])
         table = self.scaling_.standardise(values)
         cut = partial(Windows, lookback=self.lookback, horizon=self.horizon)
-        with seeded(self.random_state, "cpu"):
+        with seeded(self.random_state):
             self.network_ = self._network()
         self.history_ = fit_network(
             self.network_,

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tsm2.errors import BackendError, TrainingError
+from tsm2.networks.dropout import dropout_from
 from tsm2.networks.heads import LossName, mean_loss
 from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.ema import MovingAverage
@@ -125,6 +126,7 @@ class Fit:
         self.average = MovingAverage(network, config.ema_decay)
         self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
         self.shuffler = torch.Generator().manual_seed(seed)
+        self.dropout = torch.Generator(accelerator.device).manual_seed(seed)
         self.epoch_order = self.shuffler.get_state()  # the shuffler's when the epoch began
         self.epoch, self.step = 1, 0
         self.loss_sum, self.seen = torch.zeros((), device=accelerator.device), 0
@@ -163,11 +165,12 @@ class Fit:
         batches = self.train.batches(config.batch_size, generator=self.shuffler, **shares)
         for which in islice(batches, self.step, self.steps_per_epoch):
             batch = self.train.gather(which)
-            loss = _gradients(self.model, batch, accelerator, config)
-            if config.sam_radius > 0 and mixers:
-                moves = climb(mixers, config.sam_radius)
-                _gradients(self.model, batch, accelerator, config)
-                descend(moves)
+            with dropout_from(self.network, self.dropout):
+                loss = _gradients(self.model, batch, accelerator, config)
+                if config.sam_radius > 0 and mixers:
+                    moves = climb(mixers, config.sam_radius)
+                    _gradients(self.model, batch, accelerator, config)
+                    descend(moves)
             if math.isfinite(config.gradient_clip):
                 accelerator.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
             self.optimizer.step()
@@ -264,9 +267,7 @@ class Fit:
         """Return the weights, the optimizer's moments and the random generators, by name."""
         # Every process has drawn as often as the others, so one generator speaks for all.
         order = self.epoch_order if self.step else self.shuffler.get_state()
-        named = {"random.cpu": torch.get_rng_state(), "random.order": order}
-        if self.accelerator.device.type != "cpu":
-            named["random.device"] = _device_generator(self.accelerator).get_rng_state()
+        named = {"random.dropout": self.dropout.get_state(), "random.order": order}
         named |= {f"weights.{name}": each for name, each in self.network.state_dict().items()}
         named |= {f"best.{name}": each for name, each in (self.best_weights or {}).items()}
         named |= {f"average.{k}": each for k, each in enumerate(self.average.weights)}
@@ -294,9 +295,7 @@ class Fit:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.scheduler.load_state_dict(position["scheduler"])
         self.shuffler.set_state(tensors["random.order"])
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.device" in tensors:
-            _device_generator(self.accelerator).set_rng_state(tensors["random.device"])
+        self.dropout.set_state(tensors["random.dropout"])
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -305,20 +304,23 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): each for name, each in starts.items()}
 
 
-def _device_generator(accelerator: Accelerator) -> Any:
-    """Return the module that holds the device's random generator: torch.cuda or torch.mps."""
-    return getattr(torch, accelerator.device.type)
-
-
 def _gradients(
     model: nn.Module, batch: Batch, accelerator: Accelerator, config: TrainingConfig
 ) -> Tensor:
     """Set every gradient to that of the batch's loss, and return the loss."""
     model.zero_grad(set_to_none=True)
-    with accelerator.autocast():
+    with _precision(config, accelerator.device):
         loss = _loss(model, batch, config)
     accelerator.backward(loss)
     return loss.detach()
+
+
+def _precision(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    """Return what computes in the fit's precision, around the network and never on it.
+
+    Accelerate would put its own on the network's `forward`, where it would stay after the fit.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
 def _loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
@@ -337,7 +339,7 @@ def _mean_loss(
     shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
     for which in windows.batches(config.batch_size, **shares):
         batch = windows.gather(which)
-        with accelerator.autocast():
+        with _precision(config, accelerator.device):
             loss = _loss(model, batch, config)
         sums += torch.tensor([float(loss) * len(which), len(which)], dtype=torch.float64)
     if accelerator.num_processes > 1:
