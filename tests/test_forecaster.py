@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forging import forge_config
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -375,8 +376,7 @@ def test_parameters_that_were_edited_do_not_fit_the_weights(
     fitted: TSM2Forecaster, tmp_path: Path
 ) -> None:
     fitted.save(tmp_path / "model")
-    config = tmp_path / "model" / "config.json"
-    config.write_text(config.read_text().replace('"features": 8', '"features": 16'))
+    forge_config(tmp_path / "model", '"features": 8', '"features": 16')
     with pytest.raises(SavedModelError, match="embedding"):
         TSM2Forecaster.load(tmp_path / "model")
 
