@@ -63,9 +63,9 @@ ORDERS = {  # within a package, a module may import those before it
     ],
     "training": [
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
-        *("start", "choices", "fit", "callbacks", "loop", "ensembles"),
+        *("start", "choices", "position", "fit", "callbacks", "loop", "ensembles"),
     ],
-    "fitted": ["rolling", "calibration", "inspection", "exporting", "floor", "model"],
+    "fitted": ["rolling", "calibration", "inspection", "exporting", "floor", "restoring", "model"],
 }
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",

@@ -13,6 +13,7 @@ __all__ = [
     "DatasetError",
     "DependencyError",
     "FloorWarning",
+    "ForecastError",
     "FrameError",
     "NotFittedError",
     "OutputError",
@@ -54,6 +55,10 @@ class DependencyError(TSM2Error, ImportError):
 
 class TrainingError(TSM2Error, ArithmeticError):
     """Training left the finite numbers."""
+
+
+class ForecastError(TSM2Error, ArithmeticError):
+    """A forecast left the finite numbers."""
 
 
 class SavedModelError(TSM2Error, ValueError):

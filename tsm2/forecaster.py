@@ -36,6 +36,7 @@ from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
+from tsm2.fitted.restoring import check_count_of_blocks
 from tsm2.fitted.rolling import whole_horizons
 from tsm2.networks.config import NetworkConfig, patch_sizes
 from tsm2.networks.ensemble import Ensemble, members_of
@@ -1593,7 +1594,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             config["parameters"]["device"] = device
         try:
             return cls._restore(config, tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever comes of what somebody else wrote
             raise SavedModelError(
                 f"{os.fspath(path)} does not hold a usable {cls.__name__}: {error}. "
                 f"Save the model again."
@@ -1603,6 +1604,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _restore(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         model = cls(**config["parameters"])
         model._check_parameters()
+        check_count_of_blocks(model.blocks, model.n_estimators, tensors)
         (chosen,) = config.get("choices", [model._settings_of_before()])
         model.choices_ = pd.DataFrame([chosen | {"chosen": True}])
         fitted = FittedModel.restored(

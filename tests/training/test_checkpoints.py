@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from forging import forge_config
 from torch import Tensor, nn
 
 from tsm2 import TSM2Forecaster, saving
-from tsm2.errors import OutputError, ParameterError, SavedModelError
+from tsm2.errors import OutputError, ParameterError, SavedModelError, TrainingError
 from tsm2.networks.dropout import Dropout
 from tsm2.prepared.windows import Windows
 from tsm2.training import checkpoints
@@ -40,6 +41,9 @@ CONFIG = TrainingConfig(
     precision="float32",
     verbose=0,
 )
+
+
+AVERAGED: dict[str, Any] = {"ema_decay": 0.9, "max_epochs": 2}
 
 
 class KilledError(Exception):
@@ -140,6 +144,62 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     forge_config(folder, '"version of tsm2": "', '"version of tsm2": "9.')
     with pytest.raises(SavedModelError, match=r"version of tsm2 was '9\."):
         run(made(), folder)
+
+
+def forged(folder: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Tensor]]]:
+    """Yield what was changed of a checkpoint, its config and its tensors."""
+    config, tensors = saving.load_folder(folder, kind="checkpoint of a fit")
+    position = config["position"]
+    values: tuple[Any, ...] = (None, "x", -1, 10**9, 1.5, True, [], {}, float("nan"))
+    for part in ("identity", "position"):
+        yield f"no {part}", {k: v for k, v in config.items() if k != part}, tensors
+        for value in values:
+            yield f"{part}={value}", config | {part: value}, tensors
+    for name in position:
+        rest = {k: v for k, v in position.items() if k != name}
+        yield f"no {name}", config | {"position": rest}, tensors
+        for value in values:
+            if value != position[name]:
+                changed = config | {"position": position | {name: value}}
+                yield f"{name}={value}", changed, tensors
+    yield "more", config | {"position": position | {"scheduler": {}}}, tensors
+    for change in ({"epoch": 7}, {"train_loss": None}, {"validation_loss": "low"}, {"more": 1}):
+        history = [position["history"][0] | change, *position["history"][1:]]
+        yield str(change), config | {"position": position | {"history": history}}, tensors
+    for name, tensor in tensors.items():
+        yield f"no {name}", config, {k: v for k, v in tensors.items() if k != name}
+        other = [tensor[None], tensor.to(torch.float16)]
+        if name.startswith("random."):
+            other.append(torch.full_like(tensor, 255))
+        for each in other:
+            yield f"{name} {tuple(each.shape)} {each.dtype}", config, tensors | {name: each}
+    yield "more", config, tensors | {"optimizer.x.step": torch.zeros(())}
+    yield "more", config, tensors | {"weights.other": torch.zeros(1)}
+
+
+def test_a_forged_checkpoint_is_refused_or_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_PATIENCE", 0)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    folder, unbroken = tmp_path / "fit", made()
+    run(unbroken, **AVERAGED)
+    with pytest.raises(KilledError):
+        run(made(dies_at=11), folder, **AVERAGED)  # within the second epoch
+    tried = refused = 0
+    for number, (what, config, tensors) in enumerate(list(forged(folder))):
+        copy = tmp_path / str(number)
+        saving.save_folder(copy, kind="checkpoint of a fit", config=config, tensors=tensors)
+        network = made()
+        tried += 1
+        try:
+            run(network, copy, **AVERAGED)
+        except (SavedModelError, TrainingError):  # a loss may have been NaN
+            refused += 1
+        else:  # what was lost is the record of a loss, no weight
+            assert "loss_sum" in what, what
+            assert_same(network, unbroken)
+    assert refused > 0.9 * tried > 90
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
