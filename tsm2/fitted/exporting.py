@@ -15,17 +15,19 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tsm2.errors import OutputError, ParameterError
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.scaling import Scaling
+from tsm2.saving import replacing
 
 __all__ = ["UnitsAround", "export_onnx"]
 
@@ -150,12 +152,29 @@ def export_onnx(
         )
     exported = cast("torch.onnx.ONNXProgram", program)
     exported.model.metadata_props["tsm2"] = json.dumps(dict(description))
-    part = file.with_name(f".{file.name}.part")
-    try:
+    with replacing(file) as part:
         exported.save(part)
-        os.replace(part, file)
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error}. What was there is unchanged.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        check_runs(part, {name: each.numpy() for name, each in inputs.items()})
+
+
+def check_runs(file: Path, inputs: Mapping[str, NDArray[Any]]) -> None:
+    """Let onnxruntime, where it is installed, load a file and run it once.
+
+    Raises
+    ------
+    OutputError
+        It refuses the file.
+    """
+    try:
+        import onnxruntime  # type: ignore[import-untyped]  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return
+    try:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        session.run(None, dict(inputs))
+    except Exception as error:  # onnxruntime has a dozen, of no common class
+        reason = " ".join(str(error).split())[:300]
+        raise OutputError(
+            f"onnxruntime {onnxruntime.__version__} cannot run what was exported, so it was not "
+            f"written: {reason}. Tell us, with the parameters of the model."
+        ) from error

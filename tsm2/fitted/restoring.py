@@ -51,8 +51,8 @@ def check_numbers(arrays: Mapping[str, NDArray[np.generic]], n_columns: int) -> 
     """
     dtypes = {"context_offsets": np.dtype(np.int64)}
     n_series = arrays["context_offsets"].size - 1
-    units = {(n_columns,), (n_series, n_columns)}
-    shapes = {
+    units: set[tuple[int, ...]] = {(n_columns,), (n_series, n_columns)}
+    shapes: dict[str, set[tuple[int, ...]]] = {
         "center": units,
         "scale": units & {arrays["center"].shape},
         "context": {(len(arrays["context"]) if arrays["context"].ndim else 0, n_columns)},
@@ -61,7 +61,7 @@ def check_numbers(arrays: Mapping[str, NDArray[np.generic]], n_columns: int) -> 
     for name, array in arrays.items():
         dtype = dtypes.get(name, np.dtype(np.float64))
         if array.dtype != dtype or array.shape not in shapes[name]:
-            needed = " or ".join(map(str, sorted(shapes[name], key=len))) or "that of center"
+            needed = " or ".join(map(str, sorted(shapes[name]))) or "that of center"
             raise SavedModelError(
                 f"the saved {name} is {array.dtype} of shape {array.shape}, but {dtype} of shape "
                 f"{needed} is needed. Save the model again."
