@@ -136,7 +136,7 @@ def test_both_formats_say_the_same(results: Path, tmp_path: Path) -> None:
     page = written["html"].read_text(encoding="utf-8")
     assert "| ETTh1 | 96 | **0.3700** ± 0.0141 | 0.3712 |" in markdown
     assert "<td><b>0.3700</b> ± 0.0141</td><td>0.3712</td>" in page
-    assert "- Traffic: not <here> at all" in markdown
+    assert "- Traffic: not &#60;here&#62; at all" in markdown
     assert "Traffic: not &lt;here&gt;" in page
     for title in ("Not run", "Protocol", "Errors per step", "Mean rank"):
         assert f"## {title}\n" in markdown

@@ -80,6 +80,8 @@ def write_report(
         written = {"markdown": folder / "report.md", "html": folder / "report.html"}
         written["markdown"].write_text(to_markdown(sections), encoding="utf-8")
         written["html"].write_text(to_html(sections), encoding="utf-8")
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write the report to {folder}: {error.strerror}") from error
     return written | ({} if picture is None else {"picture": folder / picture})
@@ -321,8 +323,9 @@ def _read_steps(file: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(file)[["step", "mse"]].astype({"step": int, "mse": float})
     except (ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
         raise OutputError(
-            f"{file} is damaged ({error}). Delete it; the report then leaves its curve out."
+            f"{file} is damaged ({reason}). Delete it; the report then leaves its curve out."
         ) from error
 
 

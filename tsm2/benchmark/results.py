@@ -38,8 +38,9 @@ COLUMNS = (
 )
 """All columns, in order."""
 
-_WHOLE = ("lookback", "horizon", "seed", "n_windows", "threads")
-_NUMBERS = ("mse", "mae", "fit_seconds", "predict_seconds")
+_WHOLE = ("lookback", "horizon", "seed", "n_windows")
+_NUMBERS = ("mse", "mae")
+_MEASURED = ("fit_seconds", "predict_seconds", "peak_memory_mb", "threads")  # where it could be
 
 Key = tuple[str, ...]
 
@@ -166,7 +167,8 @@ def _is_row(line: str) -> bool:
             int(row[name])
         for name in _NUMBERS:
             float(row[name])
-        float(row["peak_memory_mb"] or "nan")
+        for name in _MEASURED:
+            float(row[name] or "nan")
     except (ValueError, csv.Error):  # also a field of more than csv's 128 KB
         return False
     return True
