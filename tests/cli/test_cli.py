@@ -385,7 +385,14 @@ def test_text_that_a_spreadsheet_takes_for_a_formula_is_marked(tmp_path: Path) -
 def test_a_command_that_is_ended_says_what_is_kept(tmp_path: Path) -> None:
     rows = pd.DataFrame({"y": range(400)}, pd.date_range("2024", periods=400, freq="h"))
     rows.to_csv(tmp_path / "rows.csv")
-    command = [sys.executable, "-m", "tsm2.cli", "fit", tmp_path / "rows.csv", "--out"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "tsm2.cli",
+        "fit",
+        tmp_path / "rows.csv",
+        "--out",
+    ]
     command += [tmp_path / "model", "--checkpoint", tmp_path / "kept", "--horizon", "6"]
     command += ["--lookback", "24", "--epochs", "1000000", "--device", "cpu", "-q"]
     command += ["--set", "patience=1000000"]
