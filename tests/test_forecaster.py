@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forging import forge_config
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tsm2 import TSM2Forecaster
+from tsm2 import TSM2Forecaster, saving
 from tsm2.errors import (
     BackendError,
+    ForecastError,
     FrameError,
     NotFittedError,
     ParameterError,
@@ -371,12 +373,62 @@ def test_threads_may_forecast_at_the_same_time(frame: pd.DataFrame, fitted: TSM2
                 pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (('"blocks": 1', '"blocks": 20000'), "blocks=20000 and n_estimators=1 need at least 20000"),
+        (('"n_estimators": 1', '"n_estimators": 9999'), "need at least"),
+        (('"d_conv": 4', '"d_conv": 100000000000'), r"conv\S* has shape"),
+        (('"horizon": 6', '"horizon": 100000000000'), "has shape"),
+        (('"columns_dtype": "', '"columns_dtype": "x'), "usable TSM2Forecaster: data type"),
+        (('"calendar": { "$tuple": []', '"calendar": {"$tuple": ["moon"]'), "moon"),
+        (('"frequency": "', '"frequency": "x'), "usable TSM2Forecaster"),
+        (('"unit": "', '"unit": "x'), "usable TSM2Forecaster"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_found_when_it_is_loaded(
+    fitted: TSM2Forecaster, tmp_path: Path, change: tuple[str, str], reason: str
+) -> None:
+    fitted.save(tmp_path / "model")
+    forge_config(tmp_path / "model", *change)
+    with pytest.raises(SavedModelError, match=reason):
+        TSM2Forecaster.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["center", "scale", "context", "context_offsets", "calibration"])
+@pytest.mark.parametrize("change", ["gone", "shape", "dtype"])
+def test_numbers_that_do_not_fit_are_found_when_they_are_loaded(
+    fitted: TSM2Forecaster, tmp_path: Path, name: str, change: str
+) -> None:
+    fitted.save(tmp_path)
+    config, tensors = saving.load_folder(tmp_path, kind="TSM2Forecaster")
+    changed = {"shape": tensors[name][..., None], "dtype": tensors[name].to(torch.int32)}
+    rest = {k: v for k, v in tensors.items() if k != name}
+    tensors = rest if change == "gone" else rest | {name: changed[change]}
+    saving.save_folder(tmp_path, kind="TSM2Forecaster", config=config, tensors=tensors)
+    if name == "calibration" and change == "gone":
+        assert TSM2Forecaster.load(tmp_path).calibration_ is None
+        return
+    with pytest.raises(SavedModelError, match=name):
+        TSM2Forecaster.load(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["predict", "predict_quantiles", "sample", "backtest", "score"])
+def test_no_forecast_leaves_unless_it_is_finite(frame: pd.DataFrame, way: str) -> None:
+    model = TSM2Forecaster(**SMALL, instance_norm=False, pre_norm="none").fit(frame)
+    with torch.no_grad():
+        for weight in model.network_.parameters():
+            weight.mul_(1e30)
+    with pytest.raises(ForecastError, match=r"infinite or undefined.*deviations.*instance_norm"):
+        getattr(model, way)(frame)
+
+
 def test_parameters_that_were_edited_do_not_fit_the_weights(
     fitted: TSM2Forecaster, tmp_path: Path
 ) -> None:
     fitted.save(tmp_path / "model")
-    config = tmp_path / "model" / "config.json"
-    config.write_text(config.read_text().replace('"features": 8', '"features": 16'))
+    forge_config(tmp_path / "model", '"features": 8', '"features": 16')
     with pytest.raises(SavedModelError, match="embedding"):
         TSM2Forecaster.load(tmp_path / "model")
 

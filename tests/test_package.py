@@ -44,7 +44,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "cli": 10,
 }
 ORDERS = {  # within a package, a module may import those before it
-    "networks": ["patches", "mixers", "heads", "blocks", "covariates", "config", "tsm2"],
+    "networks": ["patches", "mixers", "heads", "dropout", "blocks", "covariates", "config", "tsm2"],
     "tables": [
         *("ragged", "gaps", "quantiles", "holidays", "calendars", "wall_clocks", "frequencies"),
         *("stamps", "cells", "containers", "layout", "series", "covariates", "read", "write"),
@@ -66,10 +66,11 @@ ORDERS = {  # within a package, a module may import those before it
     "training": [
         "blocks",
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
-        *("start", "choices", "fit", "recipe", "callbacks", "loop", "ensembles"),
+        *("start", "choices", "position", "fit", "recipe", "callbacks", "loop", "ensembles"),
     ],
     "fitted": [
-        *("rolling", "calibration", "inspection", "explanation", "floor", "model", "exporting"),
+        *("rolling", "calibration", "inspection", "explanation", "floor", "restoring", "model"),
+        "exporting",
     ],
 }
 PEERS = {  # modules that need them

@@ -1,23 +1,26 @@
 """A model folder comes back as it went in, survives interruptions, and says what is wrong."""
 
 import errno
-import hashlib
 import json
 import math
 import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import forging
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+from forging import forge_weights, weights_file
 
 from tsm2 import saving
 from tsm2.errors import OutputError, SavedModelError
-from tsm2.saving import FORMAT_VERSION, check_tensors, load_folder, save_folder
+from tsm2.saving import FORMAT_VERSION, check_tensors, holds_model, load_folder, save_folder
 
 OLD = {"name": "old"}
 NEW = {"name": "new"}
@@ -40,14 +43,8 @@ def assert_old_or_new(folder: Path) -> str:
     return str(config["name"])
 
 
-def weights_file(folder: Path) -> Path:
-    (file,) = folder.glob("model-*.safetensors")
-    return file
-
-
 def change_config(folder: Path, **changes: object) -> None:
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    forging.change_config(folder, lambda saved: saved | changes)
 
 
 # --- there and back -------------------------------------------------------------------------------
@@ -125,6 +122,7 @@ def test_saving_twice_leaves_the_model_and_the_files_of_others(tmp_path: Path) -
     save_new(folder)
     assert assert_old_or_new(folder) == "new"
     assert sorted(each.name for each in folder.iterdir()) == [
+        ".lock",
         "config.json",
         weights_file(folder).name,
         "notes.txt",
@@ -274,8 +272,8 @@ def test_a_full_disk_at_any_call_leaves_the_old_model(
         if before:
             last_fsync = call == "fsync" and nth == 3  # the folder's, after the deciding step
             assert assert_old_or_new(folder) == ("new" if last_fsync else "old")
-            assert len(list(folder.iterdir())) == 2
-        elif folder.exists():
+            assert len(list(folder.iterdir())) == 3
+        elif holds_model(folder):
             assert_old_or_new(folder)
     assert nth >= 2
     assert assert_old_or_new(folder) == "new"
@@ -401,18 +399,122 @@ def test_a_config_that_cannot_be_read_for_a_moment_costs_no_weights(
     save_old(tmp_path)
     with monkeypatch.context() as patch:
         read = Path.read_bytes
-        calls = iter([True, True])  # of the checks before the write
+        calls = iter([True] * 3)  # of the checks before the write
 
-        def read_twice(self: Path) -> bytes:
+        def read_some(self: Path) -> bytes:
             if next(calls, False):
                 return read(self)
             raise OSError(errno.EMFILE, "Too many open files")
 
-        patch.setattr(Path, "read_bytes", read_twice)
+        patch.setattr(Path, "read_bytes", read_some)
         fail_at_call(patch, "replace", 1)
         with pytest.raises(OutputError, match="No space left"):
             save_new(tmp_path)
     assert assert_old_or_new(tmp_path) == "old"
+
+
+# --- several at once ------------------------------------------------------------------------------
+
+SAVER = """
+import sys, torch
+from tsm2.saving import save_folder
+k = int(sys.argv[2])
+for n in range(40):
+    which = (n + k) % 3  # the same models come again and again, from others too
+    tensors = {"w": torch.full((20_000,), float(which))}
+    save_folder(sys.argv[1], kind="Model", config={"which": which}, tensors=tensors)
+"""
+
+
+def test_savers_that_meet_lose_nothing_and_readers_see_whole_models(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    savers = [subprocess.Popen([sys.executable, "-c", SAVER, folder, str(k)]) for k in range(3)]
+    loads = 0
+    while any(saver.poll() is None for saver in savers):
+        if holds_model(folder):
+            config, tensors = load_folder(folder, kind="Model")
+            assert (tensors["w"] == config["which"]).all()
+            loads += 1
+    assert [saver.wait() for saver in savers] == [0, 0, 0]
+    assert loads
+    load_folder(folder, kind="Model")
+    assert len(list(folder.iterdir())) == 3  # config, weights and lock; nothing is left over
+
+
+def test_a_save_waits_for_another_and_says_if_it_never_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_old(tmp_path)
+    monkeypatch.setattr(saving, "_LONGEST_WAIT", 0.1)
+    with FileLock(tmp_path / ".lock"), pytest.raises(OutputError, match="another save to"):
+        save_new(tmp_path)
+    assert assert_old_or_new(tmp_path) == "old"
+
+
+def test_where_nothing_can_be_locked_saves_still_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    save_old(tmp_path)
+    save_new(tmp_path)
+    assert assert_old_or_new(tmp_path) == "new"
+    assert len(list(tmp_path.glob("model-*"))) == 1
+
+
+def test_the_next_save_removes_what_killed_ones_left(tmp_path: Path) -> None:
+    save_old(tmp_path)
+    for name in (".config.json.0123abcd.part", "model-0123456789ab.safetensors"):
+        (tmp_path / name).write_text("half of it")
+    (tmp_path / "model-mine.safetensors").write_text("mine")
+    save_new(tmp_path)
+    names = {".lock", "config.json", "model-mine.safetensors"}
+    assert {each.name for each in tmp_path.iterdir()} - names == {
+        json.loads((tmp_path / "config.json").read_text())["weights"]["file"]
+    }
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+def test_no_flipped_bit_of_the_config_loads_another_model(tmp_path: Path) -> None:
+    config = {"level": "last", "scale": 0.1, "stamps": ["2024-01-01T00:00:00"], "order": (1, 2)}
+    save_folder(tmp_path, kind="Model", config=config, tensors=OLD_TENSORS)
+    file = tmp_path / "config.json"
+    whole = file.read_bytes()
+    refused = 0
+    for at in range(len(whole)):
+        for bit in range(8):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            try:
+                assert load_folder(tmp_path, kind="Model")[0] == config  # of white space alone
+            except SavedModelError:
+                refused += 1
+    assert refused > 0.8 * 8 * len(whole)
+
+
+def test_models_of_before_the_checksum_load(tmp_path: Path) -> None:
+    save_old(tmp_path)
+    file = tmp_path / "config.json"
+    saved = json.loads(file.read_text()) | {"format_version": 1}
+    del saved["sha256"]
+    file.write_text(json.dumps(saved))
+    assert assert_old_or_new(tmp_path) == "old"
+    file.write_text(json.dumps(saved | {"format_version": 2}))
+    with pytest.raises(SavedModelError, match="edited or damaged: its sha256 is not None"):
+        load_folder(tmp_path, kind="Model")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("", "is empty"), ("a\0b", "no path"), ("a" * 5000, "no path")]
+)
+def test_a_path_that_no_file_system_takes_is_refused(path: str, reason: str) -> None:
+    with pytest.raises(SavedModelError, match=reason):
+        load_folder(path, kind="Model")
+    with pytest.raises(OutputError):
+        save_old(path)  # type: ignore[arg-type]
 
 
 # --- what cannot be loaded ------------------------------------------------------------------------
@@ -456,7 +558,7 @@ def damage_other_format(folder: Path) -> None:
 
 
 def damage_newer_format(folder: Path) -> None:
-    change_config(folder, format_version=2, versions={"tsm2": "7.1"})
+    change_config(folder, format_version=3, versions={"tsm2": "7.1"})
 
 
 def damage_version_is_text(folder: Path) -> None:
@@ -489,29 +591,21 @@ def damage_weights_unnamed(folder: Path) -> None:
     change_config(folder, weights=None)
 
 
-def forge(folder: Path, data: bytes) -> None:
-    """Write weights whose size and checksum agree with the config."""
-    weights_file(folder).write_bytes(data)
-    digest = hashlib.sha256(data).hexdigest()
-    entry = {"file": weights_file(folder).name, "bytes": len(data), "sha256": digest}
-    change_config(folder, weights=entry)
-
-
 def damage_huge_header(folder: Path) -> None:
-    forge(folder, (2**60).to_bytes(8, "little") + b"{}")
+    forge_weights(folder, (2**60).to_bytes(8, "little") + b"{}")
 
 
 def damage_no_header(folder: Path) -> None:
-    forge(folder, b"")
+    forge_weights(folder, b"")
 
 
 def damage_no_safetensors(folder: Path) -> None:
-    forge(folder, (4).to_bytes(8, "little") + b"junk")
+    forge_weights(folder, (4).to_bytes(8, "little") + b"junk")
 
 
 def damage_unknown_dtype(folder: Path) -> None:
     header = b'{"w":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'
-    forge(folder, len(header).to_bytes(8, "little") + header + b"\0")
+    forge_weights(folder, len(header).to_bytes(8, "little") + header + b"\0")
 
 
 def damage_config_is_a_list(folder: Path) -> None:
@@ -534,7 +628,7 @@ def damage_unknown_tag(folder: Path) -> None:
         (damage_bare_nan, "NaN is not JSON"),
         (damage_huge_config, "larger than any config"),
         (damage_other_format, "was not written by tsm2"),
-        (damage_newer_format, r"by tsm2 7.1 in format 2, .* up to 1. .* 'tsm2>=7.1'"),
+        (damage_newer_format, r"by tsm2 7.1 in format 3, .* up to 2. .* 'tsm2>=7.1'"),
         (damage_version_is_text, "no valid format_version, got '1'"),
         (damage_other_kind, "of kind 'Other', but 'Model' is needed"),
         (damage_weights_gone, "weights .* cannot be read: .*No such file"),

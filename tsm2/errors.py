@@ -16,6 +16,7 @@ __all__ = [
     "DependencyError",
     "ExportWarning",
     "FloorWarning",
+    "ForecastError",
     "FrameError",
     "NotFittedError",
     "OutputError",
@@ -61,6 +62,10 @@ class DependencyError(TSM2Error, ImportError):
 
 class TrainingError(TSM2Error, ArithmeticError):
     """Training, or a forecast, left the finite numbers."""
+
+
+class ForecastError(TSM2Error, ArithmeticError):
+    """A forecast left the finite numbers."""
 
 
 class SavedModelError(TSM2Error, ValueError):

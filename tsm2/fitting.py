@@ -214,7 +214,7 @@ class Fitting:
         few = held_out is None or len(held_out) < ENOUGH_WINDOWS
         judged = held_out is not None and self.config.linear_start == "exact"
         if few and (started or (judged and not model.levels)):
-            with seeded(self.seeds[0], "cpu"):  # what is drawn is solved over
+            with seeded(self.seeds[0]):  # what is drawn is solved over
                 config, season = model.network.config, self.config.season
                 blocks = list(leave_out(config, self.train, held_out, season=season))
             if blocks:

@@ -42,6 +42,7 @@ from tsm2.fitted.explanation import Explanation, WhatIf
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
+from tsm2.fitted.restoring import check_count_of_blocks
 from tsm2.fitting import Fitting, train_further
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
@@ -1422,7 +1423,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             config["parameters"]["device"] = device
         try:
             return cls._restored(config, tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever comes of what somebody else wrote
             raise SavedModelError(
                 f"{os.fspath(path)} does not hold a usable {cls.__name__}: {error}. "
                 f"Save the model again."
@@ -1436,6 +1437,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         settings = {name: getattr(forecaster, name) for name in CHOSEN} | {"season": None}
         (choice,) = config.get("choices", [settings])  # older ones hold none: all was set
         choices = pd.DataFrame([choice | {"chosen": True}])
+        blocks = forecaster.blocks if chosen(choices)["mixers"] else 0
+        check_count_of_blocks(blocks, forecaster.n_estimators, tensors)
         model = FittedModel.restored(
             config,
             tensors,

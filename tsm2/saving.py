@@ -2,11 +2,18 @@
 
     model/
       config.json                      kind, parameters, versions, and which weights file counts
-      model-3f2a91c05d7e.safetensors   the tensors; the name is the start of the file's sha256
+      model-3f2a91c05d7e.safetensors   the tensors; every save draws a name of its own
+      .lock                            empty; who saves here holds it
 
 A folder cannot be swapped in one step, neither by POSIX nor by Windows, but one file can. So new
 weights go beside the old ones under a name of their own, and the one `os.replace` of config.json
 decides between old and new: a process that is killed at any line leaves one of the two intact.
+Saves take turns, and whoever has the turn removes what killed ones left. A reader takes no turn:
+whenever the config that it has read was replaced before it had the weights, it reads again.
+
+config.json holds the sha256 of the weights and, since format 2, one of all else that it says: what
+was damaged on the way is refused. That is no signature: who writes the folder on purpose can
+compute both.
 
 `kind` names the class that a folder belongs to. The caller compares it with its own name; nothing
 in a folder is ever imported by name. JSON has neither tuples nor NaN: they are tagged objects,
@@ -23,14 +30,17 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as read_safetensors
@@ -47,14 +57,20 @@ __all__ = [
     "holds_model",
     "load_folder",
     "remove_leftovers",
+    "replacing",
     "save_folder",
 ]
 
-FORMAT_VERSION = 1
-"""Version of the folder's format; a reader refuses newer ones."""
+FORMAT_VERSION = 2
+"""Version of the folder's format; a reader refuses newer ones. Format 1 had no checksum of the
+config."""
 
 _MARK = "tsm2-model"
 _CONFIG = "config.json"
+_LOCK = ".lock"
+_CHECKSUM = "sha256"
+_LONGEST_WAIT = 600  # seconds for another save to end
+_MOST_READINGS = 1000  # of a folder that is replaced all the time
 _WEIGHTS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 _LEFTOVER_NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _MOST_CONFIG_BYTES = 64 * 2**20
@@ -106,7 +122,7 @@ def save_folder(
     encoded = _encode(dict(config), "config", 0)
     weights = write_safetensors({name: _writable(name, each) for name, each in tensors.items()})
     digest = hashlib.sha256(weights).hexdigest()
-    name = f"model-{digest[:12]}.safetensors"
+    name = f"model-{secrets.token_hex(6)}.safetensors"
     text = _to_text(
         {
             "format": _MARK,
@@ -122,10 +138,18 @@ def save_folder(
             "config": encoded,
         }
     )
+    if not os.fspath(path):
+        raise OutputError("the path of the model is empty. Pass a folder, such as 'model'.")
     folder = Path(path)
     try:
         check_replaceable(folder)
-        _write_model(folder, name, weights, text)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _turn(folder) as alone:
+            check_replaceable(folder)  # others had their turn meanwhile
+            _write_model(folder, name, weights, text)
+            if alone:
+                with suppress(OSError):  # what is left does no harm
+                    _remove_unused(folder)
     except OutputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path that no file system takes
@@ -135,28 +159,52 @@ def save_folder(
         ) from error
 
 
+@contextmanager
+def _turn(folder: Path) -> Iterator[bool]:
+    """Wait until nobody else saves to a folder; False where the file system knows no locks.
+
+    Without a lock saves do not hurt each other either, as every one names its own weights; but
+    then nobody can know whose a file is that no config names, and it stays.
+    """
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=_LONGEST_WAIT)
+    except Timeout:
+        raise OutputError(
+            f"another save to {folder} has not ended in {_LONGEST_WAIT} seconds; nothing was "
+            f"written. End the process that holds {folder / _LOCK}, or choose another folder."
+        ) from None
+    except NotImplementedError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def _write_model(folder: Path, name: str, weights: bytes, text: bytes) -> None:
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     old = _weights_in_use(folder)
     try:
         _replace_file(folder / name, weights)
         _replace_file(folder / _CONFIG, text)  # the one step from the old model to the new
     finally:
         with suppress(OSError):  # an orphan does no harm
-            _remove_unused(folder, {name, old})
-        if is_new:
-            with suppress(OSError):  # it is not empty: the model is there
-                folder.rmdir()
+            in_use = _weights_in_use(folder)
+            if in_use is not None or not holds_model(folder):  # else rather an orphan than a loss
+                for unused in {name, old} - {in_use, None}:
+                    (folder / str(unused)).unlink(missing_ok=True)
 
 
-def _remove_unused(folder: Path, weights: set[str | None]) -> None:
-    """Remove those of the weights files that the config, whichever is there, does not name."""
+def _remove_unused(folder: Path) -> None:
+    """Remove what killed saves left; only for who alone writes to the folder."""
     in_use = _weights_in_use(folder)
-    if in_use is None and _CONFIG in os.listdir(folder):
-        return  # it cannot be read just now: rather an orphan than a loss
-    for name in weights - {in_use, None}:
-        (folder / str(name)).unlink(missing_ok=True)
+    names = os.listdir(folder)
+    for name in names:
+        # A config that cannot be read just now costs no weights.
+        is_orphan = _WEIGHTS_NAME.fullmatch(name) and name != in_use
+        if _LEFTOVER_NAME.fullmatch(name) or (is_orphan and (in_use or _CONFIG not in names)):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _replace_file(file: Path, data: bytes) -> None:
@@ -179,6 +227,33 @@ def _replace_file(file: Path, data: bytes) -> None:
             os.close(descriptor)
 
 
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield where to write a file that takes the place of `file` in one step, or not at all.
+
+    It is beside `file` in a folder that only we can enter, under a name that cannot be foreseen.
+
+    Raises
+    ------
+    OutputError
+        A link, a device or a folder is there, or nothing can be written.
+    """
+    if os.path.lexists(file) and not stat.S_ISREG(os.lstat(file).st_mode):
+        raise OutputError(
+            f"{file} is a link, a folder or a device, which is not replaced. Choose another path, "
+            f"or remove it first."
+        )
+    try:
+        with TemporaryDirectory(prefix=".writing-", dir=file.absolute().parent) as folder:
+            part = Path(folder) / file.name
+            yield part
+            os.replace(part, file)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error}. What was there is unchanged.") from error
+
+
 def check_replaceable(folder: Path) -> None:
     """Check that a model may be written to a folder: nothing is there yet, or a tsm2 model.
 
@@ -192,7 +267,11 @@ def check_replaceable(folder: Path) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder} is a file, not a folder. Choose another path for the model.")
     names = {each.name for each in folder.iterdir()}
-    ours = {name for name in names if _WEIGHTS_NAME.fullmatch(name) or _LEFTOVER_NAME.match(name)}
+    ours = {
+        name
+        for name in names
+        if name == _LOCK or _WEIGHTS_NAME.fullmatch(name) or _LEFTOVER_NAME.fullmatch(name)
+    }
     if _CONFIG in names:
         try:
             _read_config(folder)
@@ -215,14 +294,11 @@ def holds_model(folder: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the files of saves that were killed; only for who alone writes to the folder."""
-    names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
-    unused = [name for name in names if _WEIGHTS_NAME.fullmatch(name)]
-    with suppress(OSError):  # they do no harm
-        _remove_unused(folder, set(unused))
-        for name in names:
-            if _LEFTOVER_NAME.match(name):
-                (folder / name).unlink(missing_ok=True)
+    """Remove the files of saves that were killed, in a turn of its own."""
+    if folder.is_dir():
+        with suppress(OSError), _turn(folder) as alone:  # they do no harm
+            if alone:
+                _remove_unused(folder)
 
 
 def _weights_in_use(folder: Path) -> str | None:
@@ -281,15 +357,27 @@ def load_folder(
     SavedModelError
         The folder is missing, damaged, edited, of a newer format, or of another kind.
     """
-    folder = Path(path)
-    saved = _read_config(folder)
-    _check_version(folder, saved)
-    if saved.get("kind") != kind:
+    folder = _readable(path)
+    for _ in range(_MOST_READINGS):
+        saved = _read_config(folder)
+        _check_version(folder, saved)
+        _check_unchanged(folder, saved)
+        if saved.get("kind") != kind:
+            raise SavedModelError(
+                f"{folder} holds a model of kind {saved.get('kind')!r}, but {kind!r} is needed. "
+                f"Load it with the class that saved it."
+            )
+        try:
+            weights = _read_weights(folder, saved.get("weights"))
+            break
+        except SavedModelError:
+            if _read_config(folder) == saved:
+                raise
+    else:
         raise SavedModelError(
-            f"{folder} holds a model of kind {saved.get('kind')!r}, but {kind!r} is needed. Load "
-            f"it with the class that saved it."
+            f"{folder} was replaced {_MOST_READINGS} times while it was read. Let the processes "
+            f"that save to it end."
         )
-    weights = _read_weights(folder, saved.get("weights"))
     try:
         tensors = read_safetensors(weights)
     except (SafetensorError, KeyError, ValueError, RuntimeError, AssertionError) as error:
@@ -330,6 +418,43 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[in
     if faults:
         raise SavedModelError(
             f"the saved tensors do not fit the saved parameters: {'; '.join(faults)}. {_AGAIN}"
+        )
+
+
+def _readable(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a model's folder, of which the file system has no complaint."""
+    text = os.fspath(path)
+    if not text:
+        raise SavedModelError("the path of the model is empty. Pass the folder that was saved.")
+    try:
+        if "\0" in text:
+            raise ValueError("it holds a NUL")
+        folder = Path(text)
+        folder.is_dir()
+    except (OSError, ValueError) as error:  # too long a name, a loop of links, NUL
+        shown = text if len(text) < 100 else f"{text[:97]}..."
+        raise SavedModelError(f"{shown!r} is no path of a model: {error}. Check it.") from error
+    return folder
+
+
+def _checksum(saved: Mapping[str, Any]) -> str:
+    """Return the sha256 of all that a config says, whatever its indentation and order."""
+    rest = {name: value for name, value in saved.items() if name != _CHECKSUM}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_unchanged(folder: Path, saved: Mapping[str, Any]) -> None:
+    if saved["format_version"] == 1 and _CHECKSUM not in saved:
+        return  # it was written before there was one
+    try:
+        found = _checksum(saved)
+    except (ValueError, RecursionError):
+        found = ""
+    if saved.get(_CHECKSUM) != found:
+        raise SavedModelError(
+            f"{folder / _CONFIG} was edited or damaged: its sha256 is not "
+            f"{saved.get(_CHECKSUM)!r}. {_AGAIN}"
         )
 
 
@@ -433,8 +558,10 @@ def _encode(value: object, where: str, depth: int) -> object:
 
 
 def _to_text(saved: dict[str, Any]) -> bytes:
+    """Return a config as the text of its file, with its checksum."""
     try:
-        return (json.dumps(saved, indent=2, allow_nan=False) + "\n").encode()
+        sealed = saved | {_CHECKSUM: _checksum(saved)}
+        return (json.dumps(sealed, indent=2, allow_nan=False) + "\n").encode()
     except ValueError as error:  # an integer of thousands of digits
         raise SavedModelError(f"the config cannot be written as JSON: {error}.") from error
 

@@ -142,7 +142,7 @@ def test_both_formats_say_the_same(results: Path, tmp_path: Path) -> None:
     assert 'best" >0.3712' not in page
     assert "data:image/svg+xml;base64," in page
     assert "steps.svg" not in page  # the page needs no other file
-    assert "- Traffic: not <here> at all" in markdown
+    assert "- Traffic: not &#60;here&#62; at all" in markdown
     assert "Traffic: not &lt;here&gt;" in page
     for title in ("Not run", "Protocol", "Errors per step", "Mean rank"):
         assert f"## {title}\n" in markdown
@@ -180,3 +180,21 @@ def test_a_folder_that_cannot_be_made_is_refused(results: Path, tmp_path: Path) 
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="cannot write the report"):
         write(results, tmp_path / "taken")
+
+
+def test_damaged_curves_are_told(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    key = read_results(results)[list(KEY)].iloc[0]
+    file = run_folder(results) / f"{run_stem(tuple(map(str, key)))}.csv"
+    for text in ("", "step,mse\n1,low\n", "other\n1\n"):
+        file.write_text(text)
+        with pytest.raises(OutputError, match=r"is damaged .* Delete it"):
+            write(results, tmp_path / "report")
+
+
+def test_what_a_file_says_stays_text_in_markdown() -> None:
+    names = {"<script>": ["[a](http://b)"], "`x`|": ["**1.0**"]}
+    text = to_markdown([Section(title="T", table=pd.DataFrame(names), items=("![p](q)\n# r",))])
+    for forbidden in ("<script", "[a]", "`", "![", "\n# r"):
+        assert forbidden not in text
+    assert "| **1.0** |" in text

@@ -83,3 +83,17 @@ def test_a_stem_tells_runs_apart_and_is_a_file_name() -> None:
     stems = {run_stem(key) for key in keys}
     assert len(stems) == 4
     assert all(set(stem) <= set("abcdefghijklmnopqrstuvwxyzETh0123456789_-") for stem in stems)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"mse": "low"}, {"seed": "0.5"}, {"device": "x" * 200_000}, {"n_windows": ""}],
+    ids=str,
+)
+def test_a_damaged_cell_is_told_by_its_line(tmp_path: Path, changes: dict[str, str]) -> None:
+    file = tmp_path / "results.csv"
+    append_row(file, row())
+    append_row(file, row(seed=1) | changes)
+    for use in (read_results, finished):
+        with pytest.raises(OutputError, match=r"damaged in line 3. Correct or delete"):
+            use(file)

@@ -303,3 +303,13 @@ def test_two_runners_share_the_work(tmp_path: Path) -> None:
     table = sorted_errors(out)
     assert len(table) == 4
     assert not table.duplicated(["horizon", "model", "seed"]).any()
+
+
+def test_a_run_imports_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('run from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    outcome = run("sample", horizons=[24], models=["RepeatLast"], out=tmp_path / "r.csv")
+    assert outcome.not_run == ()
+    assert len(outcome.results) == 1

@@ -1,5 +1,9 @@
 """The command line: each command does its job, and a user's mistake is one line and exit code 2."""
 
+import os
+import subprocess
+import sys
+import time
 from io import StringIO
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import pytest
 from command_line import FAST, own_process, refused, tsm2
 
 from tsm2 import TSM2Forecaster
+from tsm2.cli.files import write
 from tsm2.datasets import load_stores
 
 
@@ -363,3 +368,42 @@ def test_a_wrong_option_has_exit_code_2(work: Path) -> None:
     result = tsm2("predict", work / "model", work / "data.csv", "--horizont", 3)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def test_text_that_a_spreadsheet_takes_for_a_formula_is_marked(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"=a": ["@b", "c", "-5"], "d": [-1.5, 2.0, 3.0]}, index=["+e", "f", "-g"])
+    frame.index.name = "id"
+    write(frame, tmp_path / "out.csv")
+    text = (tmp_path / "out.csv").read_text()
+    assert text == "id,'=a,d\n'+e,'@b,-1.5\nf,c,2.0\n'-g,-5,3.0\n"
+    dated = frame.set_axis(pd.date_range("2024", periods=3), axis=0)[["d"]]
+    write(dated, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == dated.to_csv()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_a_command_that_is_ended_says_what_is_kept(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"y": range(400)}, pd.date_range("2024", periods=400, freq="h"))
+    rows.to_csv(tmp_path / "rows.csv")
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "tsm2.cli",
+        "fit",
+        tmp_path / "rows.csv",
+        "--out",
+    ]
+    command += [tmp_path / "model", "--checkpoint", tmp_path / "kept", "--horizon", "6"]
+    command += ["--lookback", "24", "--epochs", "1000000", "--device", "cpu", "-q"]
+    command += ["--set", "patience=1000000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (tmp_path / "kept" / "config.json").exists():
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate()
+    assert process.returncode == 143
+    last = said.strip().splitlines()[-1]
+    assert last == (
+        "tsm2: ended by SIGTERM; the checkpoint is kept, and the same command goes on from it."
+    )
+    assert not (tmp_path / "model").exists()

@@ -294,3 +294,11 @@ def test_a_page_that_is_not_there_is_told_by_its_status(online: str) -> None:
     with pytest.raises(DatasetError, match=r"absent\.csv: HTTP status 404"):
         fetch(replace(MINE, addresses=(f"{online}/absent.csv",)))
     gc.collect()  # a connection left open would be reported here
+
+
+def test_a_download_without_end_is_cut_off(online: str, cache: Path) -> None:
+    record = replace(MINE, bytes=len(CONTENT) - 20, addresses=(f"{online}/right.csv",))
+    with pytest.raises(DatasetError, match=f"more than the {len(CONTENT) - 20} bytes expected"):
+        fetch(record)
+    assert files_below(cache) == []
+    gc.collect()  # a connection left open would be reported here

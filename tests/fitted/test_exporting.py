@@ -248,3 +248,37 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ParameterError, match=r"pip install 'tsm2\[onnx\]'"):
         model.to_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_nothing_is_written_through_a_link_or_over_what_is_no_file(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    model = TSM2Forecaster(24, 6, **(SMALL | {"blocks": 0})).fit(waves())
+    target, precious = tmp_path / "model.onnx", tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / ".model.onnx.part").symlink_to(precious)  # where a part was once written
+    model.to_onnx(target)
+    assert precious.read_text() == "mine"
+    assert target.is_file()
+    assert not target.is_symlink()
+    (tmp_path / "link.onnx").symlink_to(precious)
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for name in ("link.onnx", "pipe.onnx"):
+        with pytest.raises(OutputError, match="a link, a folder or a device"):
+            model.to_onnx(tmp_path / name)
+    assert precious.read_text() == "mine"
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_fit_in_bfloat16_is_exported_as_any_other(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    model = TSM2Forecaster(24, 6, **SMALL, precision="bfloat16").fit(waves())
+    model.to_onnx(tmp_path / "model.onnx")
+    (forecast,) = session(tmp_path / "model.onnx").run(["forecast"], {"context": contexts(3)})
+    wanted = model.forecast_contexts(contexts(3), 6)
+    np.testing.assert_allclose(
+        forecast / model.scaling_.scale, wanted / model.scaling_.scale, atol=1e-5
+    )
+    model.save(tmp_path / "model")
+    again = TSM2Forecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(again.predict(), model.predict(), check_exact=True)

@@ -63,6 +63,20 @@ def test_kernels_are_kept_on_disk_until_a_word_of_theirs_changes(tmp_path: Path)
     assert float(value) == pytest.approx(9 / (1 + exp(-9)))
 
 
+def test_damaged_kernels_on_disk_are_made_anew(tmp_path: Path) -> None:
+    no_caches = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(tsm2.__file__).parent, tmp_path / "tsm2", ignore=no_caches)
+    value = convolve_in(tmp_path)[-1]
+    for ending in ("nbc", "nbi"):
+        for file in (tmp_path / "tsm2").rglob(f"*.{ending}"):
+            file.write_bytes(file.read_bytes()[:-7] + b"damaged")
+        said, announcement, again = convolve_in(tmp_path)
+        assert said.startswith("the compiled kernels on disk are damaged")
+        assert announcement.startswith("compiling")
+        assert again == value
+        assert convolve_in(tmp_path) == [value]
+
+
 @pytest.mark.parametrize("obstacle", ["no place to write", "a full disk"])
 def test_kernels_run_where_nothing_can_be_kept(
     monkeypatch: pytest.MonkeyPatch, obstacle: str

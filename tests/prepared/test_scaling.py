@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsm2 import TSM2Forecaster
-from tsm2.errors import FrameError, TrainingError
+from tsm2.errors import ForecastError, FrameError
 from tsm2.prepared.coding import Coding
 from tsm2.prepared.scaling import Scaling
 
@@ -99,7 +99,7 @@ def test_a_forecast_that_is_not_finite_does_not_leave() -> None:
     model = TSM2Forecaster(**SMALL, random_state=0).fit(table())
     for weight in model.network_.parameters():
         weight.data.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="the forecast of 'a' is not finite from step 1 on"):
+    with pytest.raises(ForecastError, match="forecasts that were made together are infinite"):
         model.predict()
 
 

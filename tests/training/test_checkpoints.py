@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forging import forge_config
 from torch import Tensor, nn
 
 from tsm2 import TSM2Forecaster, saving
-from tsm2.errors import OutputError, ParameterError, SavedModelError
+from tsm2.errors import OutputError, ParameterError, SavedModelError, TrainingError
+from tsm2.networks.dropout import Dropout
 from tsm2.prepared.windows import Windows
 from tsm2.training import checkpoints
 from tsm2.training.fit import TrainingConfig
@@ -40,6 +43,9 @@ CONFIG = TrainingConfig(
 )
 
 
+AVERAGED: dict[str, Any] = {"ema_decay": 0.9, "max_epochs": 2}
+
+
 class KilledError(Exception):
     pass
 
@@ -50,7 +56,7 @@ class Mortal(nn.Module):
     def __init__(self, dies_at: int | None = None) -> None:
         super().__init__()
         self.map, self.mixer = nn.Linear(8, 2), nn.Linear(8, 2)
-        self.drop = nn.Dropout(0.3)
+        self.drop = Dropout(0.3)
         self.calls, self.dies_at = 0, dies_at
 
     def mixer_parameters(self) -> list[nn.Parameter]:
@@ -65,7 +71,7 @@ class Mortal(nn.Module):
 
 
 def made(dies_at: int | None = None) -> Mortal:
-    with seeded(0, "cpu"):
+    with seeded(0):
         return Mortal(dies_at)
 
 
@@ -135,10 +141,65 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     nn.init.ones_(other.map.weight)
     with pytest.raises(SavedModelError, match="network's initial weights differ"):
         run(other, folder)
-    config = folder / "config.json"
-    config.write_text(config.read_text().replace('"version of tsm2": "', '"version of tsm2": "9.'))
+    forge_config(folder, '"version of tsm2": "', '"version of tsm2": "9.')
     with pytest.raises(SavedModelError, match=r"version of tsm2 was '9\."):
         run(made(), folder)
+
+
+def forged(folder: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Tensor]]]:
+    """Yield what was changed of a checkpoint, its config and its tensors."""
+    config, tensors = saving.load_folder(folder, kind="checkpoint of a fit")
+    position = config["position"]
+    values: tuple[Any, ...] = (None, "x", -1, 10**9, 1.5, True, [], {}, float("nan"))
+    for part in ("identity", "position"):
+        yield f"no {part}", {k: v for k, v in config.items() if k != part}, tensors
+        for value in values:
+            yield f"{part}={value}", config | {part: value}, tensors
+    for name in position:
+        rest = {k: v for k, v in position.items() if k != name}
+        yield f"no {name}", config | {"position": rest}, tensors
+        for value in values:
+            if value != position[name]:
+                changed = config | {"position": position | {name: value}}
+                yield f"{name}={value}", changed, tensors
+    yield "more", config | {"position": position | {"scheduler": {}}}, tensors
+    for change in ({"epoch": 7}, {"train_loss": None}, {"validation_loss": "low"}, {"more": 1}):
+        history = [position["history"][0] | change, *position["history"][1:]]
+        yield str(change), config | {"position": position | {"history": history}}, tensors
+    for name, tensor in tensors.items():
+        yield f"no {name}", config, {k: v for k, v in tensors.items() if k != name}
+        other = [tensor[None], tensor.to(torch.float16)]
+        if name.startswith("random."):
+            other.append(torch.full_like(tensor, 255))
+        for each in other:
+            yield f"{name} {tuple(each.shape)} {each.dtype}", config, tensors | {name: each}
+    yield "more", config, tensors | {"optimizer.x.step": torch.zeros(())}
+    yield "more", config, tensors | {"weights.other": torch.zeros(1)}
+
+
+def test_a_forged_checkpoint_is_refused_or_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_PATIENCE", 0)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    folder, unbroken = tmp_path / "fit", made()
+    run(unbroken, **AVERAGED)
+    with pytest.raises(KilledError):
+        run(made(dies_at=11), folder, **AVERAGED)  # within the second epoch
+    tried = refused = 0
+    for number, (what, config, tensors) in enumerate(list(forged(folder))):
+        copy = tmp_path / str(number)
+        saving.save_folder(copy, kind="checkpoint of a fit", config=config, tensors=tensors)
+        network = made()
+        tried += 1
+        try:
+            run(network, copy, **AVERAGED)
+        except (SavedModelError, TrainingError):  # a loss may have been NaN
+            refused += 1
+        else:  # what was lost is the record of a loss, no weight
+            assert "loss_sum" in what, what
+            assert_same(network, unbroken)
+    assert refused > 0.9 * tried > 90
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
@@ -179,7 +240,7 @@ def test_what_a_killed_save_left_is_cleared_away(tmp_path: Path) -> None:
     (folder / "model-000000000000.safetensors").write_bytes(b"half of it")
     (folder / ".config.json.00000000.part").write_bytes(b"{")
     run(made(), folder)
-    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".safetensors"]
+    assert sorted(path.suffix for path in folder.iterdir()) == ["", ".json", ".safetensors"]
     assert not (folder / "model-000000000000.safetensors").exists()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forging import forge_config
 
 from tsm2 import TSM2Forecaster
 from tsm2.errors import ParameterError, SavedModelError
@@ -83,14 +84,13 @@ def test_one_folder_keeps_all_members(
     fitted: TSM2Forecaster, frame: pd.DataFrame, tmp_path: Path
 ) -> None:
     fitted.save(tmp_path / "model")
-    assert len(list((tmp_path / "model").iterdir())) == 2
+    assert len(list((tmp_path / "model").iterdir())) == 3
     loaded = TSM2Forecaster.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.predict(), fitted.predict())
     pd.testing.assert_frame_equal(loaded.predict_interval(), fitted.predict_interval())
     pd.testing.assert_frame_equal(loaded.history_, fitted.history_)
     assert loaded.n_iter_ == 2
-    config = tmp_path / "model" / "config.json"
-    config.write_text(config.read_text().replace('"n_estimators": 3', '"n_estimators": 2'))
+    forge_config(tmp_path / "model", '"n_estimators": 3', '"n_estimators": 2')
     with pytest.raises(SavedModelError, match=r"'members\.2\.\S+' is unexpected"):
         TSM2Forecaster.load(tmp_path / "model")
 

@@ -54,7 +54,7 @@ def parts() -> tuple[Windows, Windows]:
 
 
 def drawn(config: NetworkConfig = SIZES, seed: int = 0) -> TSM2Network:
-    with seeded(seed, "cpu"):
+    with seeded(seed):
         return TSM2Network(config)
 
 

@@ -50,7 +50,7 @@ def later(first: int, lookback: int, rows: int) -> Tensor:
 def started(
     config: NetworkConfig, train: Windows, validation: Windows | None
 ) -> tuple[TSM2Network, LinearMap]:
-    with seeded(0, "cpu"):
+    with seeded(0):
         network = TSM2Network(config).eval()
     return network, start_exactly(network, train, validation)
 
@@ -180,7 +180,7 @@ def test_gaps_are_filled_as_the_network_does_and_unknown_targets_weigh_nothing(
 @pytest.mark.parametrize("season", [4, 12, 24, 25])
 def test_a_map_can_be_held_towards_the_seasonal_naive_forecast(season: int) -> None:
     train, validation = parts(table())
-    with seeded(0, "cpu"):
+    with seeded(0):
         network = TSM2Network(SIZES).eval()
     found = start_exactly(network, train, validation, season=season)
     x, y, _ = (each.reshape(-1, each.shape[-1]) for each in read(every(train)))
@@ -424,7 +424,7 @@ def test_the_linear_path_alone_forecasts_the_same(averaging: Any) -> None:
     assert alone.config.blocks == 0
     judged = every(validation)
     torch.testing.assert_close(forecast(alone, judged), forecast(network, judged))
-    with seeded(1, "cpu"):
+    with seeded(1):
         again = TSM2Network(config)
     add_mixers(again, alone)
     torch.testing.assert_close(forecast(again.eval(), judged), forecast(network, judged))

@@ -2,16 +2,22 @@
 
 import dataclasses
 import math
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from tsm2 import TSM2Forecaster
 from tsm2.errors import BackendError, TrainingError
+from tsm2.networks.dropout import Dropout
 from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.loop import TrainingConfig, choose_device, fit_network, seeded
 
@@ -36,7 +42,7 @@ class Linear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.map = nn.Linear(8, 2)
-        self.drop = nn.Dropout(0.1)
+        self.drop = Dropout(0.1)
 
     def forward(self, context: Tensor) -> Tensor:
         forecast: Tensor = self.map(self.drop(context))
@@ -44,7 +50,7 @@ class Linear(nn.Module):
 
 
 def made() -> Linear:
-    with seeded(0, "cpu"):
+    with seeded(0):
         return Linear()
 
 
@@ -140,7 +146,7 @@ def test_the_network_gets_what_a_batch_holds_beside_its_context(
             gather(self, which), past=2 * gather(self, which).context
         ),
     )
-    with seeded(0, "cpu"):
+    with seeded(0):
         doubled = Doubled()
     history = fit_network(doubled, windows(), None, CONFIG, seed=1)
     monkeypatch.undo()
@@ -255,6 +261,54 @@ def test_bfloat16_trains_too() -> None:
     )
     assert math.isfinite(history[-1].train_loss or math.nan)
     fit_network(made(), windows(), None, CONFIG, seed=0)  # and float32 after it, in one process
+
+
+def test_a_precision_stays_with_its_fit() -> None:
+    """A network forecasts alike in memory, copied and pickled: nothing is left wrapped around it.
+
+    Somebody else's mixed precision in accelerate's shared state is not the fit's either.
+    """
+    AcceleratorState._reset_state(reset_partial_state=True)
+    Accelerator(cpu=True, mixed_precision="bf16")
+    networks = made(), made()
+    precisions: tuple[Literal["bfloat16", "float32"], ...] = ("bfloat16", "float32")
+    for network, precision in zip(networks, precisions, strict=True):
+        config = dataclasses.replace(CONFIG, precision=precision)
+        fit_network(network, windows(), windows(), config, seed=0)
+        assert "forward" not in vars(network)
+        context = windows().gather(torch.arange(4)).context
+        again = made()
+        again.load_state_dict(network.state_dict())
+        assert torch.equal(network(context), again.eval()(context))
+        assert torch.equal(network(context), pickle.loads(pickle.dumps(network))(context))
+    assert not torch.equal(*(network.map.weight for network in networks))
+
+
+def test_fits_in_threads_are_those_of_one_thread() -> None:
+    def fitted(seed: int) -> Linear:
+        with seeded(seed):
+            network = Linear()
+        fit_network(network, windows(), windows(), CONFIG, seed=seed)
+        return network
+
+    def disturb() -> None:
+        while not over.is_set():
+            torch.rand(1)
+
+    wanted = [fitted(seed) for seed in range(4)]
+    over = threading.Event()
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(fitted, range(4)))
+    for one, other in zip(wanted, got, strict=True):
+        assert torch.equal(one.map.weight, other.map.weight)
+    with ThreadPoolExecutor(1) as pool:  # who draws, but fits nothing
+        network = made()
+        pool.submit(disturb)
+        fit_network(network, windows(), windows(), CONFIG, seed=5)
+        over.set()
+    again = made()
+    fit_network(again, windows(), windows(), CONFIG, seed=5)
+    assert torch.equal(network.map.weight, again.map.weight)
 
 
 def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsm2.adapters import distributions
 from tsm2.adapters.distributions import Family
@@ -33,6 +33,7 @@ from tsm2.errors import FrameError, NotFittedError, ParameterError
 from tsm2.fitted.model import FittedModel
 from tsm2.forecaster import TSM2Forecaster
 from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
+from tsm2.networks.dropout import Dropout
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.roles import Roles
@@ -392,7 +393,7 @@ def _with_monte_carlo_dropout(network: TSM2Network) -> TSM2Network:
     """Replace every dropout by one that Darts can leave on while it predicts."""
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if type(child) is nn.Dropout:
+            if isinstance(child, Dropout):
                 setattr(module, name, MonteCarloDropout(child.p))
     return network
 

@@ -113,7 +113,7 @@ class _Linear(ABC):
 
     def fit_windows(self, train: Windows, validation: Windows) -> Self:
         """Train on windows of standardised values, and stop by others."""
-        with seeded(self.random_state, "cpu"):
+        with seeded(self.random_state):
             self.network_ = self._network()
         self.history_ = fit_network(
             self.network_,

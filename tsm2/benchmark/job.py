@@ -44,7 +44,7 @@ __all__ = [
     "run_apart",
 ]
 
-_PROGRAM = "from tsm2.benchmark.job import answer; answer()"
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from tsm2.benchmark.job import answer; answer()"
 _PACKAGES = ("torch", "numba", "numpy", "pandas", "scikit-learn", "accelerate")
 
 
@@ -238,7 +238,7 @@ def run_apart(job: Job, log: Path) -> Measurement:
         line.write(json.dumps(asdict(job)).encode() + b"\n")
         line.flush()  # stays open: its end tells the process that we are gone
         process = subprocess.run(  # noqa: S603 - our own interpreter and program
-            [sys.executable, "-c", _PROGRAM],
+            [sys.executable, "-P", "-c", _PROGRAM.format(path=_import_path())],
             stdin=theirs,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -249,6 +249,16 @@ def run_apart(job: Job, log: Path) -> Measurement:
         raise JobFailedError(f"{_last_words(log, process.returncode)} (all of it: {log})")
     log.unlink()
     return Measurement(**json.loads(process.stdout))
+
+
+def _import_path() -> list[str]:
+    """Return where a process of ours imports from: where we do, and never the current folder.
+
+    `-c` alone puts the current folder first, so that a json.py lying there would be run.
+    """
+    home = str(Path(tsm2.__file__).parent.parent)
+    path = [each for each in sys.path if each]
+    return path if home in path else [*path, home]
 
 
 def _last_words(log: Path, code: int) -> str:

@@ -8,6 +8,7 @@ code, and sometimes windows left out, so they are for orientation and never rank
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -70,6 +71,8 @@ def write_report(
             image = as_image((folder / picture).read_bytes(), "image/svg+xml")
             sections = [replace(each, image=image) if each.picture else each for each in sections]
         written["html"].write_text(to_html(sections), encoding="utf-8")
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write the report to {folder}: {error.strerror}") from error
     return written | ({} if picture is None else {"picture": folder / picture})
@@ -296,7 +299,8 @@ def _draw_steps(results: pd.DataFrame, runs: Path, target: Path) -> str | None:
     ):
         file = runs / f"{run_stem(tuple(map(str, row)))}.csv"
         if file.exists():
-            steps.append(pd.read_csv(file).assign(dataset=row[0], horizon=row[2], label=label))
+            errors = _read_steps(file)
+            steps.append(errors.assign(dataset=row[0], horizon=row[2], label=label))
     if not steps:
         return None
     drawn = pd.concat(steps)
@@ -326,6 +330,17 @@ def _draw_steps(results: pd.DataFrame, runs: Path, target: Path) -> str | None:
     return target.name
 
 
+def _read_steps(file: Path) -> pd.DataFrame:
+    """Read the errors of every step of one run."""
+    try:
+        return pd.read_csv(file)[["step", "mse"]].astype({"step": int, "mse": float})
+    except (ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise OutputError(
+            f"{file} is damaged ({reason}). Delete it; the report then leaves its curve out."
+        ) from error
+
+
 # --- formats --------------------------------------------------------------------------------------
 
 
@@ -335,7 +350,7 @@ def to_markdown(sections: Sequence[Section]) -> str:
     for section in sections:
         parts.append(f"## {section.title}")
         if section.text:
-            parts.append(section.text)
+            parts.append(_markdown(section.text))
         if section.table is not None:
             rows: list[list[object]] = [list(section.table), ["---"] * section.table.shape[1]]
             rows += [list(row) for row in section.table.astype(str).itertuples(index=False)]
@@ -343,12 +358,18 @@ def to_markdown(sections: Sequence[Section]) -> str:
         if section.picture is not None:
             parts.append(f"![{section.title}]({section.picture})")
         if section.items:
-            parts.append("\n".join(f"- {' '.join(item.split())}" for item in section.items))
+            parts.append("\n".join(f"- {_markdown(item)}" for item in section.items))
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_row(cells: Iterable[object]) -> str:
-    return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
+    return f"| {' | '.join(_markdown(str(cell)) for cell in cells)} |"
+
+
+def _markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line; bold stays what it is."""
+    plain = re.sub(r"[\\`\[\]<>&|]", lambda found: f"&#{ord(found[0])};", text)
+    return " ".join(plain.split())
 
 
 def to_html(sections: Sequence[Section]) -> str:

@@ -38,6 +38,10 @@ COLUMNS = (
 )
 """All columns, in order."""
 
+_WHOLE = ("lookback", "horizon", "seed", "n_windows")
+_NUMBERS = ("mse", "mae")
+_MEASURED = ("fit_seconds", "predict_seconds", "peak_memory_mb", "threads")  # where it could be
+
 Key = tuple[str, ...]
 
 
@@ -148,7 +152,23 @@ def _rows(path: Path) -> list[str]:
             f"{path} is no result file of the benchmark: its first line is not "
             f"{','.join(COLUMNS)!r}. Name another file with --out."
         )
-    damaged = [n for n, row in enumerate(csv.reader(whole), 1) if len(row) != len(COLUMNS)]
-    if damaged:
-        raise OutputError(f"{path} is damaged in line {damaged[0]}. Correct or delete that line.")
+    for number, line in enumerate(whole[1:], 2):
+        if not _is_row(line):
+            raise OutputError(f"{path} is damaged in line {number}. Correct or delete that line.")
     return whole[1:]
+
+
+def _is_row(line: str) -> bool:
+    """Return whether a line is a row of a result file, with numbers where they belong."""
+    try:
+        (cells,) = csv.reader([line], strict=True)
+        row = dict(zip(COLUMNS, cells, strict=True))
+        for name in _WHOLE:
+            int(row[name])
+        for name in _NUMBERS:
+            float(row[name])
+        for name in _MEASURED:
+            float(row[name] or "nan")
+    except (ValueError, csv.Error):  # also a field of more than csv's 128 KB
+        return False
+    return True

@@ -1,7 +1,8 @@
 """The command line: `tsm2 demo | fit | update | predict | backtest | compare | benchmark | ...`.
 
 Results go to files or standard output, progress and messages to standard error. Exit codes: 0 for
-success, 1 for a check that found a fault, 2 for a mistake in what was asked, 130 when interrupted.
+success, 1 for a check that found a fault, 2 for a mistake in what was asked, 130 when interrupted,
+143 when ended by SIGTERM.
 
 `commands` holds one function per command, `options` the options that they share, `values` what
 their texts mean, `files` how files are read and written, `known` what a saved model knows of them,
@@ -11,7 +12,11 @@ that `--help` is quick.
 """
 
 import logging
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -59,15 +64,52 @@ data_app.command("check")(data_check)
 app.add_typer(data_app, name="data")
 
 
+class _EndedError(BaseException):
+    """Ctrl-C, or a scheduler that ends what runs too long; typer has its own way with Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        is_key = number == signal.SIGINT
+        super().__init__("interrupted" if is_key else f"ended by {signal.Signals(number).name}")
+        self.number = number
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise, as far as this thread may say so."""
+
+    def end(number: int, _: object) -> None:
+        raise _EndedError(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _kept(words: list[str]) -> str:
+    """Say what an interrupted command leaves, and how to go on."""
+    if words[:1] == ["benchmark"]:
+        return "finished runs are kept, and the same command goes on with the others."
+    if any(word.split("=")[0] == "--checkpoint" for word in words):
+        return "the checkpoint is kept, and the same command goes on from it."
+    return "nothing was written that is not whole."
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     logging.basicConfig(format="tsm2: %(message)s")
     logging.getLogger("tsm2").setLevel(logging.INFO)  # such as: kernels are being compiled
     try:
-        app()
-    except KeyboardInterrupt:
-        say("tsm2: interrupted")
-        sys.exit(130)
+        with _ended_by_signals():
+            app()
+    except _EndedError as end:
+        say(f"tsm2: {end}; {_kept(sys.argv[1:])}")
+        sys.exit(128 + end.number)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import pooch
 
@@ -26,6 +26,7 @@ from tsm2.errors import DatasetError
 __all__ = ["FileCheck", "check", "fetch", "path"]
 
 _CHUNK = 2**20  # bytes per write of a download
+_MOST_BYTES = 2**32  # of a download whose size is not known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +232,9 @@ def _download(record: Dataset, address: str, target: Path) -> None:
     with TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
         part = Path(folder) / target.name
         try:
-            pooch.HTTPDownloader(chunk_size=_CHUNK)(address, str(part), None)
+            with part.open("xb") as file:
+                limited = _Limited(file, record.bytes or _MOST_BYTES)
+                pooch.HTTPDownloader(chunk_size=_CHUNK)(address, limited, None)
         except OSError as error:
             response = getattr(error, "response", None)
             if response is not None:
@@ -241,6 +244,22 @@ def _download(record: Dataset, address: str, target: Path) -> None:
         if found.status != "present":
             raise DatasetError(f"{found.status}, expected {found.expected}, found {found.found}")
         part.replace(target)
+
+
+class _Limited:
+    """A file that takes no more than so many bytes: an address may send without end."""
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._most, self._left = file, most, most
+
+    def write(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            raise DatasetError(f"more than the {self._most:,} bytes expected")
+        self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _reason(error: Exception) -> str:

@@ -24,7 +24,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from tsm2.errors import ExportWarning, OutputError, ParameterError
 from tsm2.fitted.model import FittedModel
 from tsm2.networks.patches import running_max
+from tsm2.saving import replacing
 
 __all__ = ["UnitsAround", "export_onnx"]
 
@@ -223,18 +224,9 @@ def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
         )
     exported = cast("torch.onnx.ONNXProgram", program)
     exported.model.metadata_props["tsm2"] = json.dumps(_description(model, labels))
-    part = file.with_name(f".{file.name}.part")
-    try:
+    with replacing(file) as part:
         exported.save(part)
         _check(part, whole, _example(model, whole, labels, batch=3), file)
-        os.replace(part, file)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error}. What was there is unchanged.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _labels(model: FittedModel) -> dict[str, list[str]]:

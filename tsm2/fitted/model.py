@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -22,7 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsm2.errors import CalibrationWarning, ParameterError, TrainingError, WindowError
+from tsm2.errors import (
+    CalibrationWarning,
+    ForecastError,
+    FrameError,
+    ParameterError,
+    WindowError,
+)
 from tsm2.fitted.calibration import (
     Calibration,
     ForecastLine,
@@ -32,6 +39,7 @@ from tsm2.fitted.calibration import (
 )
 from tsm2.fitted.explanation import Explanation, explain_window
 from tsm2.fitted.inspection import Selection, inspect_network
+from tsm2.fitted.restoring import check_labels, check_numbers, check_scores
 from tsm2.fitted.rolling import roll_forward, whole_horizons
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
@@ -48,6 +56,7 @@ from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.ragged import offsets_of
 from tsm2.tables.series import Series, extend, join, numbers_in, series_from_json, series_to_json
+from tsm2.tables.write import write
 from tsm2.training import choose_device
 
 __all__ = ["FittedModel"]
@@ -499,26 +508,13 @@ class FittedModel:
     ) -> Numbers:
         """Run batches, (B, Mt, ..., steps) each, and return all in their units, (W, steps, ...)."""
         units = prepared.units_of(starts)
-        pieces = [
-            units.take(which).restore(run(batch).movedim(-1, 1).movedim(2, -1))
-            for which, batch in self._batches(prepared, starts, steps, size)
-        ]
-        whole = np.concatenate(pieces)
-        self._check_finite(whole)
-        return whole
-
-    def _check_finite(self, forecast: Numbers) -> None:
-        """Refuse forecasts, (W, steps, ..., Mt), that are not finite; NaN is what is not known."""
-        known = self.calibration is not None and bool(self.calibration.lacking.any())
-        bad = np.isinf(forecast) if known else ~np.isfinite(forecast)
-        if bad.any():
-            place = np.argwhere(bad)[0]
-            label = self.roles.layout(self.context.layout).columns[place[-1]]
-            raise TrainingError(
-                f"the forecast of {label!r} is not finite from step {place[1] + 1} on. Ask for "
-                f"fewer steps if it rolls forward on itself, or look for values that are far from "
-                f"all others in the history."
-            )
+        pieces: list[Numbers] = []
+        lacking = self.calibration is not None and bool(self.calibration.lacking.any())
+        for which, batch in self._batches(prepared, starts, steps, size):
+            standard = run(batch).movedim(-1, 1).movedim(2, -1)
+            pieces.append(units.take(which).restore(standard))
+            _require_finite(pieces[-1], batch, may_lack=lacking)
+        return np.concatenate(pieces)
 
     def _warn_of_lacking(self, calibration: Calibration | None) -> None:
         """Name the variates whose intervals are not known, if there are any."""
@@ -598,21 +594,25 @@ class FittedModel:
             The parts do not fit together.
         """
         parts = dict(tensors)
-        center, scale, context, offsets = (
-            parts.pop(name).numpy() for name in ("center", "scale", "context", "context_offsets")
-        )
+        names = ("center", "scale", "context", "context_offsets")
+        numbers = {name: parts.pop(name).numpy() for name in names}
+        check_numbers(numbers, len(saved["context"]["layout"]["columns"]))
+        center, scale, context, offsets = numbers.values()
         series = series_from_json(saved["context"], context, offsets)
         scores = parts.pop("calibration", None)
         kept = [name for name in parts if name.startswith("covariates.")]
         rows = {name.partition(".")[2]: parts.pop(name).numpy() for name in kept}
         roles = Roles.of(target, series.layout)
         codings = Codings.from_json(saved["covariates"], rows)
-        network = make_network(roles, codings)
+        check_labels(series.layout, codings.calendar)
+        with torch.device("meta"):  # sizes first: nothing of a size that was not saved is made
+            sizes = make_network(roles, codings).state_dict().items()
         weights = {name.removeprefix("network."): weight for name, weight in parts.items()}
-        own = network.state_dict().items()
-        check_tensors(weights, {name: tuple(weight.shape) for name, weight in own})
+        check_tensors(weights, {name: tuple(weight.shape) for name, weight in sizes})
+        network = make_network(roles, codings)
+        check_scores(scores, len(roles.targets), network.config.horizon)
         network.load_state_dict(weights)
-        return cls(
+        model = cls(
             network=network.eval(),
             scaling=Scaling(center=center, scale=scale),
             roles=roles,
@@ -622,6 +622,31 @@ class FittedModel:
             calibration=None if scores is None else Calibration(scores=scores),
             device=device,
         )
+        model._rehearse()
+        return model
+
+    def _rehearse(self) -> None:
+        """Make a forecast, but for the network's part, so that what does not fit is found now."""
+        with suppress(FrameError, ParameterError, WindowError):  # it asks for covariates, in words
+            self.latest(None, CovariateTables(), self.horizon)
+        rows = self.roles.of_targets(self.context)
+        write(rows.continued(np.zeros((len(rows.ids), self.horizon, len(self.roles.targets)))))
+
+
+def _require_finite(forecasts: Numbers, batch: Batch, *, may_lack: bool) -> None:
+    """Check forecasts, (B, ...), before anybody gets them; NaN may say that nothing is known."""
+    bad = np.isinf(forecasts) if may_lack else ~np.isfinite(forecasts)
+    wrong = np.flatnonzero(bad.reshape(len(forecasts), -1).any(axis=1))
+    if not len(wrong):
+        return
+    read = batch.context[int(wrong[0])].abs()
+    raise ForecastError(
+        f"{len(wrong)} of {len(forecasts)} forecasts that were made together are infinite or "
+        f"undefined. The first of them reads values up to {float(read.max()):.3g} deviations away "
+        f"from the mean of the rows of fit. If that is far, check the units of the history, or fit "
+        f"again with rows like these and instance_norm=True, which measures each window by itself; "
+        f"else the weights have gone astray: fit again with lower learning rates."
+    )
 
 
 def _known_before(series: Series, starts: Rows) -> Rows:

@@ -15,8 +15,10 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -99,14 +101,19 @@ class _Announcer(event.Listener):
 
 @cache
 def _compiled(body: Callable[..., None]) -> Callable[..., None]:
-    """Compile a body, or load it from numba's cache on disk; without a cache if none works."""
+    """Compile a body, or load it from numba's cache on disk; without a cache if none works.
+
+    numba unpickles its cache, and what is damaged can fail in any way: it is thrown away.
+    """
     name = f"{body.__module__}.{body.__name__}"
     loop = _task_loop(body, _source_digest())
     kinds = (body.__annotations__["call"], _Work, int)
     signature = tuple(typeof(_zeros(kind)) for kind in kinds)  # type: ignore[no-untyped-call]
 
-    def build(*, on_disk: bool) -> Callable[..., None]:
-        kernel = njit(nogil=True, cache=on_disk, error_model="numpy")(loop)
+    def build(*, on_disk: bool, again: bool = False) -> Callable[..., None]:
+        kernel: Any = njit(nogil=True, cache=on_disk, error_model="numpy")(loop)
+        if again:
+            _throw_away(Path(kernel.stats.cache_path))
         with event.install_listener("numba:compile", _Announcer(kernel, name)):
             kernel.compile(signature)
         return cast(Callable[..., None], kernel)
@@ -116,6 +123,19 @@ def _compiled(body: Callable[..., None]) -> Callable[..., None]:
     except (OSError, RuntimeError) as error:  # numba found no place to write, or a full disk
         _logger.info("numba cannot keep %s on disk: %s", name, error)
         return build(on_disk=False)
+    except Exception as error:  # noqa: BLE001 - unpickling fails in any way
+        _logger.warning("the compiled kernels on disk are damaged (%s): made anew", error)
+        try:
+            return build(on_disk=True, again=True)
+        except Exception:  # noqa: BLE001 - again, or the fault is not the disk's
+            return build(on_disk=False)
+
+
+def _throw_away(folder: Path) -> None:
+    """Remove the kernels that numba keeps in a folder."""
+    for file in folder.glob(f"{__name__.rpartition('.')[2]}.*.nb[ci]"):
+        with suppress(OSError):
+            file.unlink()
 
 
 # --- running --------------------------------------------------------------------------------

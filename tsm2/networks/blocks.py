@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tsm2.networks.dropout import Dropout
+
 __all__ = ["AveragingInit", "MambaMixerBlock", "MixerBranch", "PreNorm", "WeightedAverage"]
 
 AveragingInit = Literal["stream", "identity", "mean"]
@@ -172,7 +174,7 @@ class MixerBranch(nn.Module):
         super().__init__()
         self.norm = norm
         self.mixer = mixer
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if start_at_zero:
             for parameter in mixer.get_submodule("project_out").parameters():
                 nn.init.zeros_(parameter)

@@ -88,7 +88,12 @@ class Checkpoint:
         if not holds_model(self.folder):
             return None
         config, tensors = load_folder(self.folder, kind=_KIND)
-        saved = config["identity"]
+        saved, position = config.get("identity"), config.get("position")
+        if not isinstance(saved, dict) or not isinstance(position, dict):
+            raise SavedModelError(
+                f"{self.folder} does not say which fit it belongs to, or where it stood. Delete it "
+                f"to start anew."
+            )
         names = [*self.identity, *(name for name in saved if name not in self.identity)]
         others = [
             _difference(name, saved.get(name), self.identity.get(name))
@@ -100,7 +105,7 @@ class Checkpoint:
                 f"{self.folder} is the checkpoint of another fit: {'; '.join(others)}. Go on with "
                 f"what it was begun with, pass another folder, or delete this one to start anew."
             )
-        return config["position"], tensors
+        return position, tensors
 
 
 def _difference(name: str, there: object, here: object) -> str:

@@ -31,7 +31,7 @@ def make_network(config: NetworkConfig, seeds: Sequence[int]) -> TSM2Network | E
     """Return a fresh network, or an ensemble if there are several seeds."""
     members = []
     for seed in seeds:
-        with seeded(seed, "cpu"):
+        with seeded(seed):
             members.append(TSM2Network(config))
     return members[0] if len(members) == 1 else Ensemble(members)
 

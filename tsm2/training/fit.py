@@ -1,15 +1,16 @@
 """One fit under way: its steps, its epochs, and all that the next step depends on.
 
-Weights, moments of the optimizer, learning rates, random generators, the place in the shuffled
-windows, the best weights so far: `Fit.position` and `Fit.tensors` say all of it and `Fit.resume`
-takes it back, so that a fit that is killed after any step goes on from a checkpoint as if nothing
-had happened. What is added to a fit must be added to these three.
+Weights, moments of the optimizer, random generators, the place in the shuffled windows, the best
+weights so far: `Fit.position` and `Fit.tensors` say all of it and `Fit.resume` takes it back, so
+that a fit that is killed after any step goes on from a checkpoint as if nothing had happened. What
+is added to a fit must be added to these three, unless it follows from what is there: the learning
+rates are those after so many steps, and the patience left follows from the losses.
 """
 
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -17,11 +18,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tsm2.errors import BackendError, TrainingError
+from tsm2.errors import BackendError, SavedModelError, TrainingError
+from tsm2.networks.dropout import dropout_from
 from tsm2.networks.heads import LossName, mean_loss
 from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.ema import MovingAverage
 from tsm2.training.optimization import climb, descend, list_mixers, make_optimizer, make_scheduler
+from tsm2.training.position import Epoch, Position, check_state
 
 __all__ = ["Epoch", "Fit", "TrainingConfig"]
 
@@ -79,19 +82,6 @@ class TrainingConfig:
     """0 is silent, 1 shows a progress bar on standard error."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Epoch:
-    """What one pass over the training windows reached."""
-
-    epoch: int
-    """Counted from 1; 0 is an exact start."""
-    train_loss: float | None
-    """Mean over the training windows while the weights moved, mixers' dropout on; None of a
-    start."""
-    validation_loss: float | None
-    """Mean over the validation windows after the pass; None without validation."""
-
-
 class Fit:
     """A fit under way: all that its next step depends on.
 
@@ -125,6 +115,7 @@ class Fit:
         self.average = MovingAverage(network, config.ema_decay)
         self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
         self.shuffler = torch.Generator().manual_seed(seed)
+        self.dropout = torch.Generator(accelerator.device).manual_seed(seed)
         self.epoch_order = self.shuffler.get_state()  # the shuffler's when the epoch began
         self.epoch, self.step = 1, 0
         self.loss_sum, self.seen = torch.zeros((), device=accelerator.device), 0
@@ -163,11 +154,12 @@ class Fit:
         batches = self.train.batches(config.batch_size, generator=self.shuffler, **shares)
         for which in islice(batches, self.step, self.steps_per_epoch):
             batch = self.train.gather(which)
-            loss = _gradients(self.model, batch, accelerator, config)
-            if config.sam_radius > 0 and mixers:
-                moves = climb(mixers, config.sam_radius)
-                _gradients(self.model, batch, accelerator, config)
-                descend(moves)
+            with dropout_from(self.network, self.dropout):
+                loss = _gradients(self.model, batch, accelerator, config)
+                if config.sam_radius > 0 and mixers:
+                    moves = climb(mixers, config.sam_radius)
+                    _gradients(self.model, batch, accelerator, config)
+                    descend(moves)
             if math.isfinite(config.gradient_clip):
                 accelerator.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
             self.optimizer.step()
@@ -180,13 +172,8 @@ class Fit:
 
     def measure_start(self) -> Epoch:
         """Measure the weights before the first step, and keep them if no later ones are better."""
-        loss = None
-        if self.validation is not None:
-            loss = self._validate(self.validation)
-            self.best_loss = loss * (1 - self.config.start_margin)  # what later ones have to beat
-        record = Epoch(epoch=0, train_loss=None, validation_loss=loss)
-        self.history.append(record)
-        return record
+        loss = None if self.validation is None else self._validate(self.validation)
+        return self._end(Epoch(epoch=0, train_loss=None, validation_loss=loss))
 
     def end_epoch(self) -> Epoch:
         """Measure the epoch, keep the weights if they are the best, and go to the next."""
@@ -196,8 +183,9 @@ class Fit:
         if self.validation is not None:
             with self.average.in_place():
                 validation_loss = self._validate(self.validation)
-        record = Epoch(epoch=self.epoch, train_loss=train_loss, validation_loss=validation_loss)
-        self.history.append(record)
+        record = self._end(
+            Epoch(epoch=self.epoch, train_loss=train_loss, validation_loss=validation_loss)
+        )
         self.finished = self.waited >= self.config.patience or self.epoch == self.config.max_epochs
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.seen = torch.zeros_like(self.loss_sum), 0
@@ -206,11 +194,21 @@ class Fit:
     def _validate(self, windows: Windows) -> float:
         """Measure the weights, and keep them if they are the best."""
         loss = _mean_loss(self.model, windows, self.accelerator, self.config)
-        self.waited += 1
         if loss < self.best_loss:
-            self.best_loss, self.waited = loss, 0
             self.best_weights = copy.deepcopy(self.network.state_dict())
         return loss
+
+    def _end(self, record: Epoch) -> Epoch:
+        """Take note of an epoch's losses, and of how long the best of them was not beaten."""
+        self.history.append(record)
+        loss = record.validation_loss
+        if loss is not None:
+            self.waited += 1
+            if loss < self.best_loss:
+                self.best_loss, self.waited = loss, 0
+            if record.epoch == 0:
+                self.best_loss = loss * (1 - self.config.start_margin)  # for later ones to beat
+        return record
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Return the weights to keep: the best, or without validation the last."""
@@ -246,27 +244,19 @@ class Fit:
 
     def position(self) -> dict[str, Any]:
         """Return where the fit stands, in what JSON holds."""
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "loss_sum": float(self.loss_sum),
-            "seen": self.seen,
-            "history": [asdict(record) for record in self.history],
-            "best_loss": self.best_loss,
-            "waited": self.waited,
-            "averaged": self.average.steps,
-            "finished": self.finished,
-            "parameter_groups": self.optimizer.state_dict()["param_groups"],
-            "scheduler": self.scheduler.state_dict(),
-        }
+        return Position(
+            step=self.step,
+            seen=self.seen,
+            loss_sum=float(self.loss_sum),
+            history=tuple(self.history),
+            finished=self.finished,
+        ).to_json()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights, the optimizer's moments and the random generators, by name."""
         # Every process has drawn as often as the others, so one generator speaks for all.
         order = self.epoch_order if self.step else self.shuffler.get_state()
-        named = {"random.cpu": torch.get_rng_state(), "random.order": order}
-        if self.accelerator.device.type != "cpu":
-            named["random.device"] = _device_generator(self.accelerator).get_rng_state()
+        named = {"random.dropout": self.dropout.get_state(), "random.order": order}
         named |= {f"weights.{name}": each for name, each in self.network.state_dict().items()}
         named |= {f"best.{name}": each for name, each in (self.best_weights or {}).items()}
         named |= {f"average.{k}": each for k, each in enumerate(self.average.weights)}
@@ -274,29 +264,62 @@ class Fit:
             named |= {f"optimizer.{number}.{name}": each for name, each in moments.items()}
         return named
 
-    def resume(self, position: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go where an earlier run was when it wrote this."""
-        self.epoch, self.step, self.seen = (position[n] for n in ("epoch", "step", "seen"))
-        self.loss_sum.fill_(position["loss_sum"])
-        self.history = [Epoch(**record) for record in position["history"]]
-        self.best_loss, self.waited = position["best_loss"], position["waited"]
-        self.finished = position["finished"]
+    def resume(self, saved: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go where an earlier run was when it wrote this.
+
+        Raises
+        ------
+        SavedModelError
+            This fit can never be there.
+        """
+        position = Position.from_json(
+            saved,
+            has_start=self.config.linear_start == "exact",
+            validates=self.validation is not None,
+            steps_per_epoch=self.steps_per_epoch,
+            max_epochs=self.config.max_epochs,
+            batch_size=self.config.batch_size,
+        )
+        self.step, self.seen, self.finished = position.step, position.seen, position.finished
+        self.loss_sum.fill_(position.loss_sum)
+        for record in position.history:
+            self._end(record)
+        self.epoch = position.epoch
+        has_best = self.best_loss < math.inf
+        moments = self._moments() if self.steps_done else {}
+        check_state(tensors, self.tensors(), moments, has_best=has_best)
         self.network.load_state_dict(_under("weights.", tensors))
         self.best_weights = _under("best.", tensors) or None
-        self.average.steps = position["averaged"]
+        self.average.steps = self.steps_done
         for number, average in enumerate(self.average.weights):
             average.copy_(tensors[f"average.{number}"])
-        moments: dict[int, dict[str, Tensor]] = {}
+        state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer.", tensors).items():
             place, _, moment = name.partition(".")
-            moments.setdefault(int(place), {})[moment] = tensor
-        groups = position["parameter_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.scheduler.load_state_dict(position["scheduler"])
-        self.shuffler.set_state(tensors["random.order"])
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.device" in tensors:
-            _device_generator(self.accelerator).set_rng_state(tensors["random.device"])
+            state.setdefault(int(place), {})[moment] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.optimizer.optimizer.step()  # without gradients it moves nothing, but it is asked for
+        for _ in range(self.steps_done):
+            self.scheduler.step()
+        try:
+            self.shuffler.set_state(tensors["random.order"])
+            self.dropout.set_state(tensors["random.dropout"])
+        except RuntimeError as error:
+            raise SavedModelError(
+                f"the checkpoint holds no state of a random generator ({error}). Delete its folder "
+                f"to start anew."
+            ) from error
+
+    def _moments(self) -> dict[str, Tensor]:
+        """Return what the optimizer will hold of every parameter, by the names of `tensors`."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        found: dict[str, Tensor] = {}
+        for number, parameter in enumerate(parameters):
+            found[f"optimizer.{number}.step"] = torch.zeros(())
+            for name in ("exp_avg", "exp_avg_sq"):
+                found[f"optimizer.{number}.{name}"] = parameter.detach()
+        return found
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -305,20 +328,23 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): each for name, each in starts.items()}
 
 
-def _device_generator(accelerator: Accelerator) -> Any:
-    """Return the module that holds the device's random generator: torch.cuda or torch.mps."""
-    return getattr(torch, accelerator.device.type)
-
-
 def _gradients(
     model: nn.Module, batch: Batch, accelerator: Accelerator, config: TrainingConfig
 ) -> Tensor:
     """Set every gradient to that of the batch's loss, and return the loss."""
     model.zero_grad(set_to_none=True)
-    with accelerator.autocast():
+    with _precision(config, accelerator.device):
         loss = _loss(model, batch, config)
     accelerator.backward(loss)
     return loss.detach()
+
+
+def _precision(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    """Return what computes in the fit's precision, around the network and never on it.
+
+    Accelerate would put its own on the network's `forward`, where it would stay after the fit.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
 def _loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
@@ -337,7 +363,7 @@ def _mean_loss(
     shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
     for which in windows.batches(config.batch_size, **shares):
         batch = windows.gather(which)
-        with accelerator.autocast():
+        with _precision(config, accelerator.device):
             loss = _loss(model, batch, config)
         sums += torch.tensor([float(loss) * len(which), len(which)], dtype=torch.float64)
     if accelerator.num_processes > 1:

@@ -12,6 +12,7 @@ told: the checkpoint, the progress bar, TensorBoard, callbacks.
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,15 +64,18 @@ def choose_device(requested: str) -> str:
     return requested
 
 
+_TURNS = threading.RLock()  # for what belongs to the process: its generator, accelerate's state
+
+
 @contextmanager
-def seeded(seed: int, device: str) -> Iterator[None]:
-    """Draw from generators that start at `seed`, and put the global ones back afterwards."""
-    kind = device if device in {"cuda", "mps"} else "cuda"
-    devices = [getattr(torch, kind).current_device()] if device == "cuda" else []
-    if device == "mps":
-        devices = [0]
-    with torch.random.fork_rng(devices=devices, device_type=kind):
-        torch.manual_seed(seed)
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from PyTorch's generator of the CPU, begun at `seed`; then it is put back.
+
+    The process has one, so threads take turns. It is for the moment in which a network is made:
+    what a fit draws comes from generators of its own.
+    """
+    with _TURNS, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -148,7 +152,7 @@ def fit_network(
     ParameterError
         `log_dir` is given, but TensorBoard is not installed.
     """
-    accelerator = _accelerator(choose_device(config.device), config.precision, log_dir)
+    accelerator = _accelerator(choose_device(config.device), log_dir)
     kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
     exact = config.linear_start == "exact"
     if exact:
@@ -156,10 +160,7 @@ def fit_network(
     fit = Fit(network, train, validation, config, seed, accelerator)
     ends = time.monotonic() + max_seconds
     show = bool(config.verbose) and accelerator.is_local_main_process
-    with (
-        seeded(seed, accelerator.device.type),
-        step_bar(fit.n_steps, show) as bar,
-    ):
+    with step_bar(fit.n_steps, show) as bar:
         if kept is not None and (saved := kept.load()) is not None:
             fit.resume(*saved)
         bar.advance(fit.steps_done)
@@ -262,20 +263,32 @@ def _log(accelerator: Accelerator, *, first_epoch: int) -> Iterator[None]:
             tracker.finish()
 
 
-def _accelerator(device: str, precision: str, log_dir: Path | None) -> Accelerator:
-    """Set accelerate up for this fit; its process-wide state of an earlier fit is let go."""
+def _accelerator(device: str, log_dir: Path | None) -> Accelerator:
+    """Set accelerate up for this fit; its state of an earlier fit on another device is let go.
+
+    That state belongs to the process: fits in threads share it, and so it says nothing of a fit's
+    precision.
+    """
     if log_dir is not None and find_spec("tensorboard") is None:
         raise ParameterError(
             "log_dir needs TensorBoard, which is not installed. Install it with tsm2's extra "
             "'tensorboard': pip install 'tsm2[tensorboard]'."
         )
-    if PartialState._shared_state and PartialState().num_processes == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)
-    mixed = "bf16" if precision == "bfloat16" else "no"
     log_with = None if log_dir is None else "tensorboard"
-    return Accelerator(
-        cpu=device == "cpu", mixed_precision=mixed, log_with=log_with, project_dir=log_dir
-    )
+    with _TURNS:
+        if PartialState._shared_state:
+            state = PartialState()
+            fits = state.device.type == device and _shared_precision() == "no"
+            if state.num_processes == 1 and not fits:
+                AcceleratorState._reset_state(reset_partial_state=True)
+        return Accelerator(
+            cpu=device == "cpu", mixed_precision="no", log_with=log_with, project_dir=log_dir
+        )
+
+
+def _shared_precision() -> str:
+    """Return the precision in accelerate's state, which somebody else may have set."""
+    return AcceleratorState().mixed_precision if AcceleratorState._shared_state else "no"
 
 
 def _losses(record: Epoch) -> str:
