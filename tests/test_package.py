@@ -33,6 +33,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "vision": 3,
     "training": 3,
     "fitted": 4,
+    "model_card": 5,
     "backtesting": 5,
     "plotting": 6,
     "forecaster": 7,

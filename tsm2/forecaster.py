@@ -37,6 +37,7 @@ from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
 from tsm2.fitted.rolling import whole_horizons
+from tsm2.model_card import model_card
 from tsm2.networks.config import NetworkConfig, patch_sizes
 from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.tsm2 import TSM2Network
@@ -248,6 +249,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     history_
         Losses of every epoch, on standardised values, an exact start as epoch 0; of several
         networks, `member` says whose.
+    n_rows_
+        Rows that `fit` was given, of all series together; None if the model was made elsewhere.
     n_iter_
         Epochs trained; of several networks, the most that one of them was.
     scaling_
@@ -291,6 +294,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     history_: pd.DataFrame
     choices_: pd.DataFrame
     floor_: pd.Series[float]
+    n_rows_: int | None
     n_iter_: int
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
@@ -635,6 +639,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             watch=tasks,
         )
         network.eval()
+        self.n_rows_ = len(series.values)
         self.floor_ = pd.Series(dtype=float)
         if judges is not None:
             with suppress(ParameterError):  # a variate of which the validation rows know nothing
@@ -723,6 +728,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         *,
         season: int | None = None,
         floor: pd.Series[float] | None = None,
+        n_rows: int | None = None,
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
         config = model.network.config
@@ -730,6 +736,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         row = chosen | {"season": season, "validation_mse": math.nan, "chosen": True}
         self.choices_ = pd.DataFrame([row])
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
+        self.n_rows_ = n_rows
         return self._become(model, history)
 
     def _become(self, model: FittedModel, history: pd.DataFrame) -> Self:
@@ -1510,6 +1517,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted forecaster to a folder: safetensors and JSON, replaced as a whole.
 
+        README.md beside them is a model card: what was fitted, on how many rows, with which errors
+        on the validation rows, and how to load it. `load` does not read it.
+
         Parameters
         ----------
         path
@@ -1531,9 +1541,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "history": self.history_.to_dict("list"),
             "choices": [self._chosen()],
             "floor": self.floor_.to_dict(),
+            "rows": self.n_rows_,
         }
+        card = model_card(
+            model,
+            rows=self.n_rows_,
+            chosen=self._chosen(),
+            floor=self.floor_,
+            changed=self._changed(),
+        )
         kind = type(self).__name__
-        saving.save_folder(path, kind=kind, config=config, tensors=model.tensors())
+        saving.save_folder(path, kind=kind, config=config, tensors=model.tensors(), card=card)
+
+    def _changed(self) -> dict[str, Any]:
+        """Return the parameters that are not at their default."""
+        defaults = type(self)().get_params(deep=False)
+        given = self.get_params(deep=False)
+        return {name: given[name] for name in given if repr(given[name]) != repr(defaults[name])}
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as an ONNX file that other languages and machines run.
@@ -1620,6 +1644,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             pd.DataFrame(config["history"]),
             season=chosen["season"],
             floor=pd.Series(config.get("floor", {}), dtype=float),
+            n_rows=config.get("rows"),
         )
 
 

@@ -3,6 +3,7 @@
     model/
       config.json                      kind, parameters, versions, and which weights file counts
       model-3f2a91c05d7e.safetensors   the tensors; the name is the start of the file's sha256
+      README.md                        the model card, for people; never read, yours is kept
 
 A folder cannot be swapped in one step, neither by POSIX nor by Windows, but one file can. So new
 weights go beside the old ones under a name of their own, and the one `os.replace` of config.json
@@ -55,6 +56,7 @@ FORMAT_VERSION = 1
 
 _MARK = "tsm2-model"
 _CONFIG = "config.json"
+_CARD, _CARD_START = "README.md", "---\nlibrary_name: tsm2\n"
 _WEIGHTS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 _LEFTOVER_NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _MOST_CONFIG_BYTES = 64 * 2**20
@@ -72,6 +74,7 @@ def save_folder(
     kind: str,
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor | NDArray[Any]],
+    card: str | None = None,
 ) -> None:
     """Write a model folder; an earlier model there is replaced at once or, on failure, kept.
 
@@ -87,6 +90,9 @@ def save_folder(
         NumPy scalars are written as Python's.
     tensors
         Tensors and arrays of any shape and device, by name.
+    card
+        Text for README.md, see `tsm2.model_card`; None for no such file. A README.md that is no
+        model card of tsm2 is left alone.
 
     Raises
     ------
@@ -125,7 +131,7 @@ def save_folder(
     folder = Path(path)
     try:
         check_replaceable(folder)
-        _write_model(folder, name, weights, text)
+        _write_model(folder, name, weights, text, card)
     except OutputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path that no file system takes
@@ -135,12 +141,14 @@ def save_folder(
         ) from error
 
 
-def _write_model(folder: Path, name: str, weights: bytes, text: bytes) -> None:
+def _write_model(folder: Path, name: str, weights: bytes, text: bytes, card: str | None) -> None:
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     old = _weights_in_use(folder)
     try:
         _replace_file(folder / name, weights)
+        if card is not None and (_is_card(folder / _CARD) or not (folder / _CARD).exists()):
+            _replace_file(folder / _CARD, card.encode())
         _replace_file(folder / _CONFIG, text)  # the one step from the old model to the new
     finally:
         with suppress(OSError):  # an orphan does no harm
@@ -193,6 +201,8 @@ def check_replaceable(folder: Path) -> None:
         raise OutputError(f"{folder} is a file, not a folder. Choose another path for the model.")
     names = {each.name for each in folder.iterdir()}
     ours = {name for name in names if _WEIGHTS_NAME.fullmatch(name) or _LEFTOVER_NAME.match(name)}
+    if _is_card(folder / _CARD):
+        ours.add(_CARD)
     if _CONFIG in names:
         try:
             _read_config(folder)
@@ -207,6 +217,15 @@ def check_replaceable(folder: Path) -> None:
             f"{folder} is not empty and no tsm2 model ({listed}), so it is not overwritten. Choose "
             f"another path, for example {folder / 'model'}."
         )
+
+
+def _is_card(file: Path) -> bool:
+    """Return whether a README.md is one that a save wrote."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(_CARD_START)) == _CARD_START.encode()
+    except OSError:
+        return False
 
 
 def holds_model(folder: Path) -> bool:
