@@ -54,7 +54,7 @@ def model_card(
         "forecasts": f"{_listed(columns)}, {model.horizon} rows at once",
         "reads": f"the last {model.lookback} rows"
         + (f", of {len(layout.columns)} columns" if len(layout.columns) > len(columns) else ""),
-        "frequency": layout.frequency or "rows by position",
+        "frequency": str(layout.frequency or "rows by position"),
         "fitted on": ("rows that are not recorded" if rows is None else f"{rows} rows")
         + ("" if n_series == 1 else f" of {n_series} series"),
         "goes on behind": ends[0] if n_series == 1 else f"the last row of each, {_listed(ends)}",
