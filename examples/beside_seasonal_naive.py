@@ -1,18 +1,19 @@
 """Forecast two years of air passengers, with a band, beside last year's numbers. Some seconds."""
 
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-DATA = Path(__file__).parent / "data"
+shutil.copy(Path(__file__).parent / "data" / "airline.csv", "airline.csv")
 
 # --8<-- [start:python]
 import pandas as pd
 
 from tsm2 import TSM2Forecaster
 
-table = pd.read_csv(DATA / "airline.csv", index_col="month", parse_dates=True)
-known, later = table[:-24], table[-24:]  # twelve years of months, and the last two of them
+table = pd.read_csv("airline.csv", index_col="month", parse_dates=True)
+known, later = table[:-24], table[-24:]  # the last two of twelve years
 
 model = TSM2Forecaster(horizon=24, validation_fraction=0.35, random_state=0).fit(known)
 forecast = model.predict()
