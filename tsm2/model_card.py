@@ -58,7 +58,8 @@ def model_card(
         "fitted on": ("rows that are not recorded" if rows is None else f"{rows} rows")
         + ("" if n_series == 1 else f" of {n_series} series"),
         "goes on behind": ends[0] if n_series == 1 else f"the last row of each, {_listed(ends)}",
-        "quantiles": _listed([str(level) for level in model.levels]) or "by calibration, if any",
+        "quantiles": _listed([str(level) for level in model.levels])
+        or ("none" if model.calibration is None else "by calibration"),
         "weights": f"{sum(p.numel() for p in model.network.parameters())} numbers",
     }
     return "\n".join(
