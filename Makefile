@@ -24,7 +24,7 @@ TESTS_neuralforecast := tests/adapters/test_neuralforecast.py $(TESTS_PEERS)
 TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
 TESTS_vision := tests/vision tsm2/vision
 
-.PHONY: demo quick test test-slow test-oldest test-peers $(PEERS:%=test-%) lint docs bench \
+.PHONY: demo quick test test-slow test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench \
 	constraints clean
 
 demo: .venv/made
@@ -53,8 +53,16 @@ lint: .venv/made
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: .venv/made
-	$(BIN)/mkdocs build --strict
+# The examples and notebooks run for it; the page on Darts needs its environment.
+docs: .venv/made .venvs/darts/made
+	$(BIN)/python examples/render.py
+	$(BIN)/zensical build --strict --clean
+
+# What a release would upload.
+dist: .venv/made
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(BIN)/twine check --strict dist/*
 
 bench: .venv/made
 	$(BIN)/python benchmarks/kernels.py
@@ -83,4 +91,4 @@ constraints: .venv/made
 	touch $@
 
 clean:
-	rm -rf .venv .venvs build dist site demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venvs build dist site demo docs/made .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -49,7 +49,9 @@ ENVIRONMENTS = {
         pins=("python-dateutil==2.9.0.post0", "pyparsing==3.2.3"),
         oldest=True,
     ),
-    "darts": Environment(ran="the tests of tsm2.adapters.darts", extras="darts,onnx,test"),
+    "darts": Environment(
+        ran="the tests of tsm2.adapters.darts", extras="darts,onnx,test,notebooks"
+    ),
     "neuralforecast": Environment(
         ran="the tests of tsm2.adapters.neuralforecast", extras="neuralforecast,test"
     ),

@@ -1,5 +1,6 @@
 """Forecast with what is known beside the values, and in spite of gaps. Takes half a minute."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -22,6 +23,18 @@ forecast = model.predict()  # holidays of the next hours are known from fit
 # --8<-- [end:table]
 
 print(forecast.head(3))
+
+truth = load_sample(2024).iloc[2000:]
+figure, axes = plt.subplots(figsize=(9, 3))
+axes.plot(frame["load"].tail(96), color="#3b3b3b", label="known")
+axes.plot(truth["load"], color="#3b3b3b", linestyle=":", label="what happened")
+axes.plot(forecast["load"], color="#d1495b", label="forecast")
+known = holidays.loc[frame.index[-96] : truth.index[-1]].iloc[:, 0]
+axes.fill_between(known.index, 0, 1, where=known > 0, transform=axes.get_xaxis_transform(),
+                  color="#e9c46a", alpha=0.3, label="holiday, known in advance")  # fmt: skip
+axes.set_ylabel("load")
+axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+figure.savefig("holidays.png")
 
 # --8<-- [start:later]
 more = load_sample(2200)

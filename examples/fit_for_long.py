@@ -40,3 +40,8 @@ model = TSM2Forecaster(lookback=96, horizon=24, max_epochs=50, random_state=0)
 model.set_callbacks(StopWhenGoodEnough(0.9)).fit(history)
 # --8<-- [end:callback]
 print("epochs until good enough:", model.n_iter_)
+
+history = model.history_.set_index("epoch")
+axes = history[["train_loss", "validation_loss"]].plot(figsize=(7, 3), marker="o")
+axes.set_ylabel("loss, standardised")
+axes.figure.savefig("losses.png")

@@ -23,6 +23,9 @@ by_step = error_table(tested, by="step")
 
 print(by_variate)
 
+figure = model.plot(coverage=0.8, truth=later.iloc[:24])[0].figure
+figure.savefig("band.png")
+
 # --8<-- [start:learn]
 learnt = TSM2Forecaster(
     lookback=168, horizon=24, quantiles=(0.1, 0.5, 0.9), max_epochs=2, random_state=0

@@ -18,6 +18,14 @@ errors = model.backtest(
 # --8<-- [end:refit]
 print("days forecast:", errors["cutoff"].nunique())
 
+size = (errors["forecast"] - errors["actual"]).abs() / errors.groupby("variate")[
+    "actual"
+].transform("std")
+axes = size.groupby(errors["cutoff"]).mean().plot(figsize=(8, 2.8), marker="o")
+axes.set_ylabel("mean absolute error,\nin deviations")
+axes.set_xlabel("the last row that was known")
+axes.figure.savefig("by-day.png")
+
 # --8<-- [start:update]
 model.fit(frame.iloc[:1400])
 model.update(frame.iloc[1400:1500])  # new rows become history

@@ -1,5 +1,6 @@
 """Forecast many series with one network: shops that open, close and differ in size. Ten seconds."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -54,3 +55,14 @@ next_days = same.predict()["Oslo"]  # a dict of frames in, a dict of frames out
 # --8<-- [end:containers]
 
 print(next_days.head(3))
+
+figure, panels = plt.subplots(1, len(shops), figsize=(9, 2.6), layout="constrained")
+for panel, name in zip(panels, shops, strict=True):
+    for part, rows, color in (("known", frame, "#3b3b3b"), ("forecast", forecast, "#d1495b")):
+        own = rows[rows["shop"] == name].tail(42)
+        panel.plot(own["day"], own["sales"], color=color, label=part)
+    panel.set_title(name)
+    panel.set_xticks(own["day"].iloc[::7], own["day"].iloc[::7].dt.strftime("%d %b"), rotation=60)
+panels[0].set_ylabel("sales a day")
+panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+figure.savefig("shops.png")

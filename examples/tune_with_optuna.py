@@ -58,3 +58,10 @@ study.optimize(objective, n_trials=6)
 # --8<-- [end:optuna]
 print("optuna:", study.best_params)
 print("pruned:", len(study.get_trials(states=[optuna.trial.TrialState.PRUNED])))
+
+trials = study.trials_dataframe()
+axes = trials.plot.scatter(
+    x="params_learning_rate", y="value", c="#d1495b", figsize=(6, 3), logx=True
+)
+axes.set_ylabel("validation loss")
+axes.figure.savefig("search.png")

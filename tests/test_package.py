@@ -35,6 +35,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "training": 3,
     "fitted": 4,
     "fitting": 5,
+    "model_card": 5,
     "backtesting": 5,
     "plotting": 6,
     "forecaster": 7,

@@ -44,6 +44,7 @@ from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
 from tsm2.fitted.restoring import check_count_of_blocks
 from tsm2.fitting import Fitting, train_further
+from tsm2.model_card import model_card
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.parameters import (
@@ -243,6 +244,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     history_
         Losses of every epoch, on standardised values, an exact start as epoch 0; of several
         networks, `member` says whose.
+    n_rows_
+        Rows that `fit` was given, of all series together; None if the model was made elsewhere.
     n_iter_
         Epochs trained; of several networks, the most that one of them was.
     n_features_in_, feature_names_in_
@@ -279,6 +282,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     history_: pd.DataFrame
     choices_: pd.DataFrame
     floor_: pd.Series[float]
+    n_rows_: int | None
     n_iter_: int
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
@@ -588,6 +592,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             checkpoint=checkpoint, max_seconds=max_seconds, log_dir=log_dir, watch=tasks
         )
         self.choices_ = with_mixers(fitting.choices, model.network.config.blocks > 0)
+        self.n_rows_ = len(series.values)
         self._become(model, history)
         tasks.close()
         return self
@@ -599,12 +604,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         *,
         season: int | None = None,
         floor: pd.Series[float] | None = None,
+        n_rows: int | None = None,
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
         row = {name: getattr(model.network.config, name) for name in CHOSEN}
         row |= {"season": season, "validation_mse": math.nan, "chosen": True}
         self.choices_ = with_mixers(pd.DataFrame([row]), model.network.config.blocks > 0)
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
+        self.n_rows_ = n_rows
         return self._become(model, history)
 
     def _become(self, model: FittedModel, history: pd.DataFrame) -> Self:
@@ -1344,6 +1351,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted forecaster to a folder: safetensors and JSON, replaced as a whole.
 
+        README.md beside them is a model card: what was fitted, on how many rows, with which errors
+        on the validation rows, and how to load it. `load` does not read it.
+
         Parameters
         ----------
         path
@@ -1363,9 +1373,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             "history": self.history_.to_dict("list"),
             "choices": [chosen(self.choices_)],
             "floor": self.floor_.to_dict(),
+            "rows": self.n_rows_,
         }
+        card = model_card(
+            model,
+            rows=self.n_rows_,
+            chosen=chosen(self.choices_),
+            floor=self.floor_,
+            changed=self._changed(),
+        )
         kind = type(self).__name__
-        saving.save_folder(folder, kind=kind, config=config, tensors=model.tensors())
+        saving.save_folder(folder, kind=kind, config=config, tensors=model.tensors(), card=card)
+
+    def _changed(self) -> dict[str, Any]:
+        """Return the parameters that are not at their default."""
+        defaults = type(self)().get_params(deep=False)
+        given = self.get_params(deep=False)
+        return {name: given[name] for name in given if repr(given[name]) != repr(defaults[name])}
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the model as an ONNX file that other languages and machines run.
@@ -1451,4 +1475,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         )
         history = pd.DataFrame(config["history"])
         floor = pd.Series(config.get("floor", {}), dtype=float)
-        return forecaster.take_over(model, history, season=choice["season"], floor=floor)
+        return forecaster.take_over(
+            model, history, season=choice["season"], floor=floor, n_rows=config.get("rows")
+        )

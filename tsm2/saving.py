@@ -3,6 +3,7 @@
     model/
       config.json                      kind, parameters, versions, and which weights file counts
       model-3f2a91c05d7e.safetensors   the tensors; every save draws a name of its own
+      README.md                        the model card, for people; never read, yours is kept
       .lock                            empty; who saves here holds it
 
 A folder cannot be swapped in one step, neither by POSIX nor by Windows, but one file can. So new
@@ -71,6 +72,7 @@ _LOCK = ".lock"
 _CHECKSUM = "sha256"
 _LONGEST_WAIT = 600  # seconds for another save to end
 _MOST_READINGS = 1000  # of a folder that is replaced all the time
+_CARD, _CARD_START = "README.md", "---\nlibrary_name: tsm2\n"
 _WEIGHTS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 _LEFTOVER_NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _MOST_CONFIG_BYTES = 64 * 2**20
@@ -88,6 +90,7 @@ def save_folder(
     kind: str,
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor | NDArray[Any]],
+    card: str | None = None,
 ) -> None:
     """Write a model folder; an earlier model there is replaced at once or, on failure, kept.
 
@@ -103,6 +106,9 @@ def save_folder(
         NumPy scalars are written as Python's.
     tensors
         Tensors and arrays of any shape and device, by name.
+    card
+        Text for README.md, see `tsm2.model_card`; None for no such file. A README.md that is no
+        model card of tsm2 is left alone.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def save_folder(
         folder.mkdir(parents=True, exist_ok=True)
         with _turn(folder) as alone:
             check_replaceable(folder)  # others had their turn meanwhile
-            _write_model(folder, name, weights, text)
+            _write_model(folder, name, weights, text, card)
             if alone:
                 with suppress(OSError):  # what is left does no harm
                     _remove_unused(folder)
@@ -183,10 +189,12 @@ def _turn(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _write_model(folder: Path, name: str, weights: bytes, text: bytes) -> None:
+def _write_model(folder: Path, name: str, weights: bytes, text: bytes, card: str | None) -> None:
     old = _weights_in_use(folder)
     try:
         _replace_file(folder / name, weights)
+        if card is not None and (_is_card(folder / _CARD) or not (folder / _CARD).exists()):
+            _replace_file(folder / _CARD, card.encode())
         _replace_file(folder / _CONFIG, text)  # the one step from the old model to the new
     finally:
         with suppress(OSError):  # an orphan does no harm
@@ -272,6 +280,8 @@ def check_replaceable(folder: Path) -> None:
         for name in names
         if name == _LOCK or _WEIGHTS_NAME.fullmatch(name) or _LEFTOVER_NAME.fullmatch(name)
     }
+    if _is_card(folder / _CARD):
+        ours.add(_CARD)
     if _CONFIG in names:
         try:
             _read_config(folder)
@@ -286,6 +296,15 @@ def check_replaceable(folder: Path) -> None:
             f"{folder} is not empty and no tsm2 model ({listed}), so it is not overwritten. Choose "
             f"another path, for example {folder / 'model'}."
         )
+
+
+def _is_card(file: Path) -> bool:
+    """Return whether a README.md is one that a save wrote."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(_CARD_START)) == _CARD_START.encode()
+    except OSError:
+        return False
 
 
 def holds_model(folder: Path) -> bool:
