@@ -71,8 +71,13 @@ def compiled(name: str, constants: dict[str, Any], dtype: str, arch: int) -> Any
 
     signature = {argument: kind(argument) for argument in kernel.arg_names}
     places = {(kernel.arg_names.index(key),): value for key, value in constants.items()}
+    multiples: Any = {  # of 16, as Triton finds tensors and sizes of whole blocks
+        (place,): [["tt.divisibility", 16]]
+        for place, argument in enumerate(kernel.arg_names)
+        if str(signature[argument]).startswith("*") or argument in {"channels", "states", "span"}
+    }
     return triton.compile(
-        ASTSource(kernel, signature, places),
+        ASTSource(kernel, signature, places, multiples),
         target=GPUTarget("cuda", arch, 32),
         options=options,
     )

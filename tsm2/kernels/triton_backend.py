@@ -27,7 +27,7 @@ _WARPS = 1
 _MOST_REGISTERS = {8: 184, 9: 168}
 """Of a thread in the backward pass, by the device's major version: the fewest without spills. A
 processor then holds eleven or twelve programs."""
-_ITEMS_PER_PROCESSOR = 24
+_ITEMS_PER_PROCESSOR = 64
 _PROGRAMS_PER_PROCESSOR = 12
 _FEWEST_CHUNKS = 2
 """In a segment: shorter ones cost more to join than they save."""
