@@ -162,7 +162,7 @@ def check(report: Report, options: argparse.Namespace, backends: list[str]) -> s
 
 def milliseconds(task: Callable[[], object], device: str, rounds: int) -> float:
     """Return the median time of a task, the device waited for."""
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait: Any = torch.cuda.synchronize if device == "cuda" else lambda: None
     for _ in range(3):
         task()
     taken = []
@@ -177,7 +177,8 @@ def milliseconds(task: Callable[[], object], device: str, rounds: int) -> float:
 
 def replayed(task: Callable[[], object]) -> Callable[[], object]:
     """Capture a task as a CUDA graph."""
-    stream = torch.cuda.Stream()
+    cuda: Any = torch.cuda
+    stream = cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
