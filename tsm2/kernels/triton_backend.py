@@ -21,6 +21,11 @@ __all__ = ["conv_backward", "conv_forward", "scan_backward", "scan_forward"]
 
 _Tensors = TypeVar("_Tensors", ScanTensors, ConvTensors)
 
+# Any, for a launch takes more than a kernel's own arguments.
+_SCAN: Any = triton_scan
+_SEGMENTS: Any = triton_segments
+_CONV: Any = triton_conv
+
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _WARPS = 1
 """Of every program: of 16, 32 and 64 channels with 1, 2 and 4 warps, 32 with one were fastest."""
@@ -122,7 +127,7 @@ def scan_forward(tensors: ScanTensors, walk: Walk, keep_states: bool) -> tuple[T
         starts = None
         if cut.segments > 1:
             starts, sums = _borders_of(rows, cut, A)
-            triton_segments.scan_segments[grid](
+            _SEGMENTS.scan_segments[grid](
                 u_,
                 delta_,
                 B_,
@@ -142,7 +147,7 @@ def scan_forward(tensors: ScanTensors, walk: Walk, keep_states: bool) -> tuple[T
                 **tile,
             )
             _join(starts, sums, rate, rows, cut, tile, backward=False)
-        triton_scan.scan_forward[grid](
+        _SCAN.scan_forward[grid](
             u_,
             delta_,
             z_,
@@ -205,7 +210,7 @@ def scan_backward(tensors: ScanTensors, walk: Walk, dout: Tensor, states: Tensor
     ends = None
     if cut.segments > 1:
         ends, lengths = _borders_of(rows, cut, A)
-        triton_segments.scan_segments_back[(rows.sequences * cut.segments, blocks)](
+        _SEGMENTS.scan_segments_back[(rows.sequences * cut.segments, blocks)](
             delta_,
             z_,
             C_,
@@ -227,7 +232,7 @@ def scan_backward(tensors: ScanTensors, walk: Walk, dout: Tensor, states: Tensor
             **tile,
         )
         _join(ends, lengths, rate, rows, cut, tile, backward=True)
-    triton_scan.scan_backward[(programs, groups)](
+    _SCAN.scan_backward[(programs, groups)](
         u_,
         delta_,
         z_,
@@ -286,7 +291,7 @@ def _join(
 ) -> None:
     channels, states = A.shape
     blocks = -(-channels // tile["BLOCK_E"])
-    triton_segments.join_segments[(rows.sequences, blocks)](
+    _SEGMENTS.join_segments[(rows.sequences, blocks)](
         tiles, sums, A, cut.segments, channels, states, BACKWARD=backward, **tile
     )
 
@@ -312,7 +317,7 @@ def conv_forward(tensors: ConvTensors, walk: Walk, silu: bool) -> Tensor:
         rows = rows_of(x.shape[:-1], [x], walk.axes, channels)
         cut = _conv_cut(rows, _CONV_SPAN)
         block = conv_block(channels)
-        triton_conv.conv_forward[(rows.sequences * cut.segments, -(-channels // block))](
+        _CONV.conv_forward[(rows.sequences * cut.segments, -(-channels // block))](
             rows.tensors[0],
             weight.contiguous(),
             _contiguous(bias),
@@ -344,7 +349,7 @@ def conv_backward(tensors: ConvTensors, walk: Walk, silu: bool, dout: Tensor) ->
     programs = _shared_out(rows.sequences * cut.segments, 2 * _PROGRAMS_PER_PROCESSOR, x.device)
     sums = torch.empty((programs, channels * (taps + 1)), dtype=torch.float32, device=x.device)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    triton_conv.conv_backward[(programs, -(-channels // block))](
+    _CONV.conv_backward[(programs, -(-channels // block))](
         rows.tensors[0],
         weight.contiguous(),
         _contiguous(bias),
