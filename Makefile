@@ -24,7 +24,7 @@ TESTS_neuralforecast := tests/adapters/test_neuralforecast.py $(TESTS_PEERS)
 TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
 TESTS_vision := tests/vision tsm2/vision
 
-.PHONY: demo quick test test-slow test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench \
+.PHONY: demo quick test test-slow test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench gpu-tiny \
 	constraints clean
 
 demo: .venv/made
@@ -73,6 +73,10 @@ bench: .venv/made
 	$(BIN)/python benchmarks/image_mixers.py
 	$(BIN)/tsm2 benchmark ETTh1 --horizons 96 --models RepeatLast,SeasonalNaive,RLinear,TSM2 \
 		--out benchmarks/results/long_horizon.csv
+
+# The benchmark for a GPU at tiny sizes, so that it cannot fail for a typing mistake on the day.
+gpu-tiny: .venv/made
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpu.py --device cpu --tiny
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -396,12 +396,14 @@ def test_a_variate_of_which_nothing_is_known_is_refused_in_fit_and_forecast_afte
 def test_a_variate_unknown_in_all_validation_rows_alone_has_no_intervals() -> None:
     frame = values()
     frame.loc[stamps()[60:], "wind"] = np.nan
-    model = TSM2Forecaster(**SMALL, missing="mask").fit(frame)
+    model = TSM2Forecaster(**SMALL, missing="mask", linear_start="random").fit(frame)
     assert np.isfinite(model.predict().to_numpy()).all()
     with pytest.warns(CalibrationWarning, match="column 'wind' is not known on the held-out rows"):
         interval = model.predict_interval(coverage=0.5)
     assert np.isnan(interval["wind"]).all(axis=None)
     assert np.isfinite(interval.drop(columns="wind", level=0)).all(axis=None)
+    exact = TSM2Forecaster(**SMALL, missing="mask").fit(frame)  # earlier blocks are held out too
+    assert np.isfinite(exact.predict_interval(coverage=0.5)).all(axis=None)
 
 
 def test_gaps_in_past_covariates_and_other_columns() -> None:

@@ -74,14 +74,15 @@ ORDERS = {  # within a package, a module may import those before it
         "exporting",
     ],
 }
+TRITON_PARTS = ("backend", "conv", "rows", "scan", "segments")
 PEERS = {  # modules that need them
     "tsm2.adapters.darts": "darts",
     "tsm2.adapters.neuralforecast": "neuralforecast",
     "tsm2.adapters.sktime": "sktime",
-    "tsm2.kernels.mamba_ssm_backend": "causal_conv1d",
+    "tsm2.kernels.mamba_ssm_backend": "selective_scan_cuda",
     "tsm2.vision.timm": "timm",
     "tsm2.vision.detection": "torchvision",
-} | {f"tsm2.kernels.triton_{part}": "triton" for part in ("backend", "conv", "rows", "scan")}
+} | {f"tsm2.kernels.triton_{part}": "triton" for part in TRITON_PARTS}
 OPTIONAL = (
     "darts",
     "sktime",

@@ -18,7 +18,7 @@ from kernel_cases import (
     scan_arguments,
 )
 
-from tsm2.kernels import causal_conv, dispatch, selective_scan, triton_backend
+from tsm2.kernels import causal_conv, dispatch, selective_scan, triton_backend, triton_rows
 
 # The interpreter is numpy, which warns of the infinities that a sigmoid passes through.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
@@ -152,11 +152,34 @@ def test_nan_in_gives_nan_out_and_only_there() -> None:
     assert torch.equal(got[~hit], clean[~hit])
 
 
+@pytest.mark.parametrize(("axes", "reverse"), [((1, 2), True), ((2, 1), False)], ids=str)
+def test_two_axes_in_several_segments(axes: tuple[int, ...], reverse: bool) -> None:
+    """Walks of 42 tokens in three segments."""
+    scan = {n: out_of_a_wider_buffer(each) for n, each in scan_arguments((1, 6, 7), 3).items()}
+    assert_scan_agrees("triton", scan, axes=axes, reverse=reverse)
+    conv = conv_arguments((1, 6, 7), 3)
+    conv["x"] = out_of_a_wider_buffer(conv["x"])
+    assert_conv_agrees("triton", conv, axes=axes, reverse=reverse)
+
+
+def test_blocks_without_channels_or_states_to_spare() -> None:
+    assert_scan_agrees("triton", scan_arguments((1, 18), 64, 4))
+
+
+def test_addresses_of_64_bits_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, walk = scan_arguments((2, 18), 5), {"reverse": True, "backend": "triton"}
+    wanted = run_with_gradients(selective_scan, arguments, walk)
+    monkeypatch.setattr(triton_rows, "_LARGEST_NUMBER", 0)
+    got = run_with_gradients(selective_scan, arguments, walk)
+    assert all(torch.equal(got[name], each) for name, each in wanted.items())
+
+
 def test_the_number_of_programs_changes_no_more_than_rounding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = scan_arguments((5, 6), 5)
+    arguments = scan_arguments((5, 18), 40)
     wanted = run_with_gradients(selective_scan, arguments, {"backend": "triton"})
-    monkeypatch.setattr(triton_backend, "_most_programs", lambda device: 1)
+    monkeypatch.setattr(triton_backend, "_shared_out", lambda items, *_: 1)
+    monkeypatch.setattr(triton_backend, "_cut", lambda rows, *_: triton_backend._Cut(1, 32))
     got = run_with_gradients(selective_scan, arguments, {"backend": "triton"})
-    assert_close(got, wanted, (0, 1e-6))
+    assert_close(got, wanted, (1e-6, 1e-6))

@@ -1,5 +1,6 @@
 """What is handed to the official kernels: stand-ins of their layout and limits, in PyTorch."""
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tsm2.errors import BackendError
-from tsm2.kernels import causal_conv, explain_backends, selective_scan
+from tsm2.kernels import causal_conv, dispatch, explain_backends, selective_scan
 from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk
 
 
@@ -53,13 +54,16 @@ def official_conv(x: Tensor, weight: Tensor, bias: Tensor | None, activation: st
     return functional.silu(y) if activation == "silu" else y
 
 
+COMPILED = ("selective_scan_cuda",)
+
+
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Import the backend over the stand-ins."""
     interface = "mamba_ssm.ops.selective_scan_interface"
     modules = {
         name: ModuleType(name)
-        for name in ("causal_conv1d", "mamba_ssm", "mamba_ssm.ops", interface)
+        for name in (*COMPILED, "causal_conv1d", "mamba_ssm", "mamba_ssm.ops", interface)
     }
     modules["causal_conv1d"].__dict__["causal_conv1d_fn"] = official_conv
     modules[interface].__dict__["selective_scan_fn"] = official_scan
@@ -115,5 +119,19 @@ def test_what_the_official_kernels_cannot_do_is_refused(backend: Any) -> None:
 
 def test_it_is_explained_where_it_cannot_run() -> None:
     assert "not on cpu" in str(explain_backends("cpu")["mamba_ssm"])
-    if not torch.cuda.is_available():
-        assert "causal_conv1d" in str(explain_backends("cuda")["mamba_ssm"])
+
+
+def test_an_official_package_without_its_kernels_is_told_from_one_with_them(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As mamba-ssm 2.3.2 installs itself: its interface imports, what it calls is not there."""
+    monkeypatch.delitem(sys.modules, backend.__name__)
+    monkeypatch.setitem(sys.modules, COMPILED[0], None)
+    dispatch._import_obstacle.cache_clear()
+    try:
+        said = str(explain_backends("cuda")["mamba_ssm"])
+        assert re.search(r"Mamba-1 are not built: .*selective_scan_cuda", said)
+        assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install" in said
+    finally:
+        dispatch._import_obstacle.cache_clear()
+        sys.modules[backend.__name__] = backend

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +31,34 @@ def test_the_kernels_agree_with_the_reference_in_the_interpreter() -> None:
     assert "skipped" not in result.stdout
 
 
-SCAN = {"REVERSE": True, "STEPS": 16, "BLOCK_N": 16}
-CONV = {"TAPS": 4, "SILU": True, "REVERSE": False, "BLOCK_T": 16}
+WALK = {"REVERSE": True, "ONE_AXIS": True, "WIDE": False}
+SCAN = WALK | {"STEPS": 16, "BLOCK_N": 16, "BLOCK_E": 32}
+CONV = WALK | {"TAPS": 4, "SILU": True, "BLOCK_E": 128}
 KERNELS = [
     ("triton_scan.scan_forward", SCAN),
-    ("triton_scan.scan_backward", SCAN),
-    ("triton_conv.conv_forward", CONV),
-    ("triton_conv.conv_sums", CONV | {"BLOCK_K": 8}),
+    ("triton_scan.scan_backward", SCAN | {"WHOLE": True}),
+    ("triton_segments.scan_segments", WALK | {"BLOCK_N": 16, "BLOCK_E": 32}),
+    ("triton_segments.scan_segments_back", WALK | {"BLOCK_N": 16, "BLOCK_E": 32}),
+    ("triton_segments.join_segments", {"BACKWARD": True, "BLOCK_N": 16, "BLOCK_E": 32}),
+    ("triton_conv.conv_forward", CONV | {"UNROLLED": 4}),
+    ("triton_conv.conv_backward", CONV),
 ]
-SIGNALS = {"u", "delta", "z", "B", "C", "x", "dout", "out", "du", "ddelta", "dz"}
-NUMBERS = {"sequences", "length", "channels", "states", "padded", "tasks"}
+SIGNALS = {"u", "delta", "z", "B", "C", "x", "dout", "out", "du", "ddelta", "dz", "dx"}
+NUMBERS = {"sequences", "segments", "span", "length", "channels", "states"}
 
 
-def compiled(name: str, constants: dict[str, Any], warps: int, dtype: str, arch: int) -> Any:
+def compiled(name: str, constants: dict[str, Any], dtype: str, arch: int) -> Any:
     """Compile a kernel for a processor that need not be there."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from tsm2.kernels import triton_conv, triton_scan
+    from tsm2.kernels import triton_backend
 
     module, function = name.split(".")
-    kernel = getattr({"triton_scan": triton_scan, "triton_conv": triton_conv}[module], function)
+    kernel = getattr(import_module(f"tsm2.kernels.{module}"), function)
+    options: dict[str, int] = {"num_warps": triton_backend._WARPS}
+    if function == "scan_backward":
+        options["maxnreg"] = triton_backend._MOST_REGISTERS[arch // 10]
 
     def kind(argument: str) -> Any:
         if argument in constants:
@@ -63,10 +71,15 @@ def compiled(name: str, constants: dict[str, Any], warps: int, dtype: str, arch:
 
     signature = {argument: kind(argument) for argument in kernel.arg_names}
     places = {(kernel.arg_names.index(key),): value for key, value in constants.items()}
+    multiples: Any = {  # of 16, as Triton finds tensors and sizes of whole blocks
+        (place,): [["tt.divisibility", 16]]
+        for place, argument in enumerate(kernel.arg_names)
+        if str(signature[argument]).startswith("*") or argument in {"channels", "states", "span"}
+    }
     return triton.compile(
-        ASTSource(kernel, signature, places),
+        ASTSource(kernel, signature, places, multiples),
         target=GPUTarget("cuda", arch, 32),
-        options={"num_warps": warps},
+        options=options,
     )
 
 
@@ -76,20 +89,16 @@ def compiled(name: str, constants: dict[str, Any], warps: int, dtype: str, arch:
 def test_the_kernels_compile_and_keep_to_the_registers(
     tmp_path: Path, name: str, constants: dict[str, Any], arch: int
 ) -> None:
-    """In every shipped block size; what does not fit the registers goes through slow memory."""
-    from tsm2.kernels import triton_backend
-
+    """As the backend launches them; what does not fit the registers goes through slow memory."""
     (ptxas, *_) = (Path(triton.__file__).parent / "backends/nvidia/bin").glob("ptxas*")
-    for block, warps in triton_backend._BLOCKS:
-        for dtype in ("fp32", "bf16"):
-            sizes = constants | {"BLOCK_E": block}
-            assembly = compiled(name, sizes, warps, dtype, arch).asm["ptx"]
-            (tmp_path / "kernel.ptx").write_text(assembly)
-            report = subprocess.run(
-                [ptxas, "-v", f"--gpu-name=sm_{arch}{'a' if arch >= 90 else ''}", "kernel.ptx"],
-                capture_output=True,
-                text=True,
-                check=True,
-                cwd=tmp_path,
-            ).stderr
-            assert re.findall(r"(\d+) bytes spill", report) == ["0", "0"], report
+    for dtype in ("fp32", "bf16"):
+        assembly = compiled(name, constants, dtype, arch).asm["ptx"]
+        (tmp_path / "kernel.ptx").write_text(assembly)
+        report = subprocess.run(
+            [ptxas, "-v", f"--gpu-name=sm_{arch}{'a' if arch >= 90 else ''}", "kernel.ptx"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        ).stderr
+        assert re.findall(r"(\d+) bytes spill", report) == ["0", "0"], report

@@ -116,13 +116,13 @@ class Comparison:
         }
         layout, ids = self.task.series.layout, self.task.series.ids
         names: list[Hashable] = list(layout.columns)
-        if layout.series != "one":
+        if not layout.alone:
             names = [
                 name if len(layout.columns) == 1 else f"{name}: {column}"
                 for name in ids
                 for column in layout.columns
             ]
-        kind = "column" if layout.series == "one" else "series"
+        kind = "column" if layout.alone else "series"
         return pd.DataFrame(found, index=pd.Index(names, name=kind, tupleize_cols=False))
 
     @cached_property
@@ -144,7 +144,7 @@ class Comparison:
                     "actual": self._actual[window].ravel(),
                 }
             )
-            if layout.series != "one":
+            if not layout.alone:
                 names = pd.Index(task.series.ids, tupleize_cols=False)
                 base.insert(0, "series", names.repeat(per_series))
             for label, point in self.points.items():
@@ -315,7 +315,7 @@ class Comparison:
         n_series, n_columns = len(counts), len(layout.columns)
         rows = f"{counts.min():,}" + ("" if counts.min() == counts.max() else f"-{counts.max():,}")
         what = f"{rows} rows of {n_columns} column{'s' if n_columns > 1 else ''}"
-        if layout.series != "one":
+        if not layout.alone:
             what = f"{n_series} series of {rows} rows"
         season = f"season {task.season}" if task.season > 1 else "no season"
         again = "fitted anew before each" if task.refit else "trained once, before the first"

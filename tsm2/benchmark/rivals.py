@@ -139,7 +139,7 @@ class _RLinear:
     def fit(self, known: Series) -> Self:
         horizon = self.setup.horizon
         n_train = enough_rows(known, horizon, _VALIDATION)
-        self.units = measured(known.head(n_train), each=known.layout.series != "one")
+        self.units = measured(known.head(n_train), each=not known.layout.alone)
         most = max(1, min(int(known.counts.min()) // 3, int(n_train.min()) - horizon))
         tried = lookbacks(known.layout, horizon, most)
         best = np.inf

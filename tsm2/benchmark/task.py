@@ -142,7 +142,7 @@ class Task:
 def as_table(series: Series) -> Any:
     """Return rows as what a forecaster takes: one table, or a dict of them."""
     layout = series.layout
-    if layout.series != "one":
+    if not layout.alone:
         layout = replace(layout, series="dict")
     return write(replace(series, layout=layout))
 

@@ -73,7 +73,7 @@ class UnitsAround(nn.Module):
             self.register_buffer(f"{kind}_center", torch.from_numpy(center))
             self.register_buffer(f"{kind}_scale", torch.from_numpy(scale))
         self.fixed: Tensor | None
-        is_one = "static" in units and model.context.layout.series == "one"
+        is_one = "static" in units and model.context.layout.alone
         of_variates = torch.from_numpy(model.codings.static).float()[None] if is_one else None
         self.register_buffer("fixed", of_variates)  # (1, Mt, Cs)
 
@@ -236,7 +236,7 @@ def _labels(model: FittedModel) -> dict[str, list[str]]:
         "context": columns,
         "past": codings.labels("past"),
         "future": codings.labels("future") + codings.labels("calendar"),
-        "static": [] if model.context.layout.series == "one" else codings.labels("static"),
+        "static": [] if model.context.layout.alone else codings.labels("static"),
     }
     if UnitsAround.takes_units(model):
         labels |= {"center": columns, "scale": columns}

@@ -1,8 +1,10 @@
 """The official CUDA kernels of Mamba, where `mamba-ssm` and `causal-conv1d` are installed.
 
 They read (batch, channels, tokens) and scan forward along the last axis, so other orders of
-tokens cost a permuted copy and a reversed scan a flip. The same numbers come out; "auto" does not
-choose them, for nobody has measured them to be faster than ours.
+tokens cost a permuted copy and a reversed scan a flip. From version 2.3.2 on, mamba-ssm builds the
+kernels of Mamba-1, which these are, only when it is told to; without them this module says so.
+The same numbers come out; "auto" does not choose them, for nobody has measured them to be faster
+than ours.
 
 Sizes: T tokens, S sequences, E channels, N states per channel, K taps.
 Source: Gu & Dao (2023), arXiv:2312.00752, and the code that they released.
@@ -10,11 +12,20 @@ Source: Gu & Dao (2023), arXiv:2312.00752, and the code that they released.
 
 from math import prod
 
+from torch import Tensor
+
+try:
+    import selective_scan_cuda  # noqa: F401  # pyright: ignore[reportMissingImports]
+except ImportError as error:  # mamba_ssm itself may well be importable, and fails when called
+    raise ImportError(
+        f"the kernels of Mamba-1 are not built: {error}. On a machine with nvcc: "
+        f"MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --no-binary :all: "
+        f"--no-deps mamba-ssm causal-conv1d"
+    ) from error
 from causal_conv1d import causal_conv1d_fn  # pyright: ignore[reportMissingImports]
 from mamba_ssm.ops.selective_scan_interface import (  # pyright: ignore[reportMissingImports]
     selective_scan_fn,
 )
-from torch import Tensor
 
 from tsm2.errors import BackendError
 from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk

@@ -1,63 +1,69 @@
 """The causal depthwise convolution on a GPU.
 
-The formulas are those of `tsm2.kernels.interface`; dx is also the convolution of dp in the other
-direction, without a bias.
+The formulas are those of `tsm2.kernels.interface`. Rows are kept in tuples, which Triton joins
+by + alone.
 
-Sizes: E channels, K taps. A tile is BLOCK_T tokens of BLOCK_E channels; its tokens are read K
-times, all but the first from the cache. Sums over tokens are written for each program and added
-afterwards in a fixed order.
+Sizes: E channels, K taps. An item is one segment of one sequence, `span` tokens. A program keeps
+the last K tokens of a block of channels in registers and goes through an item, so that every row is
+read once, and K - 1 rows more for each segment; the backward pass goes the other way and keeps the
+last K rows of dp too. Sums over tokens are written for each program and added afterwards in a
+fixed order.
 """
 
 import triton
 import triton.language as tl
 
-from tsm2.kernels.triton_rows import offset, place_in_walk, place_of_sequence
+from tsm2.kernels.triton_rows import place_in_walk, place_of_sequence, to_sequence, to_token
 
-__all__ = ["conv_forward", "conv_sums"]
-
-
-@triton.jit
-def _tile(
-    x: tl.tensor,
-    strides: tl.tensor,
-    s: tl.tensor,
-    t: tl.tensor,
-    sizes: tl.tensor,
-    length: tl.tensor,
-    e: tl.tensor,
-    channels: tl.tensor,
-    REVERSE: tl.constexpr,
-) -> tl.tensor:
-    """Read some tokens of some channels in single precision, zeros outside of the sequence."""
-    rows = offset(s, place_in_walk(t, length, sizes, REVERSE), strides)
-    inside = ((t >= 0) & (t < length))[:, None] & (e < channels)[None, :]
-    return tl.load(x + rows[:, None] + e[None, :], mask=inside, other=0.0).to(tl.float32)
+__all__ = ["conv_backward", "conv_forward"]
 
 
 @triton.jit
-def _convolved(
-    x: tl.tensor,
-    weight: tl.tensor,
-    bias: tl.tensor,
-    strides: tl.tensor,
-    s: tl.tensor,
+def _row(
+    pointer: tl.tensor,
     t: tl.tensor,
+    e: tl.tensor,
+    inside: tl.tensor,
+    strides: tl.tensor,
     sizes: tl.tensor,
     length: tl.tensor,
-    e: tl.tensor,
-    channels: tl.tensor,
-    TAPS: tl.constexpr,
     REVERSE: tl.constexpr,
+    ONE_AXIS: tl.constexpr,
+    WIDE: tl.constexpr,
 ) -> tl.tensor:
-    """Sum the taps for a tile."""
-    p = tl.zeros((t.shape[0], e.shape[0]), tl.float32)
-    if bias is not None:
-        p += tl.load(bias + e, mask=e < channels, other=0.0).to(tl.float32)[None, :]
-    for k in range(TAPS):
-        tap = tl.load(weight + e * TAPS + (TAPS - 1 - k), mask=e < channels, other=0.0)
-        earlier = _tile(x, strides, s, t - k, sizes, length, e, channels, REVERSE)
-        p += tap.to(tl.float32)[None, :] * earlier
-    return p
+    """Read a token's channels in single precision; zeros outside, and before the first token."""
+    at = to_token(place_in_walk(t, length, sizes, REVERSE, ONE_AXIS, WIDE), strides, ONE_AXIS)
+    mask = inside & (e * 0 + t >= 0)
+    return tl.load(pointer + (at + e), mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _taps(weight: tl.tensor, e: tl.tensor, channels: tl.tensor, TAPS: tl.constexpr) -> tl.tensor:
+    """Read the weights of a block, the one for the current token first."""
+    inside = e < channels
+    taps = (tl.load(weight + (e * TAPS + TAPS - 1), mask=inside, other=0.0).to(tl.float32),)
+    for k in tl.static_range(1, TAPS):
+        tap = tl.load(weight + (e * TAPS + (TAPS - 1 - k)), mask=inside, other=0.0)
+        taps = taps + (tap.to(tl.float32),)  # type: ignore[assignment]  # noqa: RUF005
+    return taps
+
+
+@triton.jit
+def _zeros(e: tl.tensor, TAPS: tl.constexpr) -> tl.tensor:
+    """Return a window of rows of zeros."""
+    window = (tl.zeros(e.shape, tl.float32),)
+    for _ in tl.static_range(1, TAPS):
+        window = window + (tl.zeros(e.shape, tl.float32),)  # type: ignore[assignment]  # noqa: RUF005
+    return window
+
+
+@triton.jit
+def _weighted(taps: tl.tensor, window: tl.tensor, TAPS: tl.constexpr) -> tl.tensor:
+    """Sum a window's rows, each with its weight."""
+    total = taps[0] * window[0]
+    for k in tl.static_range(1, TAPS):
+        total += taps[k] * window[k]
+    return total
 
 
 @triton.jit
@@ -69,71 +75,117 @@ def conv_forward(
     x_strides: tl.tensor,
     row_strides: tl.tensor,
     sizes: tl.tensor,
+    segments: tl.tensor,
+    span: tl.tensor,
     length: tl.tensor,
     channels: tl.tensor,
     TAPS: tl.constexpr,
     SILU: tl.constexpr,
     REVERSE: tl.constexpr,
-    BLOCK_T: tl.constexpr,
+    ONE_AXIS: tl.constexpr,
+    WIDE: tl.constexpr,
+    UNROLLED: tl.constexpr,  # tokens whose rows are asked for at once
     BLOCK_E: tl.constexpr,
 ) -> None:
-    """Convolve one tile."""
-    tiles = tl.cdiv(length, BLOCK_T)
-    task = tl.program_id(0)
-    s = place_of_sequence(tl.cast(task // tiles, tl.int64), sizes)
-    t = task % tiles * BLOCK_T + tl.arange(0, BLOCK_T)
+    """Convolve one item, for one block of channels."""
+    item = tl.program_id(0)
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-    p = _convolved(x, weight, bias, x_strides, s, t, sizes, length, e, channels, TAPS, REVERSE)
-    if SILU:
-        p *= tl.sigmoid(p)
-    rows = offset(s, place_in_walk(t, length, sizes, REVERSE), row_strides)
-    inside = (t < length)[:, None] & (e < channels)[None, :]
-    tl.store(out + rows[:, None] * channels + e[None, :], p, mask=inside)
+    in_e = e < channels
+    taps = _taps(weight, e, channels, TAPS)
+    s = place_of_sequence(item // segments, sizes)
+    x += to_sequence(s, x_strides)
+    out += to_sequence(s, row_strides) * channels
+    first = item % segments * span
+    last = tl.minimum(first + span, length)
+    window = _zeros(e, TAPS)
+    for k in tl.static_range(1, TAPS):
+        x_t = _row(
+            x, first - (TAPS - k), e, in_e, x_strides, sizes, length, REVERSE, ONE_AXIS, WIDE
+        )
+        window = (x_t,) + window[: TAPS - 1]  # noqa: RUF005
+    for start in range(first, last, UNROLLED):
+        for k in tl.static_range(UNROLLED):
+            t = start + k
+            here = in_e & (e * 0 + t < last)
+            x_t = _row(x, t, e, here, x_strides, sizes, length, REVERSE, ONE_AXIS, WIDE)
+            window = (x_t,) + window[: TAPS - 1]  # noqa: RUF005
+            p = _weighted(taps, window, TAPS)
+            if bias is not None:
+                p += tl.load(bias + e, mask=in_e, other=0.0).to(tl.float32)
+            if SILU:
+                p *= tl.sigmoid(p)
+            token = place_in_walk(t, length, sizes, REVERSE, ONE_AXIS, WIDE)
+            at = to_token(token, row_strides, ONE_AXIS) * channels
+            tl.store(out + (at + e), p, mask=here)
 
 
 @triton.jit
-def conv_sums(
+def conv_backward(
     x: tl.tensor,
     weight: tl.tensor,
     bias: tl.tensor,
     dout: tl.tensor,
-    dp: tl.tensor,  # written if SILU
-    sums: tl.tensor,  # (programs, K + 1, E): dW by taps back, dbias
+    dx: tl.tensor,
+    sums: tl.tensor,  # (programs, E K + E): dweight, dbias
     x_strides: tl.tensor,
     dout_strides: tl.tensor,
     row_strides: tl.tensor,
     sizes: tl.tensor,
-    tasks: tl.tensor,
+    sequences: tl.tensor,
+    segments: tl.tensor,
+    span: tl.tensor,
     length: tl.tensor,
     channels: tl.tensor,
     TAPS: tl.constexpr,
     SILU: tl.constexpr,
     REVERSE: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    BLOCK_T: tl.constexpr,
+    ONE_AXIS: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ) -> None:
-    """Write dp for the tiles of one program, and their sums for dW and dbias."""
-    tiles = tl.cdiv(length, BLOCK_T)
+    """Find the gradients in the items of one program, for one block of channels."""
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-    tap = tl.arange(0, BLOCK_K)[:, None]
-    total = tl.zeros((BLOCK_K, BLOCK_E), tl.float32)
-    for task in range(tl.program_id(0), tasks, tl.num_programs(0)):
-        s = place_of_sequence(tl.cast(task // tiles, tl.int64), sizes)
-        t = task % tiles * BLOCK_T + tl.arange(0, BLOCK_T)
-        slope = _tile(dout, dout_strides, s, t, sizes, length, e, channels, REVERSE)
-        if SILU:
-            p = _convolved(
-                x, weight, bias, x_strides, s, t, sizes, length, e, channels, TAPS, REVERSE
+    in_e = e < channels
+    taps = _taps(weight, e, channels, TAPS)
+    sums_of_taps, sum_of_slopes = _zeros(e, TAPS), tl.zeros(e.shape, tl.float32)
+    for item in range(tl.program_id(0), sequences * segments, tl.num_programs(0)):
+        s = place_of_sequence(item // segments, sizes)
+        x_s = x + to_sequence(s, x_strides)
+        dout_s = dout + to_sequence(s, dout_strides)
+        dx_s = dx + to_sequence(s, row_strides) * channels
+        first = item % segments * span
+        behind = tl.minimum(first + span, length)
+        final = tl.minimum(behind + TAPS - 1, length) - 1  # its dp reaches back to the segment
+        window = _zeros(e, TAPS)  # x[t], x[t-1], ..., t the token below
+        for k in tl.static_range(TAPS - 1):
+            x_t = _row(x_s, final - k, e, in_e, x_strides, sizes, length, REVERSE, ONE_AXIS, WIDE)
+            window = window[1:] + (x_t,)  # noqa: RUF005
+        slopes = _zeros(e, TAPS)  # dp[t], dp[t+1], ...
+        for k in range(final - first + 1):
+            t = final - k
+            x_t = _row(
+                x_s, t - (TAPS - 1), e, in_e, x_strides, sizes, length, REVERSE, ONE_AXIS, WIDE
             )
-            gate = tl.sigmoid(p)
-            slope *= gate * (1.0 + p * (1.0 - gate))
-            rows = offset(s, place_in_walk(t, length, sizes, REVERSE), row_strides)
-            inside = (t < length)[:, None] & (e < channels)[None, :]
-            tl.store(dp + rows[:, None] * channels + e[None, :], slope, mask=inside)
-        for k in range(TAPS):
-            earlier = _tile(x, x_strides, s, t - k, sizes, length, e, channels, REVERSE)
-            total += tl.where(tap == k, tl.sum(slope * earlier, 0)[None, :], 0.0)
-        total += tl.where(tap == TAPS, tl.sum(slope, 0)[None, :], 0.0)
-    at = (tl.program_id(0) * (TAPS + 1) + tap) * channels + e[None, :]
-    tl.store(sums + at, total, mask=(tap <= TAPS) & (e < channels)[None, :])
+            window = window[1:] + (x_t,)  # noqa: RUF005
+            dp = _row(dout_s, t, e, in_e, dout_strides, sizes, length, REVERSE, ONE_AXIS, WIDE)
+            if SILU:
+                p = _weighted(taps, window, TAPS)
+                if bias is not None:
+                    p += tl.load(bias + e, mask=in_e, other=0.0).to(tl.float32)
+                gate = tl.sigmoid(p)
+                dp *= gate * (1.0 + p * (1.0 - gate))
+            slopes = (dp,) + slopes[: TAPS - 1]  # noqa: RUF005
+            token = place_in_walk(t, length, sizes, REVERSE, ONE_AXIS, WIDE)
+            at = to_token(token, row_strides, ONE_AXIS) * channels
+            here = in_e & (e * 0 + t < behind)
+            tl.store(dx_s + (at + e), _weighted(taps, slopes, TAPS), mask=here)
+            own = tl.where(here, dp, 0.0)
+            sum_of_slopes += own
+            added = (sums_of_taps[0] + own * window[0],)
+            for tap in tl.static_range(1, TAPS):
+                added = added + (sums_of_taps[tap] + own * window[tap],)  # type: ignore[assignment]  # noqa: RUF005
+            sums_of_taps = added
+    to = sums + tl.cast(tl.program_id(0), tl.int64) * channels * (TAPS + 1)
+    for tap in tl.static_range(TAPS):
+        tl.store(to + (e * TAPS + (TAPS - 1 - tap)), sums_of_taps[tap], mask=in_e)
+    tl.store(to + (channels * TAPS + e), sum_of_slopes, mask=in_e)

@@ -4,69 +4,125 @@ A row is one token's channels. The walk is described by at most three batch axes
 axes, neighbours merged where the strides of all tensors allow it; row t of sequence s of a tensor
 starts at the inner product of their positions with the tensor's strides. So slices, permuted and
 expanded tensors, any order of axes and both directions cost no copy.
+
+A kernel moves each pointer to its sequence once, in 64 bits, and adds the token's distance from
+there in 32 bits unless `Rows.wide` says that this does not suffice.
 """
 
+from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["Rows", "offset", "place_in_walk", "place_of_sequence", "rows_of"]
+__all__ = ["Rows", "place_in_walk", "place_of_sequence", "rows_of", "to_sequence", "to_token"]
 
 _BATCH_AXES, _SCAN_AXES = 3, 2
+_LARGEST_NUMBER = 2**31 - 1  # of 32 bits
+
+
+class _Walks(NamedTuple):
+    """Where the rows of some tensors are, without the tensors."""
+
+    strides: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
+    sequences: int
+    length: int
+    farthest: int
+    """Elements between the first row of a sequence and its farthest, in any of the tensors."""
+    farthest_row: int
+    """The same in rows of a contiguous tensor."""
 
 
 class Rows(NamedTuple):
     """Tensors with the same lead axes, described for a kernel."""
 
     tensors: list[Tensor | None]
-    strides: list[tuple[int, ...]]
-    """For each tensor, elements between neighbours along three batch and two scan axes."""
+    strides: tuple[tuple[int, ...], ...]
+    """For each tensor, elements between neighbours along three batch and two scan axes; then, in
+    rows, those of a contiguous tensor."""
     sizes: tuple[int, ...]
     """Of the last two batch axes and the last scan axis, which tell the positions apart."""
     sequences: int
     length: int
+    wide: bool
+    """Whether a token's distance from its sequence's first takes 64 bits."""
+
+    @property
+    def one_axis(self) -> bool:
+        """Whether the walk goes along one axis, or along two that lie behind each other."""
+        return self.sizes[2] == self.length
 
 
-def rows_of(lead: tuple[int, ...], tensors: list[Tensor | None], axes: tuple[int, ...]) -> Rows:
-    """Describe tensors that have the same lead axes; None stays None.
+def rows_of(
+    lead: tuple[int, ...], tensors: list[Tensor | None], axes: tuple[int, ...], columns: int
+) -> Rows:
+    """Describe tensors that have the same lead axes and at most so many columns; None stays None.
 
     A tensor is copied if its channels do not lie next to each other, and all are if their batch
     axes cannot be merged to three, which takes views of views.
     """
-    tensors = [_with_unbroken_rows(tensor) for tensor in tensors]
-    batch = [axis for axis, size in enumerate(lead) if axis not in axes and size > 1]
-    groups = _merged(batch, tensors)
-    if len(groups) > _BATCH_AXES:
+    tensors = [
+        tensor
+        if tensor is None or tensor.stride(-1) == 1 or tensor.shape[-1] == 1
+        else tensor.contiguous()
+        for tensor in tensors
+    ]
+    walks = _walks(lead, tuple(None if t is None else t.stride() for t in tensors), axes)
+    if walks is None:
         tensors = [None if tensor is None else tensor.contiguous() for tensor in tensors]
-        groups = _merged(batch, tensors)
+        # A contiguous tensor has at most three groups: before, between and behind the scan axes.
+        in_order = tuple(None if t is None else t.stride() for t in tensors)
+        walks = cast(_Walks, _walks(lead, in_order, axes))
+    strides, sizes, sequences, length, farthest, farthest_row = walks
+    wide = max(farthest + columns, (farthest_row + 1) * columns) > _LARGEST_NUMBER
+    return Rows(tensors, strides, sizes, sequences, length, wide)
+
+
+@lru_cache(maxsize=1024)
+def _walks(
+    lead: tuple[int, ...], all_strides: tuple[tuple[int, ...] | None, ...], axes: tuple[int, ...]
+) -> _Walks | None:
+    """Find where rows are, or None if there are more batch axes than a kernel has.
+
+    A step of training asks the same thousands of times, which took longer than the kernels ran.
+    """
+    in_order = tuple(prod(lead[axis + 1 :]) for axis in range(len(lead)))  # strides, in rows
+    given = [strides for strides in all_strides if strides is not None]
+    batch = [axis for axis, size in enumerate(lead) if axis not in axes and size > 1]
+    groups = _merged(batch, lead, [*given, in_order])
+    if len(groups) > _BATCH_AXES:
+        return None
     missing = _BATCH_AXES - len(groups), _SCAN_AXES - len(axes)
     places: list[list[int]] = [*[[]] * missing[0], *groups, *[[]] * missing[1]]
     places += [[axis] for axis in axes]
     sizes = [prod(lead[axis] for axis in place) for place in places]
-    strides = [
-        tuple(0 if tensor is None or not place else tensor.stride(place[-1]) for place in places)
-        for tensor in tensors
+    strides = tuple(
+        tuple(0 if each is None or not place else each[place[-1]] for place in places)
+        for each in (*all_strides, in_order)
+    )
+    if all(each[3] == sizes[4] * each[4] for each in strides):  # one behind the other
+        sizes = [*sizes[:3], 1, sizes[3] * sizes[4]]
+    reaches = [
+        sum((size - 1) * stride for size, stride in zip(sizes[3:], each[3:], strict=True))
+        for each in strides
     ]
-    return Rows(tensors, strides, (*sizes[1:3], sizes[4]), prod(sizes[:3]), prod(sizes[3:]))
+    sequences, length = prod(sizes[:3]), prod(sizes[3:])
+    return _Walks(
+        strides, (*sizes[1:3], sizes[4]), sequences, length, max(reaches[:-1]), reaches[-1]
+    )
 
 
-def _with_unbroken_rows(tensor: Tensor | None) -> Tensor | None:
-    if tensor is None or tensor.stride(-1) == 1 or tensor.shape[-1] == 1:
-        return tensor
-    return tensor.contiguous()
-
-
-def _merged(axes: list[int], tensors: list[Tensor | None]) -> list[list[int]]:
+def _merged(
+    axes: list[int], lead: tuple[int, ...], all_strides: list[tuple[int, ...]]
+) -> list[list[int]]:
     """Join neighbouring axes that every tensor steps through evenly."""
     groups: list[list[int]] = []
     for axis in axes:
         if groups and all(
-            tensor is None
-            or tensor.stride(groups[-1][-1]) == tensor.shape[axis] * tensor.stride(axis)
-            for tensor in tensors
+            strides[groups[-1][-1]] == lead[axis] * strides[axis] for strides in all_strides
         ):
             groups[-1].append(axis)
         else:
@@ -76,23 +132,40 @@ def _merged(axes: list[int], tensors: list[Tensor | None]) -> list[list[int]]:
 
 @triton.jit
 def place_of_sequence(sequence: tl.tensor, sizes: tl.tensor) -> tl.tensor:
-    """Return a sequence's position along the three batch axes."""
+    """Return a sequence's position along the three batch axes, in 64 bits."""
     last = sequence % sizes[1]
     rest = sequence // sizes[1]
-    return rest // sizes[0], rest % sizes[0], last
+    first, middle = rest // sizes[0], rest % sizes[0]
+    return tl.cast(first, tl.int64), tl.cast(middle, tl.int64), tl.cast(last, tl.int64)
+
+
+@triton.jit
+def to_sequence(sequence: tl.tensor, strides: tl.tensor) -> tl.tensor:
+    """Return how far a sequence is from the first."""
+    return sequence[0] * strides[0] + sequence[1] * strides[1] + sequence[2] * strides[2]
 
 
 @triton.jit
 def place_in_walk(
-    t: tl.tensor, length: tl.tensor, sizes: tl.tensor, REVERSE: tl.constexpr
+    t: tl.tensor,
+    length: tl.tensor,
+    sizes: tl.tensor,
+    REVERSE: tl.constexpr,
+    ONE_AXIS: tl.constexpr,
+    WIDE: tl.constexpr,
 ) -> tl.tensor:
     """Return the position of the walk's t-th token along the two scan axes."""
     at = length - 1 - t if REVERSE else t
+    if WIDE:
+        at = tl.cast(at, tl.int64)
+    if ONE_AXIS:
+        return at * 0, at
     return at // sizes[2], at % sizes[2]
 
 
 @triton.jit
-def offset(sequence: tl.tensor, token: tl.tensor, strides: tl.tensor) -> tl.tensor:
-    """Return how many elements before a row of a tensor others lie."""
-    batch = sequence[0] * strides[0] + sequence[1] * strides[1] + sequence[2] * strides[2]
-    return batch + token[0] * strides[3] + token[1] * strides[4]
+def to_token(token: tl.tensor, strides: tl.tensor, ONE_AXIS: tl.constexpr) -> tl.tensor:
+    """Return how far a token is from the first of its sequence."""
+    if ONE_AXIS:
+        return token[1] * strides[4]
+    return token[0] * strides[3] + token[1] * strides[4]

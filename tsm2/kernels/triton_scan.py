@@ -2,29 +2,39 @@
 
 The formulas are those of `tsm2.kernels.interface`, with d for dt.
 
-Sizes: E channels, N states per channel; a block is BLOCK_E channels, a chunk STEPS tokens. One
-program keeps the state of a block, (N, BLOCK_E), in registers and goes through a sequence token by
-token; then it takes another sequence. So the work is parallel over sequences and channels, not
-over time: a single long sequence leaves most of the device idle. Sums over channels are written
-for each block, sums over tokens for each program, and added afterwards in a fixed order.
-The backward pass writes the states of one chunk to a scratch and reads them backwards.
+Sizes: E channels, N states per channel; a block is BLOCK_E channels, a chunk STEPS tokens, a
+segment `span` tokens, some chunks. An item is one segment of one sequence. A program keeps the
+state of a block, (N, BLOCK_E), in registers and goes through an item token by token;
+`triton_segments` finds where each segment starts, so that the work is parallel over time as well.
+
+The backward pass goes through a chunk twice: forward, for what needs h, writing the states before
+the tokens to a scratch; then backward, for what needs g, reading them. One program takes several
+blocks one after the other and adds what they give dB and dC in place; sums over tokens are written
+for each program. All is added in a fixed order.
+
+The kernels are limited by registers: that is why the scratch's addresses are constants, and why
+gates and decays are computed twice instead of kept. `benchmarks/triton_registers.py` counts them.
 Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algorithm 2.
 """
 
 import triton
 import triton.language as tl
 
-from tsm2.kernels.triton_rows import offset, place_in_walk, place_of_sequence
+from tsm2.kernels.triton_rows import place_in_walk, place_of_sequence, to_sequence, to_token
 
-__all__ = ["scan_backward", "scan_forward"]
+__all__ = ["LN_2", "decays", "optional_row", "row", "scan_backward", "scan_forward", "softplus"]
 
-_LOG2_E = tl.constexpr(1.4426950408889634)
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _softplus(x: tl.tensor) -> tl.tensor:
-    """log(1 + e^x) = max(x, 0) + 2 artanh(s), s = e / (2 + e), e = exp(-|x|); relative 4e-9."""
-    small = tl.exp2(-tl.abs(x) * _LOG2_E)
+def softplus(x: tl.tensor) -> tl.tensor:
+    """log(1 + e^x) and its slope.
+
+    The logarithm is max(x, 0) + 2 artanh(s), s = e / (2 + e), e = exp(-|x|); relative 4e-9.
+    """
+    small = tl.exp2(-tl.abs(x) * LOG2_E)
     s = small / (2.0 + small)
     square = s * s
     series = 0.14089167981784154
@@ -32,21 +42,32 @@ def _softplus(x: tl.tensor) -> tl.tensor:
     series = series * square + 0.20012455071173857
     series = series * square + 0.3333315734440936
     series = series * square + 1.0
-    return tl.where(x < 0.0, 0.0, x) + 2.0 * s * series  # NaN stays NaN
+    value = tl.where(x < 0.0, 0.0, x) + 2.0 * s * series  # NaN stays NaN
+    return value, tl.where(x < 0.0, small, 1.0) / (1.0 + small)
 
 
 @triton.jit
-def _row(pointer: tl.tensor, at: tl.tensor, columns: tl.tensor, mask: tl.tensor) -> tl.tensor:
+def row(pointer: tl.tensor, at: tl.tensor, columns: tl.tensor, mask: tl.tensor) -> tl.tensor:
     """Read a row in single precision."""
-    return tl.load(pointer + at + columns, mask=mask, other=0.0).to(tl.float32)
+    return tl.load(pointer + (at + columns), mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _optional_row(pointer: tl.tensor, columns: tl.tensor, mask: tl.tensor) -> tl.tensor:
+def optional_row(pointer: tl.tensor, columns: tl.tensor, mask: tl.tensor) -> tl.tensor:
     """Read a row of parameters, zeros if there is none."""
     if pointer is None:
         return tl.zeros(columns.shape, tl.float32)
     return tl.load(pointer + columns, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def decays(
+    A: tl.tensor, e: tl.tensor, n: tl.tensor, channels: tl.tensor, states: tl.tensor
+) -> tl.tensor:
+    """Read the rates of a block, (N, E), as powers of two."""
+    inside = (n < states)[:, None] & (e < channels)[None, :]
+    rates = tl.load(A + (e[None, :] * states + n[:, None]), mask=inside, other=0.0)
+    return rates.to(tl.float32) * LOG2_E
 
 
 @triton.jit
@@ -61,6 +82,7 @@ def scan_forward(
     delta_bias: tl.tensor,  # (E,) or None
     out: tl.tensor,
     kept: tl.tensor,  # (S, chunks - 1, N, E), or None
+    starts: tl.tensor,  # (S, segments, N, E): h before each segment; None if there is one
     u_strides: tl.tensor,
     delta_strides: tl.tensor,
     z_strides: tl.tensor,
@@ -68,42 +90,60 @@ def scan_forward(
     C_strides: tl.tensor,
     row_strides: tl.tensor,  # of contiguous rows, in rows
     sizes: tl.tensor,
-    sequences: tl.tensor,
+    segments: tl.tensor,
+    span: tl.tensor,
     length: tl.tensor,
     channels: tl.tensor,
     states: tl.tensor,
     REVERSE: tl.constexpr,
+    ONE_AXIS: tl.constexpr,
+    WIDE: tl.constexpr,
     STEPS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ) -> None:
-    """Scan the sequences of one program, for one block of channels."""
+    """Scan one item, for one block of channels."""
+    item = tl.program_id(0)
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     in_e, in_n = e < channels, n < states
     in_ne = in_n[:, None] & in_e[None, :]
-    decay = tl.load(A + e[None, :] * states + n[:, None], mask=in_ne, other=0.0)
-    decay = decay.to(tl.float32) * _LOG2_E
-    skip, bias = _optional_row(D, e, in_e), _optional_row(delta_bias, e, in_e)
-    for sequence in range(tl.program_id(0), sequences, tl.num_programs(0)):
-        s = place_of_sequence(tl.cast(sequence, tl.int64), sizes)
-        h = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
-        for t in range(length):
-            if kept is not None and t % STEPS == 0:
-                border = tl.cast(sequence, tl.int64) * ((length - 1) // STEPS) + t // STEPS - 1
-                at = (border * states + n[:, None]) * channels + e[None, :]
-                tl.store(kept + at, h, mask=in_ne & (t > 0))
-            token = place_in_walk(t, length, sizes, REVERSE)
-            u_t = _row(u, offset(s, token, u_strides), e, in_e)
-            d = _softplus(_row(delta, offset(s, token, delta_strides), e, in_e) + bias)
-            B_t = _row(B, offset(s, token, B_strides), n, in_n)
-            C_t = _row(C, offset(s, token, C_strides), n, in_n)
+    in_state = n[:, None] * channels + e[None, :]
+    decay = decays(A, e, n, channels, states)
+    skip, bias = optional_row(D, e, in_e), optional_row(delta_bias, e, in_e)
+    sequence = item // segments
+    s = place_of_sequence(sequence, sizes)
+    u += to_sequence(s, u_strides)
+    delta += to_sequence(s, delta_strides)
+    B += to_sequence(s, B_strides)
+    C += to_sequence(s, C_strides)
+    out += to_sequence(s, row_strides) * channels
+    if z is not None:
+        z += to_sequence(s, z_strides)
+    h = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
+    if starts is not None:
+        starts += tl.cast(item, tl.int64) * states * channels
+        h = tl.load(starts + in_state, mask=in_ne, other=0.0)
+    chunks = (length + STEPS - 1) // STEPS
+    first = item % segments * (span // STEPS)
+    for chunk in range(first, tl.minimum(first + span // STEPS, chunks)):
+        if kept is not None:
+            border = tl.cast(sequence, tl.int64) * (chunks - 1) + chunk - 1
+            later = in_ne & (e[None, :] * 0 + chunk > 0)
+            tl.store(kept + border * states * channels + in_state, h, mask=later)
+        for t in range(chunk * STEPS, tl.minimum((chunk + 1) * STEPS, length)):
+            token = place_in_walk(t, length, sizes, REVERSE, ONE_AXIS, WIDE)
+            u_t = row(u, to_token(token, u_strides, ONE_AXIS), e, in_e)
+            d, _ = softplus(row(delta, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias)
+            B_t = row(B, to_token(token, B_strides, ONE_AXIS), n, in_n)
+            C_t = row(C, to_token(token, C_strides, ONE_AXIS), n, in_n)
             h = tl.exp2(d[None, :] * decay) * h + B_t[:, None] * (d * u_t)[None, :]
             y = tl.sum(h * C_t[:, None], 0) + skip * u_t
             if z is not None:
-                z_t = _row(z, offset(s, token, z_strides), e, in_e)
+                z_t = row(z, to_token(token, z_strides, ONE_AXIS), e, in_e)
                 y *= z_t * tl.sigmoid(z_t)
-            tl.store(out + offset(s, token, row_strides) * channels + e, y, mask=in_e)
+            at = to_token(token, row_strides, ONE_AXIS) * channels
+            tl.store(out + (at + e), y, mask=in_e)
 
 
 @triton.jit
@@ -113,20 +153,19 @@ def scan_backward(
     z: tl.tensor,
     B: tl.tensor,
     C: tl.tensor,
+    dout: tl.tensor,
     A: tl.tensor,
     D: tl.tensor,
     delta_bias: tl.tensor,
-    dout: tl.tensor,
     kept: tl.tensor,  # (S, chunks - 1, N, E)
-    scratch: tl.tensor,  # (programs, STEPS + 1, BLOCK_N, E padded)
+    ends: tl.tensor,  # (S, segments, N, E): a g behind each segment; None if there is one
+    scratch: tl.tensor,  # (programs, groups, STEPS, BLOCK_N, BLOCK_E)
     du: tl.tensor,
     ddelta: tl.tensor,
     dz: tl.tensor,  # or None
-    dB: tl.tensor,  # (blocks, *lead, N)
+    dB: tl.tensor,  # (groups, *lead, N)
     dC: tl.tensor,
-    dA: tl.tensor,  # (programs, E, N)
-    dD: tl.tensor,  # (programs, E)
-    ddelta_bias: tl.tensor,  # (programs, E)
+    sums: tl.tensor,  # (programs, N E + 2 E): dA turned, dD, ddelta_bias
     u_strides: tl.tensor,
     delta_strides: tl.tensor,
     z_strides: tl.tensor,
@@ -136,81 +175,117 @@ def scan_backward(
     row_strides: tl.tensor,
     sizes: tl.tensor,
     sequences: tl.tensor,
+    segments: tl.tensor,
+    span: tl.tensor,
     length: tl.tensor,
     channels: tl.tensor,
     states: tl.tensor,
-    padded: tl.tensor,  # channels of the scratch
     REVERSE: tl.constexpr,
+    ONE_AXIS: tl.constexpr,
+    WIDE: tl.constexpr,
+    WHOLE: tl.constexpr,  # no block has channels or states to spare: no masks to keep
     STEPS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ) -> None:
-    """Find the gradients in the sequences of one program, for one block of channels."""
-    block, program = tl.program_id(1), tl.cast(tl.program_id(0), tl.int64)
-    e = block * BLOCK_E + tl.arange(0, BLOCK_E)
+    """Find the gradients in the items of one program, for the blocks of one group."""
+    program, group = tl.program_id(0), tl.program_id(1)
     n = tl.arange(0, BLOCK_N)
-    in_e, in_n = e < channels, n < states
-    in_ne = in_n[:, None] & in_e[None, :]
-    rate = tl.load(A + e[None, :] * states + n[:, None], mask=in_ne, other=0.0).to(tl.float32)
-    decay = rate * _LOG2_E
-    skip, bias = _optional_row(D, e, in_e), _optional_row(delta_bias, e, in_e)
+    in_n = n < states
+    if WHOLE:
+        in_n = tl.full((BLOCK_N,), True, tl.int1)
     chunks = (length + STEPS - 1) // STEPS
-    rows = tl.cast(sequences, tl.int64) * length
-    state = n[:, None] * padded + e[None, :]
-    scratch += program * (STEPS + 1) * BLOCK_N * padded
-    sum_A = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
-    sum_D = tl.zeros((BLOCK_E,), tl.float32)
-    sum_bias = tl.zeros((BLOCK_E,), tl.float32)
-    for sequence in range(tl.program_id(0), sequences, tl.num_programs(0)):
-        s = place_of_sequence(tl.cast(sequence, tl.int64), sizes)
-        g = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)  # a[t+1] g[t+1]
-        for chunk in range(chunks - 1, -1, -1):
-            start = chunk * STEPS
-            steps = tl.minimum(STEPS, length - start)
-            border = tl.cast(sequence, tl.int64) * (chunks - 1) + chunk - 1
-            at = (border * states + n[:, None]) * channels + e[None, :]
-            h = tl.load(kept + at, mask=in_ne & (chunk > 0), other=0.0)
-            tl.store(scratch + state, h)
-            for k in range(steps):
-                token = place_in_walk(start + k, length, sizes, REVERSE)
-                u_t = _row(u, offset(s, token, u_strides), e, in_e)
-                d = _softplus(_row(delta, offset(s, token, delta_strides), e, in_e) + bias)
-                B_t = _row(B, offset(s, token, B_strides), n, in_n)
-                h = tl.exp2(d[None, :] * decay) * h + B_t[:, None] * (d * u_t)[None, :]
-                tl.store(scratch + (k + 1) * BLOCK_N * padded + state, h)
-            tl.debug_barrier()  # the scratch is read as another thread may have written it
-            for k in range(steps - 1, -1, -1):
-                token = place_in_walk(start + k, length, sizes, REVERSE)
-                row = offset(s, token, row_strides)
-                u_t = _row(u, offset(s, token, u_strides), e, in_e)
-                x = _row(delta, offset(s, token, delta_strides), e, in_e) + bias
-                d = _softplus(x)
-                B_t = _row(B, offset(s, token, B_strides), n, in_n)
-                C_t = _row(C, offset(s, token, C_strides), n, in_n)
-                dy = _row(dout, offset(s, token, dout_strides), e, in_e)
-                h = tl.load(scratch + (k + 1) * BLOCK_N * padded + state)
-                before = tl.load(scratch + k * BLOCK_N * padded + state)
-                if z is not None:
-                    z_t = _row(z, offset(s, token, z_strides), e, in_e)
-                    gate = tl.sigmoid(z_t)
-                    y = tl.sum(h * C_t[:, None], 0) + skip * u_t
-                    slope = gate * (1.0 + z_t * (1.0 - gate))
-                    tl.store(dz + row * channels + e, dy * y * slope, mask=in_e)
-                    dy *= z_t * gate
-                g += C_t[:, None] * dy[None, :]
-                part = block * rows + row
-                tl.store(dC + part * states + n, tl.sum(h * dy[None, :], 1), mask=in_n)
-                tl.store(dB + part * states + n, tl.sum(g * (d * u_t)[None, :], 1), mask=in_n)
-                dv = tl.sum(g * B_t[:, None], 0)
-                g *= tl.exp2(d[None, :] * decay)
-                r = g * before
-                dx = (u_t * dv + tl.sum(r * rate, 0)) * tl.sigmoid(x)
-                tl.store(ddelta + row * channels + e, dx, mask=in_e)
-                tl.store(du + row * channels + e, d * dv + skip * dy, mask=in_e)
-                sum_A += r * d[None, :]
-                sum_D += dy * u_t
-                sum_bias += dx
-            tl.debug_barrier()  # before the next chunk overwrites the scratch
-    tl.store(dA + (program * channels + e[None, :]) * states + n[:, None], sum_A, mask=in_ne)
-    tl.store(dD + program * channels + e, sum_D, mask=in_e)
-    tl.store(ddelta_bias + program * channels + e, sum_bias, mask=in_e)
+    tile: tl.constexpr = BLOCK_N * BLOCK_E
+    scratch += (tl.cast(program, tl.int64) * tl.num_programs(1) + group) * (STEPS * tile)
+    scratch += n[:, None] * BLOCK_E + tl.arange(0, BLOCK_E)[None, :]
+    for block in range(group, tl.cdiv(channels, BLOCK_E), tl.num_programs(1)):
+        e = block * BLOCK_E + tl.arange(0, BLOCK_E)
+        in_e = e < channels
+        if WHOLE:
+            in_e = tl.full((BLOCK_E,), True, tl.int1)
+        in_ne = in_n[:, None] & in_e[None, :]
+        in_more = in_n & (n * 0 + block > group)  # dB and dC hold those of earlier blocks
+        decay = decays(A, e, n, channels, states)
+        skip, bias = optional_row(D, e, in_e), optional_row(delta_bias, e, in_e)
+        sum_A = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
+        sum_D = tl.zeros((BLOCK_E,), tl.float32)
+        sum_bias = tl.zeros((BLOCK_E,), tl.float32)
+        for item in range(program, sequences * segments, tl.num_programs(0)):
+            sequence = item // segments
+            s = place_of_sequence(sequence, sizes)
+            u_s = u + to_sequence(s, u_strides)
+            delta_s = delta + to_sequence(s, delta_strides)
+            B_s = B + to_sequence(s, B_strides)
+            C_s = C + to_sequence(s, C_strides)
+            dout_s = dout + to_sequence(s, dout_strides)
+            first_row = to_sequence(s, row_strides)
+            part = (first_row + tl.cast(group, tl.int64) * sequences * length) * states
+            in_state = n[:, None] * channels + e[None, :]
+            g = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)  # a[t+1] g[t+1]
+            if ends is not None:
+                end = tl.cast(item, tl.int64) * states * channels
+                g = tl.load(ends + end + in_state, mask=in_ne, other=0.0)
+            first = item % segments * (span // STEPS)
+            behind = tl.minimum(first + span // STEPS, chunks)
+            for turn in range(behind - first):
+                chunk = behind - 1 - turn
+                start = chunk * STEPS
+                steps = tl.minimum(STEPS, length - start)
+                border = tl.cast(sequence, tl.int64) * (chunks - 1) + chunk - 1
+                later = in_ne & (e[None, :] * 0 + chunk > 0)
+                h = tl.load(kept + border * states * channels + in_state, mask=later, other=0.0)
+                for k in range(steps):
+                    tl.store(scratch + k * tile, h)
+                    token = place_in_walk(start + k, length, sizes, REVERSE, ONE_AXIS, WIDE)
+                    at = to_token(token, row_strides, ONE_AXIS)
+                    u_t = row(u_s, to_token(token, u_strides, ONE_AXIS), e, in_e)
+                    x = row(delta_s, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias
+                    d, _ = softplus(x)
+                    B_t = row(B_s, to_token(token, B_strides, ONE_AXIS), n, in_n)
+                    dy = row(dout_s, to_token(token, dout_strides, ONE_AXIS), e, in_e)
+                    h = tl.exp2(d[None, :] * decay) * h + B_t[:, None] * (d * u_t)[None, :]
+                    if z is not None:
+                        C_t = row(C_s, to_token(token, C_strides, ONE_AXIS), n, in_n)
+                        z_s = z + to_sequence(s, z_strides)
+                        z_t = row(z_s, to_token(token, z_strides, ONE_AXIS), e, in_e)
+                        gate = tl.sigmoid(z_t)
+                        y = tl.sum(h * C_t[:, None], 0) + skip * u_t
+                        dz_t = dy * y * (gate * (1.0 + z_t * (1.0 - gate)))
+                        tl.store(dz + first_row * channels + (at * channels + e), dz_t, mask=in_e)
+                        dy *= z_t * gate
+                    dC_at = dC + part + (at * states + n)
+                    dC_t = tl.sum(h * dy[None, :], 1)
+                    tl.store(dC_at, dC_t + tl.load(dC_at, mask=in_more, other=0.0), mask=in_n)
+                tl.debug_barrier()  # the scratch is read as another thread may have written it
+                for k in range(steps - 1, -1, -1):
+                    token = place_in_walk(start + k, length, sizes, REVERSE, ONE_AXIS, WIDE)
+                    at = to_token(token, row_strides, ONE_AXIS)
+                    u_t = row(u_s, to_token(token, u_strides, ONE_AXIS), e, in_e)
+                    x = row(delta_s, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias
+                    d, slope = softplus(x)
+                    B_t = row(B_s, to_token(token, B_strides, ONE_AXIS), n, in_n)
+                    C_t = row(C_s, to_token(token, C_strides, ONE_AXIS), n, in_n)
+                    dy = row(dout_s, to_token(token, dout_strides, ONE_AXIS), e, in_e)
+                    if z is not None:
+                        z_s = z + to_sequence(s, z_strides)
+                        z_t = row(z_s, to_token(token, z_strides, ONE_AXIS), e, in_e)
+                        dy *= z_t * tl.sigmoid(z_t)
+                    g += C_t[:, None] * dy[None, :]
+                    dB_at = dB + part + (at * states + n)
+                    dB_t = tl.sum(g * (d * u_t)[None, :], 1)
+                    tl.store(dB_at, dB_t + tl.load(dB_at, mask=in_more, other=0.0), mask=in_n)
+                    dv = tl.sum(g * B_t[:, None], 0)
+                    g *= tl.exp2(d[None, :] * decay)
+                    r = g * tl.load(scratch + k * tile)
+                    dx = (u_t * dv + LN_2 * tl.sum(r * decay, 0)) * slope
+                    at = at * channels
+                    tl.store(ddelta + first_row * channels + (at + e), dx, mask=in_e)
+                    tl.store(du + first_row * channels + (at + e), d * dv + skip * dy, mask=in_e)
+                    sum_A += r * d[None, :]
+                    sum_D += dy * u_t
+                    sum_bias += dx
+                tl.debug_barrier()  # before the next chunk overwrites the scratch
+        to = sums + tl.cast(program, tl.int64) * channels * (states + 2)
+        tl.store(to + (n[:, None] * channels + e[None, :]), sum_A, mask=in_ne)
+        tl.store(to + (channels * states + e), sum_D, mask=in_e)
+        tl.store(to + (channels * (states + 1) + e), sum_bias, mask=in_e)

@@ -148,11 +148,11 @@ def plot_series(
         happened = None
         if truth is not None and history.ids[number] in truth.ids:
             happened = _table_of(truth, truth.ids.index(history.ids[number]))
-            if history.layout.kind == "array":  # its rows have no stamps
+            if not history.layout.stamped:  # its rows have no stamps
                 happened = happened.set_axis(index[: len(happened)], axis="index")
         for column in shown:
             own = str(column)
-            if history.layout.series != "one":
+            if not history.layout.alone:
                 one = len(names) == 1
                 own = str(history.ids[number]) if one else f"{history.ids[number]}: {column}"
             panels.append(_panel(past, rows, happened, bounds, column, units=units, title=own))

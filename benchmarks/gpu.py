@@ -1,0 +1,303 @@
+"""What a GPU makes of the kernels and of a training step: one command for ten minutes of a device.
+
+    python benchmarks/gpu.py --out rows.jsonl
+    python benchmarks/gpu.py --device cpu --tiny     # runs to its end anywhere, for its own sake
+
+Sections come most important first, each with a share of `--seconds`: it ends early where that is
+used up. Every row is written and printed as soon as it is measured, so that nothing is lost when
+the device is taken away.
+
+1. correct: every kernel against the reference in float64, output and all gradients.
+2. kernels: milliseconds of scans and convolutions, forward and with gradients, called one after
+   the other ("eager") and replayed as a CUDA graph, beside the official kernels where they are
+   usable. "floor" is the bytes that must be moved over the rate of a large copy.
+3. step: milliseconds of a training step of networks of several sizes and numbers of variates.
+
+A kernel that disagreed gets no speed, and no section runs whose kernels all did.
+Sizes: B sequences, L tokens, E channels, N states.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from timing import versions
+from torch import Tensor
+from torch.nn import functional
+
+from tsm2.errors import TSM2Error
+from tsm2.kernels import available_backends, causal_conv, selective_scan
+from tsm2.networks import NetworkConfig, TSM2Network
+
+Arguments = dict[str, Any]
+SCANS = [
+    (64, 3136, 192, 16),
+    (1, 65536, 128, 16),
+    (4, 2048, 1536, 16),
+    (224, 96, 64, 16),
+    (448, 32, 16, 4),
+    (2048, 7, 16, 4),
+]
+TINY_SCANS = [(2, 40, 16, 4)]
+CASES = [((2, 500), 64, 16), ((2, 501), 20, 3), ((1, 2000), 32, 16), ((3, 5, 70), 16, 4)]
+TINY_CASES = [((2, 33), 16, 4), ((2, 3, 7), 5, 3)]
+NETWORKS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "32 features, 2 blocks": {"features": 32, "blocks": 2},
+    "64 features, 3 blocks": {"features": 64, "blocks": 3},
+}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+SIGNALS = {"u", "delta", "B", "C", "z", "x"}
+
+
+class Report:
+    """Rows, written and printed as they come."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def row(self, section: str, **found: object) -> None:
+        """Write one row."""
+        line = json.dumps({"section": section} | found)
+        print(line, flush=True)
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+
+
+def scan_arguments(lead: tuple[int, ...], channels: int, states: int, device: str) -> Arguments:
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    made = {
+        "u": normal(*lead, channels),
+        "delta": normal(*lead, channels),
+        "A": -torch.exp(normal(channels, states)),
+        "B": normal(*lead, states),
+        "C": normal(*lead, states),
+        "D": normal(channels),
+        "z": normal(*lead, channels),
+        "delta_bias": normal(channels) - 2,
+    }
+    return {name: each.to(device) for name, each in made.items()}
+
+
+def conv_arguments(lead: tuple[int, ...], channels: int, device: str) -> Arguments:
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"x": (*lead, channels), "weight": (channels, 4), "bias": (channels,)}
+    return {name: torch.randn(s, generator=draw).to(device) for name, s in shapes.items()}
+
+
+def in_dtype(arguments: Arguments, dtype: torch.dtype) -> Arguments:
+    """Give the signals a dtype; parameters stay float32."""
+    return {name: each.to(dtype) if name in SIGNALS else each for name, each in arguments.items()}
+
+
+def both_passes(operation: Callable[..., Tensor], given: Arguments, **options: Any) -> Arguments:
+    leaves = {name: each.detach().requires_grad_() for name, each in given.items()}
+    out = operation(**leaves, **options)
+    upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device)
+    gradients = torch.autograd.grad(out, list(leaves.values()), upstream.view(out.shape))
+    return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+def largest_error(operation: Callable[..., Tensor], given: Arguments, **options: Any) -> float:
+    """Return the largest error of an output and its gradients, relative to the largest entry."""
+    walk = {name: each for name, each in options.items() if name != "backend"}
+    got = both_passes(operation, given, **options)
+    exact = {name: each.cpu().double() for name, each in given.items()}
+    wanted = both_passes(operation, exact, backend="reference", **walk)
+    return max(
+        float((got[name].cpu().double() - right).abs().max() / (right.abs().max() + 1e-30))
+        for name, right in wanted.items()
+    )
+
+
+def check(report: Report, options: argparse.Namespace, backends: list[str]) -> set[str]:
+    """Compare every backend with the reference; return those that agree in every case."""
+    wrong = set()
+    dtypes = [torch.float32] if options.device == "cpu" else list(TOLERANCE)
+    cases = itertools.product(
+        backends, TINY_CASES if options.tiny else CASES, (False, True), dtypes
+    )
+    for backend, (lead, channels, states), reverse, dtype in cases:
+        for operation, given in (
+            (selective_scan, scan_arguments(lead, channels, states, options.device)),
+            (causal_conv, conv_arguments(lead, channels, options.device)),
+        ):
+            walk = {"axes": (len(lead) - 1,), "reverse": reverse}
+            failed = None
+            try:
+                error = largest_error(operation, in_dtype(given, dtype), backend=backend, **walk)
+            except (RuntimeError, TSM2Error) as reason:
+                error, failed = math.nan, str(reason)
+            agrees = error < TOLERANCE[dtype]  # False for NaN
+            wrong |= set() if agrees else {backend}
+            report.row(
+                "correct",
+                backend=backend,
+                operation=operation.__name__,
+                lead=lead,
+                channels=channels,
+                states=states,
+                reverse=reverse,
+                dtype=str(dtype),
+                error=error,
+                agrees=agrees,
+                failed=failed,
+            )
+    return set(backends) - wrong
+
+
+def milliseconds(task: Callable[[], object], device: str, rounds: int) -> float:
+    """Return the median time of a task, the device waited for."""
+    wait: Any = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for _ in range(3):
+        task()
+    taken = []
+    for _ in range(rounds):
+        wait()
+        began = time.perf_counter()
+        task()
+        wait()
+        taken.append(time.perf_counter() - began)
+    return 1e3 * statistics.median(taken)
+
+
+def replayed(task: Callable[[], object]) -> Callable[[], object]:
+    """Capture a task as a CUDA graph."""
+    cuda: Any = torch.cuda
+    stream = cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            task()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        task()
+    return graph.replay
+
+
+def timed_kernels(
+    options: argparse.Namespace, backend: str
+) -> Iterator[tuple[dict[str, object], Callable[[], object], int]]:
+    """Yield what is timed, as a task, and the bytes that it must move."""
+    dtypes = [torch.float32] if options.device == "cpu" else list(TOLERANCE)
+    for (size, length, channels, states), dtype in itertools.product(
+        TINY_SCANS if options.tiny else SCANS, dtypes
+    ):
+        for operation, given in (
+            (selective_scan, scan_arguments((size, length), channels, states, options.device)),
+            (causal_conv, conv_arguments((size, length), channels, options.device)),
+        ):
+            given = in_dtype(given, dtype)
+            signals = [each for name, each in given.items() if name in SIGNALS]
+            moved = sum(each.nbytes for each in signals) + signals[0].nbytes
+            named: dict[str, object] = {
+                "backend": backend,
+                "operation": operation.__name__,
+                "size": (size, length, channels, states),
+                "dtype": str(dtype),
+            }
+
+            def forward(operation: Any = operation, given: Arguments = given) -> object:
+                with torch.no_grad():
+                    return operation(**given, backend=backend)
+
+            def both(operation: Any = operation, given: Arguments = given) -> object:
+                return both_passes(operation, given, backend=backend)
+
+            yield named | {"passes": "forward"}, forward, moved
+            yield named | {"passes": "both"}, both, 3 * moved
+
+
+def copy_rate(options: argparse.Namespace) -> float:
+    """Return the GB that a large copy reads and writes in a second."""
+    source = torch.zeros(2**16 if options.tiny else 2**28, device=options.device)
+    copy = torch.empty_like(source)
+    return 2e-6 * source.nbytes / milliseconds(lambda: copy.copy_(source), options.device, 7)
+
+
+def time_kernels(report: Report, options: argparse.Namespace, agree: set[str], ends: float) -> None:
+    rate = copy_rate(options)
+    report.row("kernels", copy_gb_per_s=rate)
+    for backend in sorted(agree):
+        for named, task, moved in timed_kernels(options, backend):
+            if time.monotonic() > ends:
+                report.row("kernels", ended="out of time")
+                return
+            found: dict[str, object] = {"floor": 1e-6 * moved / rate}
+            found["eager"] = milliseconds(task, options.device, options.rounds)
+            if options.device == "cuda":
+                found["replayed"] = milliseconds(replayed(task), "cuda", options.rounds)
+            report.row("kernels", **named, milliseconds=found)
+
+
+def time_steps(report: Report, options: argparse.Namespace, ends: float) -> None:
+    lookback, horizon, batch = (96, 24, 4) if options.tiny else (512, 96, 64)
+    for name, variates in itertools.product(NETWORKS, (7,) if options.tiny else (7, 21, 321, 862)):
+        if time.monotonic() > ends:
+            report.row("step", ended="out of time")
+            return
+        torch.manual_seed(0)
+        config = NetworkConfig(
+            lookback=lookback, horizon=horizon, n_variates=variates, **NETWORKS[name]
+        )
+        network = TSM2Network(config).to(options.device)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+        context = torch.randn(batch, variates, lookback, device=options.device)
+        target = torch.randn(batch, variates, horizon, device=options.device)
+
+        def step(
+            network: Any = network,
+            optimizer: Any = optimizer,
+            given: Any = context,
+            wanted: Tensor = target,
+        ) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            functional.mse_loss(network(given), wanted).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+        taken = milliseconds(step, options.device, options.rounds)
+        report.row("step", network=name, variates=variates, batch=batch, milliseconds=taken)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", choices=("cuda", "mps", "xpu", "cpu"))
+    parser.add_argument("--tiny", action="store_true", help="sizes that take a second each")
+    parser.add_argument("--seconds", type=float, default=540, help="for all sections together")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--out", type=Path, help="file to which rows are added")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("no CUDA device here; --device cpu --tiny runs everything at tiny sizes")
+    if options.tiny:
+        options.rounds = 3
+    began = time.monotonic()
+    report = Report(options.out)
+    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor()
+    report.row("machine", device=name, versions=versions("torch", "triton", "mamba-ssm"))
+    backends = [each for each in available_backends(options.device) if each != "reference"]
+    agree = check(report, options, backends)
+    if not agree:
+        sys.exit("no backend agrees with the reference: nothing is timed")
+    time_kernels(report, options, agree, began + 0.6 * options.seconds)
+    if backends[0] in agree:  # what a network runs on
+        time_steps(report, options, began + options.seconds)
+
+
+if __name__ == "__main__":
+    main()
