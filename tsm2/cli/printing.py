@@ -56,7 +56,10 @@ def print_table(
         for name, row in table.iterrows():
             print_json({first: name, **row})
         return
-    rows = ((name, *(f"{x:.{decimals}f}" for x in row)) for name, row in table.iterrows())
+    rows = (
+        (name, *("" if x != x else f"{x:.{decimals}f}" for x in row))  # NaN: it means nothing here
+        for name, row in table.iterrows()
+    )
     print_rows((first, *table.columns), rows, title=title, words=1, min_width=min_width)
 
 
