@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["print_json", "print_line", "print_rows", "print_table", "say"]
 
 _out = Console(soft_wrap=True)
+if not _out.is_terminal and "COLUMNS" not in os.environ:
+    _out.width = 1000  # columns: only a screen has an edge, and a file gets every word
 _messages = Console(stderr=True, soft_wrap=True)
 
 
