@@ -24,7 +24,7 @@ OFFSETS: dict[str, Any] = {
     "federal": pd.offsets.CustomBusinessDay(calendar=USFederalHolidayCalendar()),
     "every other day": pd.offsets.CustomBusinessDay(2, weekmask="Sun Mon Tue Wed Thu"),
     "calendar of NumPy": pd.offsets.CustomBusinessDay(
-        calendar=np.busdaycalendar(weekmask="1111000", holidays=["2025-01-06"])
+        calendar=np.busdaycalendar(weekmask="1111000", holidays=[np.datetime64("2025-01-06")])
     ),
     "hours": pd.offsets.CustomBusinessHour(
         start=["08:00", "13:00"], end=["12:00", "17:00"], holidays=["2024-11-11"]

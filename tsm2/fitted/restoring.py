@@ -4,7 +4,7 @@ A checksum tells what was damaged by chance. This is for what was written on pur
 program: sizes are compared before anything of that size is made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tsm2.errors import SavedModelError
 from tsm2.tables.calendars import check_calendar
+from tsm2.tables.holidays import is_holiday
 from tsm2.tables.layout import Layout
 
 __all__ = ["check_count_of_blocks", "check_labels", "check_numbers", "check_scores"]
@@ -68,7 +69,7 @@ def check_numbers(arrays: Mapping[str, NDArray[np.generic]], n_columns: int) -> 
             )
 
 
-def check_labels(layout: Layout, calendar: object) -> None:
+def check_labels(layout: Layout, calendar: Sequence[str]) -> None:
     """Check what is only read when a forecast is written: dtypes of labels, and a calendar's names.
 
     Raises
@@ -78,7 +79,7 @@ def check_labels(layout: Layout, calendar: object) -> None:
     ParameterError
         There is no such feature of a calendar.
     """
-    check_calendar(calendar)
+    check_calendar([name for name in calendar if not is_holiday(name)])
     for name in (layout.columns_dtype, layout.id_dtype):
         pd.api.types.pandas_dtype(name)
 

@@ -71,7 +71,7 @@ def plain_frequency(offset: Any) -> Frequency | None:
         return alias
     name = type(offset).__name__
     is_plain = name in _KINDS and not offset.normalize and not offset.offset
-    if isinstance(offset, pd.offsets.BusinessHour):  # pandas counts hours over midnight wrongly
+    if hasattr(offset, "start"):  # pandas counts hours over midnight wrongly
         is_plain &= all(a < b for a, b in zip(offset.start, offset.end, strict=True))
     return frequency_from_json(frequency_to_json(offset)) if is_plain else None
 

@@ -183,9 +183,8 @@ def stated_frequency(offset: Any, first: pd.Timestamp | None = None) -> Frequenc
         raise FrameError(
             f"the frequency {offset!r} is one which no alias expresses, and no business calendar "
             f"of pandas without offset=, normalize= and hours over midnight. Pass an alias that "
-            f"fits as frequency=, or pd.offsets.CustomBusinessDay(holidays=...) for business days with "
-            f"holidays. To go by position instead, drop the stamps: "
-            f"X.reset_index(drop=True)."
+            f"fits as frequency=, or pd.offsets.CustomBusinessDay(holidays=...) for business days. "
+            f"To go by position instead, drop the stamps: X.reset_index(drop=True)."
         )
     return found
 
