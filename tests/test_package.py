@@ -47,8 +47,18 @@ LAYERS = {  # a module may import its own layer and those of smaller number
 ORDERS = {  # within a package, a module may import those before it
     "networks": ["patches", "mixers", "heads", "dropout", "blocks", "covariates", "config", "tsm2"],
     "tables": [
-        *("ragged", "gaps", "quantiles", "holidays", "calendars", "wall_clocks", "frequencies"),
-        *("stamps", "cells", "containers", "layout", "series", "covariates", "read", "write"),
+        *("ragged", "gaps", "quantiles", "wall_clocks", "business", "frequencies", "holidays"),
+        *(
+            "calendars",
+            "stamps",
+            "cells",
+            "containers",
+            "layout",
+            "series",
+            "covariates",
+            "read",
+            "write",
+        ),
         *("time_columns", "dates", "csv"),
     ],
     "prepared": [

@@ -55,6 +55,7 @@ from tsm2.parameters import (
     check_parameters,
     check_path,
     check_seconds,
+    parameters_from_plain,
     plain_parameters,
 )
 from tsm2.plotting.forecasts import plot_series
@@ -184,7 +185,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     patience
         Epochs without a better validation loss after which training stops.
     frequency
-        pandas alias of the time between rows; None infers it from the index.
+        pandas alias of the time between rows, or an offset such as
+        `pd.offsets.CustomBusinessDay(holidays=...)`; None takes that of the index, or infers it.
     target
         Column, or list of columns, to forecast; the others are then read as past covariates. None
         forecasts all.
@@ -336,7 +338,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         schedule: Literal["onecycle", "cosine", "constant"] = "onecycle",
         validation_fraction: float = 0.2,
         patience: int = 5,
-        frequency: str | None = None,
+        frequency: str | pd.offsets.BaseOffset | None = None,
         target: Hashable | Sequence[Hashable] | None = None,
         calendar: Sequence[str] = (),
         holidays: Sequence[str] = (),
@@ -1498,7 +1500,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
     @classmethod
     def _restored(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
-        forecaster = cls(**config["parameters"])
+        forecaster = cls(**parameters_from_plain(config["parameters"]))
         forecaster._check_parameters()
         recipe = forecaster._recipe()
         settings = {name: getattr(forecaster, name) for name in CHOSEN} | {"season": None}

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tsm2 import __version__
+from tsm2.tables.business import frequency_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ def model_card(
         "forecasts": f"{_listed(columns)}, {model.horizon} rows at once",
         "reads": f"the last {model.lookback} rows"
         + (f", of {len(layout.columns)} columns" if len(layout.columns) > len(columns) else ""),
-        "frequency": str(layout.frequency or "rows by position"),
+        "frequency": frequency_name(layout.frequency),
         "fitted on": ("rows that are not recorded" if rows is None else f"{rows} rows")
         + ("" if n_series == 1 else f" of {n_series} series"),
         "goes on behind": ends[0] if n_series == 1 else f"the last row of each, {_listed(ends)}",

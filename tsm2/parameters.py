@@ -23,6 +23,8 @@ from sklearn.utils._param_validation import (
 
 from tsm2.errors import ParameterError
 from tsm2.networks.config import HINTS, SETTINGS
+from tsm2.tables.business import frequency_from_json, frequency_to_json
+from tsm2.tables.frequencies import stated_frequency
 from tsm2.tables.quantiles import check_levels, with_median
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "check_parameters",
     "check_path",
     "check_seconds",
+    "parameters_from_plain",
     "plain_parameters",
 ]
 
@@ -76,7 +79,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "schedule": [StrOptions({"onecycle", "cosine", "constant"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="left")],
     "patience": [_COUNT],
-    "frequency": [str, None],
+    "frequency": [str, pd.offsets.BaseOffset, None],
     "target": "no_validation",
     "calendar": "no_validation",
     "holidays": "no_validation",
@@ -142,7 +145,7 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
 
 
 def plain_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as a saved model holds them: arrays as lists, no drawing generator.
+    """Return parameters as a saved model holds them: no arrays, generators and offsets.
 
     A `RandomState` goes on with every fit; where it would go on is not kept, so that a loaded
     model draws anew, as None does.
@@ -153,7 +156,17 @@ def plain_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
             plain[name] = value.tolist()
         elif isinstance(value, np.random.RandomState):
             plain[name] = None
+        elif isinstance(value, pd.offsets.BaseOffset):
+            plain[name] = frequency_to_json(stated_frequency(value))
     return plain
+
+
+def parameters_from_plain(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that `plain_parameters` wrote."""
+    given = dict(saved)
+    if given.get("frequency") is not None:
+        given["frequency"] = frequency_from_json(given["frequency"])
+    return given
 
 
 def check_path(name: str, value: object) -> Path:

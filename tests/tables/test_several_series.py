@@ -275,7 +275,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         [frames()["a"].to_period("D")[:1], frames()["b"].to_period("h")],
         r"its frequency is period\[h\], but that of the first series is period\[D\]",
     ),
-    "one row each": ([frames()["a"][:1], frames()["b"][:1]], "series 0.*one row, .* frequency="),
+    "one row each": ([on([0]).set_axis(hours(1)[[0]])] * 2, "series 0.*one row, .* frequency="),
     "three levels": (
         pd.concat({"x": levels(frames())}),
         "MultiIndex of 3 levels .*and time",

@@ -154,7 +154,7 @@ def _known(layout: Layout) -> KnownStamps:
     return KnownStamps(
         index_kind=layout.index_kind,
         zone=layout.timezone,
-        frequency=str(layout.frequency) if is_dated else None,
+        frequency=layout.frequency if is_dated else None,
     )
 
 

@@ -60,7 +60,7 @@ def as_known_ids(model: TSM2Forecaster, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_axis(pd.Index([new[name] for name in frame.index], name=frame.index.name))
 
 
-def name_other_frequencies(index: pd.Index, taken: str | int) -> None:
+def name_other_frequencies(index: pd.Index, taken: object) -> None:
     """Say which frequency was taken, if the rows of a file leave more than one."""
     if not isinstance(index, pd.DatetimeIndex) or not isinstance(taken, str):
         return

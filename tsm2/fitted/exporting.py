@@ -37,6 +37,7 @@ from tsm2.errors import ExportWarning, OutputError, ParameterError
 from tsm2.fitted.model import FittedModel
 from tsm2.networks.patches import running_max
 from tsm2.saving import replacing
+from tsm2.tables.business import frequency_to_json
 
 __all__ = ["UnitsAround", "export_onnx"]
 
@@ -251,7 +252,7 @@ def _description(model: FittedModel, labels: Mapping[str, list[str]]) -> dict[st
         "inputs": dict(labels),
         "lookback": model.lookback,
         "horizon": model.horizon,
-        "frequency": layout.frequency,
+        "frequency": frequency_to_json(layout.frequency),
         "quantiles": list(model.levels) or None,
         "missing": model.missing,
     }

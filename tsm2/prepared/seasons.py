@@ -9,14 +9,25 @@ Sizes: T rows, H horizon.
 from typing import Any
 
 import pandas as pd
-from pandas.tseries.frequencies import to_offset
 
+from tsm2.tables.business import days_per_week
+from tsm2.tables.frequencies import offset_of
 from tsm2.tables.layout import Layout
 
 __all__ = ["lookbacks", "season_of"]
 
 _DAY = pd.Timedelta(days=1)
-_OF_CALENDARS = {"D": 7, "B": 5, "C": 5, "W": 52, "SM": 24, "M": 12, "BM": 12, "Q": 4, "BQ": 4}
+_OF_CALENDARS = {
+    "D": 7,
+    "B": 5,
+    "W": 52,
+    "SM": 24,
+    "M": 12,
+    "BM": 12,
+    "CBM": 12,
+    "Q": 4,
+    "BQ": 4,
+}
 _LONGEST = 1024  # rows
 
 
@@ -36,6 +47,9 @@ def season_of(layout: Layout) -> int | None:
     if _is_fixed(offset):
         rows = _DAY // pd.Timedelta(offset)
         return int(rows) if rows > 1 and rows * pd.Timedelta(offset) == _DAY else None
+    if isinstance(offset, pd.offsets.CustomBusinessDay):
+        season = days_per_week(offset) // offset.n
+        return season if season > 1 else None
     kind = offset.base.freqstr.split("-")[0]
     kind = kind.removesuffix("S").removesuffix("E") if kind not in ("SMS", "SME") else "SM"
     season = _OF_CALENDARS.get(kind, 0) // offset.n
@@ -74,7 +88,7 @@ def _offset(layout: Layout) -> Any:
         return None
     if layout.index_kind == "period":
         return pd.PeriodIndex([], freq=str(layout.frequency)).freq
-    return to_offset(str(layout.frequency))
+    return offset_of(layout.frequency)
 
 
 def _is_fixed(offset: Any) -> bool:

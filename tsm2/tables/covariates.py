@@ -251,7 +251,7 @@ def _recipe(needed: pd.Index, layout: Layout) -> str:
         return ""
     first, n = needed[0], len(needed)
     if layout.index_kind == "range":
-        step = int(layout.frequency)
+        step = int(cast("int", layout.frequency))
         return f" All that are needed: range({first}, {int(first) + n * step}, {step})."
     make = "date_range" if layout.index_kind == "datetime" else "period_range"
     stamps = f"pd.{make}({str(first)!r}, periods={n}, freq={layout.frequency!r})"

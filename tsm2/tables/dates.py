@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsm2.errors import FrameError, ParameterError
+from tsm2.tables.business import Frequency
 from tsm2.tables.time_columns import TimeColumn
 
 __all__ = ["DateOptions", "KnownStamps", "check_zone", "looks_like_time", "read_stamps"]
@@ -82,7 +83,7 @@ class KnownStamps:
     """"range" if whole numbers are positions, "datetime" if they are dates."""
     zone: str | None = None
     """Into which stamps with an offset are put, if the options name none."""
-    frequency: str | None = None
+    frequency: Frequency | None = None
     """A pandas alias: of two readings the one that has it."""
 
 

@@ -1,7 +1,8 @@
 """Frequencies: which pandas alias the stamps of an index follow, also where rows are lacking.
 
-What pandas infers from all rows holds. If it infers nothing, because rows are lacking or a midnight
-does not exist, the coarsest grid is taken on which all rows lie, in this order:
+What an index states holds, an alias or a business calendar (`tsm2.tables.business`); else what
+pandas infers from all rows. If it infers nothing, because rows are lacking or a midnight does not
+exist, the coarsest grid is taken on which all rows lie, in this order:
 
     years, quarters and months: their starts, business starts, ends, business ends
     half months (SMS-15, SME-15), a weekday of the month (WOM-3FRI), weeks by weekday
@@ -25,9 +26,17 @@ from numpy.typing import NDArray
 from pandas.tseries.frequencies import to_offset
 
 from tsm2.errors import FrameError
+from tsm2.tables.business import Frequency, alias_of, plain_frequency
 from tsm2.tables.wall_clocks import ticks_per_day, usual_clock, wall_clock
 
-__all__ = ["guessed_frequency", "inferred_frequency", "is_fixed", "offset_of", "other_frequencies"]
+__all__ = [
+    "guessed_frequency",
+    "inferred_frequency",
+    "is_fixed",
+    "offset_of",
+    "other_frequencies",
+    "stated_frequency",
+]
 
 _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 _WEEKDAYS = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
@@ -52,10 +61,10 @@ class _Grid(NamedTuple):
     """Why rows on a grid without an alias cannot be continued, and what to do."""
 
 
-def offset_of(frequency: str | int) -> Any:
-    """Return the pandas offset of an alias that goes forward."""
+def offset_of(frequency: Frequency) -> Any:
+    """Return the pandas offset of a frequency that goes forward."""
     try:
-        offset = to_offset(cast("str", frequency))
+        offset: Any = to_offset(cast("Any", frequency))
     except ValueError as error:
         raise FrameError(
             f"frequency {frequency!r} is no pandas alias ({error}). Examples: 'h', '15min', 'D', "
@@ -71,19 +80,19 @@ def is_fixed(offset: Any) -> bool:
     return isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
 
 
-def inferred_frequency(index: pd.DatetimeIndex) -> str | None:
-    """Return the alias on whose grid all rows lie, see above; None if there is none.
+def inferred_frequency(index: pd.DatetimeIndex) -> Frequency | None:
+    """Return the frequency on whose grid all rows lie, see above; None if there is none.
 
     Parameters
     ----------
     index
-        Stamps, (T,), in order. A frequency that it states holds, if an alias says all of it.
+        Stamps, (T,), in order. A frequency that it states holds.
 
     Raises
     ------
     FrameError
-        The rows follow a rule that no alias expresses: holidays, the 15th of each month, hours
-        of opening.
+        The rows follow a rule that no alias expresses, such as the 15th of each month or hours
+        of opening; or the index states one that is neither an alias nor a business calendar.
 
     Examples
     --------
@@ -94,7 +103,7 @@ def inferred_frequency(index: pd.DatetimeIndex) -> str | None:
     'MS'
     """
     if index.freq is not None:
-        return _stated(index[0], index.freq)
+        return stated_frequency(index.freq, index[0])
     regular = _pandas_infers(index)
     if regular is not None:
         return regular
@@ -146,29 +155,38 @@ def guessed_frequency(index: pd.DatetimeIndex) -> str:
     return _of_length(step, index)
 
 
-def _stated(first: pd.Timestamp, offset: Any) -> str:
-    """Return the alias of the frequency that an index states, from its first stamp on."""
-    alias = _alias(offset)
-    if alias is None and not isinstance(offset, _NOT_PLAIN):
+def stated_frequency(offset: Any, first: pd.Timestamp | None = None) -> Frequency:
+    """Return a frequency that is stated as an offset of pandas, as tsm2 keeps it.
+
+    Parameters
+    ----------
+    offset
+        What an index states, or what was given.
+    first
+        The first stamp: what an offset without an alias makes of it has one perhaps.
+
+    Raises
+    ------
+    FrameError
+        It is neither an alias nor a business calendar.
+
+    Examples
+    --------
+    >>> stated_frequency(pd.DateOffset(days=1), pd.Timestamp("2024-01-05"))
+    'D'
+    """
+    found = plain_frequency(offset)
+    if found is None and first is not None and not isinstance(offset, _NOT_PLAIN):
         stamps = pd.date_range(first.tz_localize(None), periods=12, freq=offset)
-        alias = _pandas_infers(pd.DatetimeIndex(stamps.to_numpy()))
-    if alias is None:
+        found = _pandas_infers(pd.DatetimeIndex(stamps.to_numpy()))
+    if found is None:
         raise FrameError(
-            f"the index has frequency {offset!r}, which no alias expresses (holidays, a "
-            f"DateOffset): a saved model could not keep it. Pass an alias that fits as frequency=. "
-            f"Business days with holidays are frequency='B' with missing='mask', which makes the "
-            f"holidays rows of missing values. To go by position instead, drop the stamps: "
-            f"X.reset_index(drop=True)."
+            f"the frequency {offset!r} is one which no alias expresses, and no business calendar "
+            f"of pandas without offset=, normalize= and hours over midnight. Pass an alias that "
+            f"fits as frequency=, or pd.offsets.CustomBusinessDay(holidays=...) for business days. "
+            f"To go by position instead, drop the stamps: X.reset_index(drop=True)."
         )
-    return alias
-
-
-def _alias(offset: Any) -> str | None:
-    """Return the alias of an offset, if the alias says all of it."""
-    try:
-        return offset.freqstr if to_offset(offset.freqstr) == offset else None
-    except ValueError:
-        return None
+    return found
 
 
 def _pandas_infers(index: pd.DatetimeIndex) -> str | None:
@@ -180,7 +198,7 @@ def _pandas_infers(index: pd.DatetimeIndex) -> str | None:
     except ValueError:  # pandas inferred what it then found not to fit
         return None
     hasty = (pd.offsets.BusinessHour, pd.offsets.WeekOfMonth)  # also from rows that do not fit
-    return None if offset is None or isinstance(offset, hasty) else _alias(offset)
+    return None if offset is None or isinstance(offset, hasty) else alias_of(offset)
 
 
 # --- grids, from coarse to fine -------------------------------------------------------------------
@@ -346,7 +364,7 @@ def _of_length(ticks: int, index: pd.DatetimeIndex) -> str:
     if not rest:
         return f"{24 * days}h"  # "D" is a day of the wall clock
     try:
-        alias = _alias(to_offset(pd.Timedelta(ticks, unit=index.unit)))
+        alias = alias_of(to_offset(pd.Timedelta(ticks, unit=index.unit)))
     except (OverflowError, ValueError) as error:
         raise FrameError(
             f"the stamps {index[0]} and {index[1]} are too far apart ({error}). Correct them, or "

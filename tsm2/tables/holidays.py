@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.tseries.frequencies import to_offset
 
 from tsm2.errors import DependencyError, ParameterError
+from tsm2.tables.business import Frequency
+from tsm2.tables.frequencies import offset_of
 
 __all__ = ["check_days", "check_holidays", "holiday_columns", "is_holiday"]
 
@@ -57,7 +58,7 @@ def is_holiday(name: object) -> bool:
     return isinstance(name, str) and name.startswith(_PREFIX)
 
 
-def check_days(frequency: str | int, kind: str, names: Sequence[str]) -> None:
+def check_days(frequency: Frequency, kind: str, names: Sequence[str]) -> None:
     """Refuse stamps that stand for more than a day and do not say for which days.
 
     Raises
@@ -67,10 +68,11 @@ def check_days(frequency: str | int, kind: str, names: Sequence[str]) -> None:
     """
     if kind != "datetime" or not any(name.startswith(_PREFIX) for name in names):
         return
-    offset: Any = to_offset(cast("str", frequency))
+    offset = offset_of(frequency)
     calm = pd.offsets.Tick, pd.offsets.Day, pd.offsets.BusinessDay, pd.offsets.BusinessHour
     monday = pd.Timestamp("2024-01-01")
-    if isinstance(offset, calm) and monday + offset - monday <= pd.Timedelta(days=1):
+    is_one = offset.n == 1 and isinstance(offset, pd.offsets.BusinessDay)  # however long closed
+    if isinstance(offset, calm) and (is_one or monday + offset - monday <= pd.Timedelta(days=1)):
         return
     raise ParameterError(
         f"holidays need rows that stand for a day or less, but the rows are {frequency!r} apart, "

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tsm2.errors import FrameError, SavedModelError
+from tsm2.tables.business import Frequency, frequency_from_json, frequency_to_json
 from tsm2.tables.cells import name_some
 from tsm2.tables.containers import Form, form_from_json
 from tsm2.tables.stamps import (
@@ -62,8 +63,9 @@ class Layout:
     """What a stamp is: a point in time, a span of time, or a whole number."""
     index_name: Hashable = None
     """Name of the rows' index."""
-    frequency: str | int
-    """Time from one row to the next: a pandas alias, or a whole number for "range"."""
+    frequency: Frequency
+    """Time from one row to the next: a pandas alias or a business calendar, or a whole number for
+    "range"."""
     timezone: str | None = None
     """Name of the time zone, for "datetime"."""
     clock: str | None = None
@@ -304,7 +306,8 @@ def check_kind(index: pd.Index, layout: Layout) -> None:
 def layout_to_json(layout: Layout) -> dict[str, Any]:
     """Return the layout as plain JSON types; a tuple in a label becomes a list."""
     saved = {f.name: _lists(getattr(layout, f.name)) for f in fields(layout)}
-    return saved | {"form": layout.form.to_json()}
+    frequency = frequency_to_json(layout.frequency)
+    return saved | {"form": layout.form.to_json(), "frequency": frequency}
 
 
 def layout_from_json(saved: Mapping[str, Any]) -> Layout:
@@ -322,6 +325,7 @@ def layout_from_json(saved: Mapping[str, Any]) -> Layout:
     plain: dict[str, Any] = {name: _tuples(value) for name, value in saved.items()}
     try:
         plain["form"] = form_from_json(saved["form"]) if "form" in saved else Form()
+        plain["frequency"] = frequency_from_json(saved["frequency"])
     except ValueError as error:
         raise SavedModelError(f"the saved layout is damaged: {error}. Save it again.") from error
     layout = Layout(**plain)
@@ -332,7 +336,8 @@ def layout_from_json(saved: Mapping[str, Any]) -> Layout:
         and (layout.kind == "frame" or layout.series in ("one", "list", "dict"))
         and layout.index_kind in INDEX_NAMES
         and isinstance(layout.columns, tuple)
-        and type(layout.frequency) is (int if is_range else str)
+        and isinstance(layout.frequency, int) == is_range
+        and (isinstance(layout.frequency, str | int) or layout.index_kind == "datetime")
     )
     if not usable:
         raise SavedModelError(f"the saved layout {saved!r} is damaged. Save the model again.")

@@ -24,8 +24,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tsm2.errors import FrameError, ParameterError
+from tsm2.tables.business import Frequency
 from tsm2.tables.cells import are_finite, check_finite, read_array, read_cells
 from tsm2.tables.containers import Form, Table, is_table, open_table
+from tsm2.tables.frequencies import stated_frequency
 from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout, check_same, describe, plain_names
 from tsm2.tables.ragged import offsets_of, places
@@ -83,7 +85,7 @@ class LongColumns:
 def read(
     X: object,
     *,
-    frequency: str | int | None = None,
+    frequency: Frequency | None = None,
     like: Layout | None = None,
     long: LongColumns | None = None,
     missing: Missing = "raise",
@@ -99,9 +101,9 @@ def read(
         frames or of 2-D arrays. The rows of a series are in the order of time; rows of other
         series may stand between them.
     frequency
-        Time between rows, a pandas alias such as "h" or "MS" (a whole number for an index of whole
-        numbers), the same for all series; None takes it from the index of the longest. One row
-        alone needs it.
+        Time between rows, a pandas alias such as "h" or "MS", an offset of pandas that is one or a
+        business calendar (a whole number for an index of whole numbers), the same for all series;
+        None takes it from the index of the longest. One row alone needs it.
     like
         Layout of earlier data that these must agree with; its frequency is needed. Columns are
         compared before their cells are read.
@@ -136,6 +138,8 @@ def read(
     frequency = frequency if like is None else like.frequency
     series = _opened(X, LongColumns() if long is None else long, frequency, like)
     _check_order(series)
+    if frequency is None:  # that of tables whose index states one
+        frequency = series.layout.frequency or None
     if missing != "raise":
         series = _completed(series, frequency)
     found = _regular(series, frequency)
@@ -153,7 +157,7 @@ def read(
 
 
 def _opened(
-    X: object, long: LongColumns, frequency: str | int | None, like: Layout | None
+    X: object, long: LongColumns, frequency: Frequency | None, like: Layout | None
 ) -> Series:
     """Return what a container holds; nothing is known yet of its order, gaps and frequency."""
     if _is_several(X):
@@ -180,7 +184,7 @@ def _open_frame(frame: pd.DataFrame, like: Layout | None, form: Form) -> Series:
     return Series(values=read_cells(frame, time=time), layout=layout, index=frame.index)
 
 
-def _open_array(X: object, frequency: str | int | None, like: Layout | None = None) -> Series:
+def _open_array(X: object, frequency: Frequency | None, like: Layout | None = None) -> Series:
     """Return an array, or what NumPy makes one of; its rows are numbered."""
     values = read_array(X)
     layout = Layout(
@@ -263,7 +267,7 @@ def _open_stacked(
     return Series(values=values, layout=layout, index=index, ids=ids, offsets=offsets)
 
 
-def _open_tables(X: Any, frequency: str | int | None, like: Layout | None) -> Series:
+def _open_tables(X: Any, frequency: Frequency | None, like: Layout | None) -> Series:
     """Read a list or dict of tables, one by one."""
     is_dict = isinstance(X, Mapping)
     tables = dict(X) if is_dict else dict(enumerate(X))
@@ -278,8 +282,15 @@ def _open_tables(X: Any, frequency: str | int | None, like: Layout | None) -> Se
         except FrameError as error:
             raise FrameError(f"series {name!r}: {error}") from error
     index = each[0].index.append([one.index for one in each[1:]])
+    longest = max((one.index for one in each), key=len)
+    stated = longest.freq if isinstance(longest, pd.DatetimeIndex) else None
     layout = replace(
-        each[0].layout, series="dict" if is_dict else "list", unit=getattr(index, "unit", None)
+        each[0].layout,
+        series="dict" if is_dict else "list",
+        unit=getattr(index, "unit", None),
+        frequency=each[0].layout.frequency
+        if stated is None
+        else stated_frequency(stated, longest[0]),
     )
     if like is not None:
         check_same(layout, like)
@@ -292,7 +303,7 @@ def _open_tables(X: Any, frequency: str | int | None, like: Layout | None) -> Se
     )
 
 
-def _open_one(table: object, frequency: str | int | None) -> Series:
+def _open_one(table: object, frequency: Frequency | None) -> Series:
     """Return one table of a list or dict; its stamps are checked with those of the others."""
     opened, form = open_table(table)
     if not isinstance(opened, pd.DataFrame):
@@ -409,7 +420,7 @@ def _check_order(series: Series) -> None:
     _blame(series, unsorted, lambda one: check_order(one.index))
 
 
-def _completed(series: Series, frequency: str | int | None) -> Series:
+def _completed(series: Series, frequency: Frequency | None) -> Series:
     """Put rows of NaN where series lack some; leave all as it is if a stamp is beside the grid.
 
     What would grow a hundredfold is left, too: `_regular` says what is wrong with it.
@@ -437,7 +448,7 @@ def _completed(series: Series, frequency: str | int | None) -> Series:
     return replace(series, values=values, index=index, offsets=offsets)
 
 
-def _regular(series: Series, frequency: str | int | None) -> str | int:
+def _regular(series: Series, frequency: Frequency | None) -> Frequency:
     """Return the frequency of all series; refuse stamps that are off it."""
     if series.layout.kind == "array":
         return 1

@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 from pandas.api import types
 
 from tsm2.errors import FrameError
+from tsm2.tables.business import Frequency
 from tsm2.tables.frequencies import (
     guessed_frequency,
     inferred_frequency,
     is_fixed,
     offset_of,
     other_frequencies,
+    stated_frequency,
 )
 from tsm2.tables.wall_clocks import into_zone, usual_clock, wall_clock
 
@@ -122,7 +124,7 @@ def check_order(index: pd.Index) -> None:
         )
 
 
-def frequency_of(index: pd.Index, given: str | int | None) -> str | int:
+def frequency_of(index: pd.Index, given: Frequency | None) -> Frequency:
     """Return the frequency that continues this index, given or its own; raise if none does."""
     frequency = _own_frequency(index) if given is None else _in_index_terms(given, index)
     broken = first_break(index, frequency)
@@ -153,7 +155,7 @@ def frequency_of(index: pd.Index, given: str | int | None) -> str | int:
     )
 
 
-def _contradicting(index: pd.Index) -> str | int | None:
+def _contradicting(index: pd.Index) -> Frequency | None:
     """Return the frequency that an index has without a gap, None if it has none."""
     try:
         own = _own_frequency(index) if len(index) > 1 else None
@@ -162,19 +164,19 @@ def _contradicting(index: pd.Index) -> str | int | None:
         return None
 
 
-def _in_index_terms(given: str | int, index: pd.Index) -> str | int:
+def _in_index_terms(given: Frequency, index: pd.Index) -> Frequency:
     """Return a given frequency as the index would spell it."""
-    if isinstance(given, str) != isinstance(index, pd.DatetimeIndex | pd.PeriodIndex):
+    if isinstance(given, int) == isinstance(index, pd.DatetimeIndex | pd.PeriodIndex):
         raise FrameError(
             f"frequency {given!r} is needed, but does not suit {INDEX_NAMES[index_kind(index)]}: "
             f"time stamps are an alias such as 'h' apart, whole numbers a whole number. Give the "
             f"table the index that suits, or leave frequency out."
         )
     if isinstance(index, pd.DatetimeIndex):
-        return cast("str", offset_of(given).freqstr)
+        return stated_frequency(offset_of(given))
     if isinstance(index, pd.PeriodIndex):
         try:
-            return pd.PeriodIndex([], freq=cast("str", given)).freqstr
+            return pd.PeriodIndex([], freq=cast("Any", given)).freqstr
         except ValueError as error:
             raise FrameError(
                 f"frequency {given!r} is no alias for periods ({error}). This index has "
@@ -183,7 +185,7 @@ def _in_index_terms(given: str | int, index: pd.Index) -> str | int:
     return given
 
 
-def _own_frequency(index: pd.Index) -> str | int:
+def _own_frequency(index: pd.Index) -> Frequency:
     """Return the frequency that the index states, or that its rows follow, perhaps with gaps."""
     if isinstance(index, pd.PeriodIndex):
         return index.freqstr
@@ -199,7 +201,7 @@ def _own_frequency(index: pd.Index) -> str | int:
     return max(1, int(pd.Series(np.diff(index.to_numpy())).mode()[0]))
 
 
-def clock_of(index: pd.Index, frequency: str | int) -> str | None:
+def clock_of(index: pd.Index, frequency: Frequency) -> str | None:
     """Return the time of day of the rows, where a time that the clocks skip needs it.
 
     Parameters
@@ -227,14 +229,14 @@ def clock_of(index: pd.Index, frequency: str | int) -> str | None:
     return usual_clock(index) if has_one else None
 
 
-def first_break(index: pd.Index, frequency: str | int) -> tuple[int, object] | None:
+def first_break(index: pd.Index, frequency: Frequency) -> tuple[int, object] | None:
     """Return the first row that is not where the frequency puts it, and its place; None if none."""
     expected = stamps_from(index[0], len(index), frequency, clock_of(index, frequency))
     breaks = np.flatnonzero(np.asarray(index != expected))
     return (int(breaks[0]), expected[breaks[0]]) if breaks.size else None
 
 
-def stamps_from(first: Stamp, n: int, frequency: str | int, clock: str | None = None) -> pd.Index:
+def stamps_from(first: Stamp, n: int, frequency: Frequency, clock: str | None = None) -> pd.Index:
     """Return n stamps from `first` on: what regular means.
 
     Parameters
@@ -262,7 +264,7 @@ def stamps_from(first: Stamp, n: int, frequency: str | int, clock: str | None = 
     return _stamps(first, n, frequency, clock, is_last=False)
 
 
-def stamps_before(last: Stamp, n: int, frequency: str | int, clock: str | None = None) -> pd.Index:
+def stamps_before(last: Stamp, n: int, frequency: Frequency, clock: str | None = None) -> pd.Index:
     """Return the n stamps that end with `last`; the parameters are those of `stamps_from`.
 
     Examples
@@ -274,7 +276,7 @@ def stamps_before(last: Stamp, n: int, frequency: str | int, clock: str | None =
 
 
 def _stamps(
-    stamp: Stamp, n: int, frequency: str | int, clock: str | None, *, is_last: bool
+    stamp: Stamp, n: int, frequency: Frequency, clock: str | None, *, is_last: bool
 ) -> pd.Index:
     """Return n stamps that start or end with one."""
     offset = offset_of(frequency) if isinstance(stamp, pd.Timestamp) else None
@@ -292,7 +294,7 @@ def _stamps(
         if isinstance(stamp, pd.Period):
             first = stamp - (n - 1) if is_last else stamp
             return pd.period_range(first, periods=n, freq=cast("str", frequency))
-        step = int(frequency)
+        step = _whole(frequency)
         begin = int(stamp) - (n - 1) * step if is_last else int(stamp)
         steps = range(begin, begin + n * step, step)
         if max(abs(steps[0]), abs(steps[-1])) >= 2**63:  # RangeIndex lets some of them pass
@@ -309,7 +311,7 @@ def _stamps(
         ) from error
 
 
-def completed(index: pd.Index, frequency: str | int | None) -> tuple[pd.Index, NDArray[np.int64]]:
+def completed(index: pd.Index, frequency: Frequency | None) -> tuple[pd.Index, NDArray[np.int64]]:
     """Return a sorted index with the stamps that it lacks, and the place of its own among them.
 
     An index with a stamp beside the grid, or one that would grow a hundredfold, comes back as it
@@ -329,7 +331,7 @@ def completed(index: pd.Index, frequency: str | int | None) -> tuple[pd.Index, N
 
 
 def stamps_after(
-    first: pd.Index, steps: NDArray[np.int64], frequency: str | int, clock: str | None = None
+    first: pd.Index, steps: NDArray[np.int64], frequency: Frequency, clock: str | None = None
 ) -> pd.Index:
     """Return the stamps that are `steps` rows behind those of `first`, one by one.
 
@@ -363,7 +365,7 @@ def stamps_after(
         ordinals = _added(first.asi8, steps, freq.n, frequency)
         return cast("Any", pd.PeriodIndex).from_ordinals(ordinals, freq=freq)  # type: ignore[no-any-return]
     if not isinstance(first, pd.DatetimeIndex):
-        return pd.Index(_added(first.to_numpy(), steps, int(frequency), frequency))
+        return pd.Index(_added(first.to_numpy(), steps, _whole(frequency), frequency))
     offset = offset_of(frequency)
     if is_fixed(offset):
         utc = first if first.tz is None else first.tz_convert(None)
@@ -380,7 +382,7 @@ def stamps_after(
 
 
 def steps_between(
-    first: pd.Index, index: pd.Index, frequency: str | int, clock: str | None = None
+    first: pd.Index, index: pd.Index, frequency: Frequency, clock: str | None = None
 ) -> NDArray[np.int64]:
     """Return how many rows behind those of `first` the stamps of `index` are, one by one.
 
@@ -409,7 +411,7 @@ def steps_between(
         return apart // int(freq.n)
     if not isinstance(first, pd.DatetimeIndex) or not isinstance(index, pd.DatetimeIndex):
         apart = index.to_numpy(np.int64) - first.to_numpy(np.int64)
-        return apart // int(frequency)
+        return apart // _whole(frequency)
     offset = offset_of(frequency)
     index = index.as_unit(first.unit)
     if is_fixed(offset):
@@ -426,8 +428,13 @@ def steps_between(
     return apart // int(offset.n)
 
 
+def _whole(frequency: Frequency) -> int:
+    """Return the step of numbered rows."""
+    return int(cast("int", frequency))
+
+
 def _added(
-    first: NDArray[Any], steps: NDArray[np.int64], step: int, frequency: str | int
+    first: NDArray[Any], steps: NDArray[np.int64], step: int, frequency: Frequency
 ) -> NDArray[np.int64]:
     """Return first + steps * step; refuse what 64 bits do not hold."""
     furthest = int(steps.max(initial=0)) * step
@@ -468,7 +475,7 @@ def _calendar_stamps(
         places[left == earliest] = 0  # also when it is not on the calendar: then the next one is
         here = places >= 0
         wanted = places[here] + offset.n * steps[waiting[here]]
-        calendar = stamps_from(earliest, int(wanted.max()) + 1, offset.base.freqstr)
+        calendar = stamps_from(earliest, int(wanted.max()) + 1, offset.base)
         result[waiting[here]] = calendar.to_numpy()[wanted]
         waiting = waiting[~here]
     return pd.DatetimeIndex(result)

@@ -6,13 +6,14 @@ It judges a reading of its texts: whether the rows are regular under it, and how
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from tsm2.errors import FrameError
+from tsm2.tables.business import Frequency
 
 __all__ = ["TimeColumn"]
 
@@ -46,11 +47,15 @@ class TimeColumn:
         steps = {_step_of(stamps[self.codes[rows]]) for rows in self.groups if len(rows) > 2}
         return steps.pop() if len(steps) == 1 else None
 
-    def follows(self, stamps: pd.DatetimeIndex, frequency: str | None) -> bool:
+    def follows(self, stamps: pd.DatetimeIndex, frequency: Frequency | None) -> bool:
         """Return whether the rows of every series, two at least, are so far apart."""
         each = [stamps[self.codes[rows]] for rows in self.groups if len(rows) > 1]
         return bool(each and frequency) and all(
-            rows.equals(pd.date_range(rows[0], periods=len(rows), freq=frequency, unit=rows.unit))
+            rows.equals(
+                pd.date_range(
+                    rows[0], periods=len(rows), freq=cast("Any", frequency), unit=rows.unit
+                )
+            )
             for rows in each
         )
 
