@@ -11,7 +11,7 @@ from tsm2.backtesting import error_table
 from tsm2.benchmark import RepeatLast, RLinear, SeasonalNaive
 from tsm2.benchmark.protocol import Table, measure_errors
 from tsm2.datasets import Split
-from tsm2.errors import WindowError
+from tsm2.errors import ParameterError, WindowError
 from tsm2.prepared.walk import Walk
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.series import Series
@@ -155,3 +155,54 @@ def test_a_refit_of_many_series_sees_only_what_was_there_before() -> None:
     plain = rows_seen(frames, start=start, refit=100)[1]
     for column in ("series", "cutoff", "step", "time", "variate", "actual"):
         pd.testing.assert_series_equal(got[column], plain[column])
+
+
+# --- the floor ------------------------------------------------------------------------------------
+
+
+def daily(rows: int, phase: float = 0.0) -> pd.DataFrame:
+    day = np.arange(rows)
+    values = np.sin(2 * np.pi * day / 7 + phase)[:, None] * [1.0, 5.0] + day[:, None] * [0.0, 0.1]
+    return pd.DataFrame(values, pd.date_range("2024-01-01", periods=rows), columns=["a", "b"])
+
+
+def floored(**changes: Any) -> TSM2Forecaster:
+    sizes = {"lookback": 14, "horizon": 3, "blocks": 0, "random_state": 0}
+    return TSM2Forecaster(**(sizes | changes))
+
+
+def test_the_floor_is_told_on_the_windows_of_the_backtest() -> None:
+    frame = daily(60)
+    model = floored().fit(frame.iloc[:40])
+    table = model.backtest(frame.iloc[40:], stride=2)
+    floor = model.backtest_floor(frame.iloc[40:], stride=2)
+    assert list(floor) == ["repeat last", "seasonal naive"]
+    for name, each in floor.items():
+        same = ["cutoff", "step", "time", "variate", "actual"]
+        pd.testing.assert_frame_equal(each[same], table[same])
+        for row in each.itertuples():
+            at = row.cutoff if name == "repeat last" else row.time - pd.Timedelta(days=7)
+            assert row.forecast == frame.loc[at, row.variate]
+
+
+def test_mase_is_counted_from_the_rows_before_the_walk() -> None:
+    frame = daily(60)
+    model = floored().fit(frame)
+    naive = model.error_scale(frame, start=frame.index[50], kind="naive").to_numpy()
+    known = frame.iloc[:50].to_numpy()
+    np.testing.assert_allclose(naive[0, 1], np.abs(known[7:] - known[:-7]).mean(0)[1])
+    assert np.abs(naive[0, 0]) < 1e-12  # it repeats itself: rounding alone
+    with pytest.raises(ParameterError, match="kind must be 'deviation' or 'naive', got 'mase'"):
+        model.error_scale(frame, kind="mase")  # type: ignore[arg-type]
+
+
+def test_a_short_series_with_gaps_has_a_floor_too() -> None:
+    short = daily(5).assign(a=[1.0, np.nan, 3.0, np.nan, 5.0])
+    model = floored(missing="mask").fit({"long": daily(60), "short": daily(40, 1.0)})
+    floor = model.backtest_floor({"new": short}, horizon=2, start=None)
+    part = floor["seasonal naive"]
+    assert set(part.iloc[:, 0]) == {"new"}
+    first = part[(part["variate"] == "a") & (part["step"] == 1)]
+    assert first["forecast"].tolist() == [1.0, 1.0, 3.0][-len(first) :]
+    scale = model.error_scale({"new": short}, horizon=2, kind="naive")
+    assert scale.shape == (1, 2)

@@ -12,6 +12,7 @@ quantiles.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,12 +22,14 @@ from numpy.typing import NDArray
 
 from tsm2 import metrics
 from tsm2.errors import ParameterError
-from tsm2.fitted.model import FittedModel
+from tsm2.fitted.model import FittedModel, known_before
 from tsm2.fitted.rolling import whole_horizons
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.walk import Walk
+from tsm2.prepared.windows import Covariates
 from tsm2.tables.containers import as_frame, to_library
 from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.gaps import fill_forward
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_level, bound_name
 from tsm2.tables.series import Series
@@ -37,7 +40,9 @@ from tsm2.training.recipe import Recipe
 __all__ = [
     "backtest_table",
     "error_table",
+    "floor_tables",
     "mean_squared_error",
+    "naive_scale_table",
     "recalibrated",
     "refit_table",
     "scale_of_rows",
@@ -112,6 +117,28 @@ def scale_table(model: FittedModel, series: Series, *, start: object, horizon: i
     return pd.DataFrame(scale.copy(), index=names, columns=columns)
 
 
+def naive_scale_table(
+    model: FittedModel, series: Series, *, start: object, horizon: int, season: int | None
+) -> pd.DataFrame:
+    """Return how far rows are from those a season earlier, before a walk; else as `scale_table`.
+
+    That is the mean absolute difference, which the errors of MASE are divided by; NaN where
+    nothing moves. Without a season, or before one is over, neighbouring rows are compared.
+    """
+    series, starts = _windows(model, series, start, horizon)
+    known = model.roles.of_targets(series.head(known_before(series, starts)))
+    scale = np.full((len(known.ids), len(known.layout.columns)), np.nan)
+    for number, (first, end) in enumerate(pairwise(known.offsets)):
+        rows = known.values[first:end]
+        apart = season if season is not None and season < len(rows) else 1
+        moved = np.abs(rows[apart:] - rows[:-apart])
+        counted = np.isfinite(moved).sum(axis=0)
+        total = np.nansum(moved, axis=0)
+        scale[number] = np.where(total > 0, total / counted.clip(min=1), np.nan)
+    columns = pd.Index(known.layout.columns, tupleize_cols=False)
+    return pd.DataFrame(scale, pd.Index(known.ids, tupleize_cols=False), columns)
+
+
 def _windows(
     model: FittedModel, series: Series, start: object, horizon: int, stride: int = 1
 ) -> tuple[Series, NDArray[np.int64]]:
@@ -155,6 +182,55 @@ def backtest_table(
         forecast.append(model.forecast(prepared, batch, horizon, size=_BATCH))
         if quantiles:
             bounds.append(model.quantiles(prepared, batch, horizon, quantiles, size=_BATCH))
+    table = _outcomes(prepared, starts, horizon)
+    table["forecast"] = np.concatenate(forecast).ravel()
+    if quantiles:
+        columns = np.concatenate(bounds).reshape(len(table), -1)
+        table[[bound_name(level) for level in quantiles]] = columns
+    return table
+
+
+def floor_tables(
+    model: FittedModel,
+    series: Series,
+    *,
+    start: object,
+    horizon: int,
+    stride: int,
+    season: int | None,
+) -> dict[str, pd.DataFrame]:
+    """Forecast windows with what costs nothing: the last row again, and the last season again.
+
+    Parameters
+    ----------
+    model, series, start, horizon, stride
+        As for `walked`.
+    season
+        Rows of a season; None for none.
+
+    Returns
+    -------
+    A table as that of `backtest_table` for each, by its name. A gap is the value before it, and
+    where nothing is known of the season before, the last row comes again.
+    """
+    whole, starts = _windows(model, series, start, horizon, stride)
+    units = model.units(filled(whole, model.missing), starts)
+    prepared = Prepared.of(whole, units, model.roles, Covariates(), lookback=model.lookback)
+    series = prepared.series
+    values = fill_forward(series.values, series.offsets)
+    last = np.repeat(values[starts - 1][:, None], horizon, axis=1)  # (W, H, M)
+    found = {"repeat last": last}
+    if season is not None:
+        rows = starts[:, None] - season + np.arange(horizon) % season
+        seen = starts - season >= series.offsets[prepared.owners(starts)]
+        again = np.where(seen[:, None, None], values[rows.clip(min=0)], np.nan)
+        found["seasonal naive"] = np.where(np.isnan(again), last, again)
+    table = _outcomes(prepared, starts, horizon)
+    return {name: table.assign(forecast=each.ravel()) for name, each in found.items()}
+
+
+def _outcomes(prepared: Prepared, starts: NDArray[np.int64], horizon: int) -> pd.DataFrame:
+    """Return what happened in windows: a row per window, step and variate."""
     series = prepared.series
     n_windows, n_variates = len(starts), len(series.layout.columns)
     steps = np.arange(horizon)
@@ -169,12 +245,8 @@ def backtest_table(
                 np.tile(np.arange(n_variates), n_windows * horizon), categories=variates
             ),
             "actual": prepared.actual(starts, horizon).ravel(),
-            "forecast": np.concatenate(forecast).ravel(),
         }
     )
-    if quantiles:
-        columns = np.concatenate(bounds).reshape(len(table), -1)
-        table[[bound_name(level) for level in quantiles]] = columns
     if not series.layout.alone:
         owner = prepared.owners(starts).repeat(per_window)
         names = pd.Index(series.ids, dtype=series.layout.id_dtype, tupleize_cols=False)

@@ -30,7 +30,9 @@ from sklearn.utils.validation import validate_data
 from tsm2 import saving
 from tsm2.backtesting import (
     backtest_table,
+    floor_tables,
     mean_squared_error,
+    naive_scale_table,
     recalibrated,
     refit_table,
     scale_table,
@@ -1071,21 +1073,65 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         model, windows = self._walked(X, None, given)
         return -mean_squared_error(model, *windows)
 
+    def backtest_floor(
+        self,
+        X: Data,
+        *,
+        start: object = None,
+        horizon: int | None = None,
+        stride: int = 1,
+    ) -> dict[str, Any]:
+        """Return the backtests of the forecasts that cost nothing, on the windows of `backtest`.
+
+        Parameters
+        ----------
+        X, start, horizon, stride
+            As in `backtest`.
+
+        Returns
+        -------
+        "repeat last" and, if the season is known, "seasonal naive", each a table as `backtest`
+        returns it.
+        """
+        model, history = self._model(), self._read_history(X)
+        steps, stride = self._count_steps(horizon), check_count("stride", stride)
+        season = self._recipe().season_of(history)
+        tables = floor_tables(
+            model, history, start=start, horizon=steps, stride=stride, season=season
+        )
+        return {name: to_library(each, history.layout.form) for name, each in tables.items()}
+
     def error_scale(
-        self, X: Data, *, horizon: int | None = None, start: object = None
+        self,
+        X: Data,
+        *,
+        horizon: int | None = None,
+        start: object = None,
+        kind: Literal["deviation", "naive"] = "deviation",
     ) -> pd.DataFrame:
         """Return what `score` divides errors by: the deviation that each variate was scaled with.
 
         A series that `fit` has not seen is measured by the rows before its first forecast. `X`,
         `horizon` and `start` are as in `backtest`.
 
+        Parameters
+        ----------
+        kind
+            "naive" returns what the errors of MASE are divided by instead: the mean absolute
+            difference from a season earlier, over the rows before the first forecast.
+
         Returns
         -------
         A row for each series, a column for each variate, in the table's units;
         `tsm2.backtesting.error_table` takes it as `scale`.
         """
-        model, steps = self._model(), self._count_steps(horizon)
-        return scale_table(model, self._read_history(X), start=start, horizon=steps)
+        model, steps, history = self._model(), self._count_steps(horizon), self._read_history(X)
+        if kind == "deviation":
+            return scale_table(model, history, start=start, horizon=steps)
+        if kind == "naive":
+            season = self._recipe().season_of(history)
+            return naive_scale_table(model, history, start=start, horizon=steps, season=season)
+        raise ParameterError(f"kind must be 'deviation' or 'naive', got {kind!r}.")
 
     def plot(
         self,

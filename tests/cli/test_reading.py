@@ -303,8 +303,8 @@ def test_objects_for_other_programs(wide: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose([row["v6"] for row in forecast], wanted["v6"], rtol=1e-5)
     assert {"v0-lo-80", "v6-hi-80"} <= set(forecast[0])
     errors = records("backtest", model, data, "--start", "2024-02-10")
-    assert [row["variate"] for row in errors][-1] == "all"
-    assert isinstance(errors[0]["MSE"] if "MSE" in errors[0] else errors[0]["mse"], float)
+    assert [row["variate"] for row in errors][-3:] == ["all", "repeat last", "seasonal naive"]
+    assert {"MSE", "MAE", "MASE", "MAE in units"} <= set(errors[0])
     influence = records("inspect", model, data)
     assert len(influence) == 7
     assert records("data", "list")[0]["name"] == "ETTh1"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pooch
@@ -35,8 +35,8 @@ MINE = Dataset(
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test an empty cache folder, no data home and a network that is down."""
 
-    def refuse(self: object, url: str, output_file: str, pooch: object) -> None:
-        Path(output_file).write_bytes(CONTENT[:10])  # what came before the line broke
+    def refuse(self: object, url: str, output_file: BinaryIO, pooch: object) -> None:
+        output_file.write(CONTENT[:10])  # what came before the line broke
         raise ConnectionError("[Errno 111] foreign words")
 
     folder = tmp_path / "cache" / "tsm2"
@@ -192,8 +192,8 @@ def test_a_broken_download_leaves_nothing(cache: Path) -> None:
 def test_an_interrupted_download_leaves_nothing(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(self: object, url: str, output_file: str, pooch: object) -> None:
-        Path(output_file).write_bytes(CONTENT[:10])
+    def interrupt(self: object, url: str, output_file: BinaryIO, pooch: object) -> None:
+        output_file.write(CONTENT[:10])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", interrupt)

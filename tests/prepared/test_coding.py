@@ -218,7 +218,7 @@ def test_the_recipe_makes_any_kind_of_stamps(index: pd.Index) -> None:
         (lambda f: f.iloc[:0], "has no rows"),
         (lambda f: f[[]], "at least one column"),
         (lambda f: f.to_numpy(), "is .*ndarray.*a DataFrame is needed"),
-        (lambda f: f["heat"], "is .*Series.*a DataFrame is needed"),
+        (lambda f: f["heat"].tolist(), "a DataFrame is needed"),
         (lambda f: f.asfreq("30min"), "'30min'"),
     ],
 )

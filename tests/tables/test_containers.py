@@ -48,7 +48,8 @@ def arrow(frame: pd.DataFrame) -> Any:
 
 
 def forecaster(**changes: Any) -> TSM2Forecaster:
-    changes = {"features": 4, "max_epochs": 1, "batch_size": 64, "random_state": 0} | changes
+    sizes: dict[str, Any] = {"features": 4, "max_epochs": 1, "linear_start": "random"}
+    changes = sizes | {"batch_size": 64, "random_state": 0} | changes
     return TSM2Forecaster(8, 3, **changes)
 
 
@@ -76,7 +77,8 @@ def test_every_container_and_file_gives_the_same_forecast_to_the_last_bit(
         np.testing.assert_array_equal(numbers(got), wanted.to_numpy())
     frame.to_csv(tmp_path / "table.csv")
     frame.reset_index().to_parquet(tmp_path / "table.parquet")
-    settings = [f"--set={name}={value}" for name, value in (("features", 4), ("batch_size", 64))]
+    given = {"features": 4, "batch_size": 64, "linear_start": "random"}
+    settings = [f"--set={name}={value}" for name, value in given.items()]
     for name in ("table.csv", "table.parquet"):
         model = str(tmp_path / f"{name} model")
         sizes = ["--lookback=8", "--horizon=3", "--epochs=1", "--seed=0"]

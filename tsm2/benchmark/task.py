@@ -141,10 +141,7 @@ class Task:
 
 def as_table(series: Series) -> Any:
     """Return rows as what a forecaster takes: one table, or a dict of them."""
-    layout = series.layout
-    if not layout.alone:
-        layout = replace(layout, series="dict")
-    return write(replace(series, layout=layout))
+    return write(replace(series, layout=series.layout.in_pieces()))
 
 
 def default_windows(series: Series, horizon: int) -> int:

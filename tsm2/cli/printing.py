@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["print_json", "print_line", "print_rows", "print_table", "say"]
 
 _out = Console(soft_wrap=True)
+if not _out.is_terminal and "COLUMNS" not in os.environ:
+    _out.width = 1000  # columns: only a screen has an edge, and a file gets every word
 _messages = Console(stderr=True, soft_wrap=True)
 
 
@@ -56,7 +59,10 @@ def print_table(
         for name, row in table.iterrows():
             print_json({first: name, **row})
         return
-    rows = ((name, *(f"{x:.{decimals}f}" for x in row)) for name, row in table.iterrows())
+    rows = (
+        (name, *("" if x != x else f"{x:.{decimals}f}" for x in row))  # NaN: it means nothing here
+        for name, row in table.iterrows()
+    )
     print_rows((first, *table.columns), rows, title=title, words=1, min_width=min_width)
 
 

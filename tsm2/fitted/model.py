@@ -54,7 +54,7 @@ from tsm2.tables.ragged import offsets_of
 from tsm2.tables.series import Series, extend, join, numbers_in
 from tsm2.training import choose_device
 
-__all__ = ["FittedModel"]
+__all__ = ["FittedModel", "known_before"]
 
 _CONTEXTS = 1024  # that are forecast at once
 _INSPECTED = 64  # windows
@@ -248,7 +248,7 @@ class FittedModel:
         if self.scaling.center.ndim == 1:
             return self.scaling
         numbers = numbers_in(series, self.context.ids)
-        known = series if starts is None else series.head(_known_before(series, starts))
+        known = series if starts is None else series.head(known_before(series, starts))
         new, old = Scaling.of_each(known.values, known.offsets), self.scaling.take(numbers)
         is_new = numbers[:, None] < 0
         return Scaling(
@@ -576,7 +576,7 @@ def _require_finite(forecasts: Numbers, batch: Batch, *, may_lack: bool) -> None
     )
 
 
-def _known_before(series: Series, starts: Rows) -> Rows:
+def known_before(series: Series, starts: Rows) -> Rows:
     """Return how many rows of each series stand before its first window, (S,), or all of them."""
     owned, first = np.unique(series.owners[starts - 1], return_index=True)
     n_known = series.counts.copy()

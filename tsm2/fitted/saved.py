@@ -9,7 +9,7 @@ of that size is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -29,6 +29,7 @@ from tsm2.prepared.scaling import Scaling
 from tsm2.saving import check_tensors
 from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.holidays import is_holiday
 from tsm2.tables.layout import Layout
 from tsm2.tables.series import series_from_json, series_to_json
 from tsm2.tables.write import write
@@ -211,7 +212,7 @@ def _check_numbers(arrays: Mapping[str, NDArray[np.generic]], n_columns: int) ->
             )
 
 
-def _check_labels(layout: Layout, calendar: object) -> None:
+def _check_labels(layout: Layout, calendar: Sequence[str]) -> None:
     """Check what is only read when a forecast is written: dtypes of labels, and a calendar's names.
 
     Raises
@@ -221,7 +222,7 @@ def _check_labels(layout: Layout, calendar: object) -> None:
     ParameterError
         There is no such feature of a calendar.
     """
-    check_calendar(calendar)
+    check_calendar([name for name in calendar if not is_holiday(name)])
     for name in (layout.columns_dtype, layout.id_dtype):
         pd.api.types.pandas_dtype(name)
 

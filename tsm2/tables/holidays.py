@@ -22,7 +22,7 @@ from pandas.tseries.frequencies import to_offset
 
 from tsm2.errors import DependencyError, ParameterError
 
-__all__ = ["check_days", "check_holidays", "holiday_columns"]
+__all__ = ["check_days", "check_holidays", "holiday_columns", "is_holiday"]
 
 _PREFIX = "holiday "
 _SIDES = {"": 0, " before": 1, " after": -1}  # days on which the holiday is looked for
@@ -50,6 +50,11 @@ def check_holidays(regions: object) -> tuple[str, ...]:
     for region in regions:
         _days_of(region, ())
     return tuple(_PREFIX + region for region in regions)
+
+
+def is_holiday(name: object) -> bool:
+    """Whether a calendar feature is that of a region."""
+    return isinstance(name, str) and name.startswith(_PREFIX)
 
 
 def check_days(frequency: str | int, kind: str, names: Sequence[str]) -> None:

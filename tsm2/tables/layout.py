@@ -107,6 +107,10 @@ class Layout:
         """Whether series are known again by their names; those of a list have places alone."""
         return self.series != "list"
 
+    def in_pieces(self) -> Layout:
+        """Return the layout with several series as a table each, by their names."""
+        return self if self.alone else replace(self, series="dict")
+
     def with_names(self) -> Layout:
         """Return the layout with the places of a list taken for names."""
         return self if self.named else replace(self, series="dict")

@@ -1,7 +1,7 @@
 """`tsm2 predict | backtest | inspect`: what a saved model says."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -138,10 +138,22 @@ def backtest(
         quantiles=levels,
         **covariates_for(model, files, time_column, reading),
     )
-    scale = model.error_scale(frame, horizon=horizon, start=first)
-    summary = pd.concat(error_table(table, by=by, scale=scale) for by in ("variate", None))
+    walk: dict[str, Any] = {"horizon": horizon, "start": first}
+    scale, naive = (model.error_scale(frame, kind=kind, **walk) for kind in ("deviation", "naive"))
+
+    def measured(table: pd.DataFrame, by: str | None) -> pd.DataFrame:
+        errors: pd.DataFrame = error_table(table, by=by, scale=scale)
+        errors.insert(2, "MASE", error_table(table, by=by, scale=naive)["MAE"])
+        if by is not None:
+            errors.insert(3, "MAE in units", error_table(table, by=by)["MAE"])
+        return errors
+
+    floor = model.backtest_floor(frame, stride=stride, **walk)
+    parts = [measured(table, "variate"), measured(table, None)]
+    parts += [measured(each, None).set_axis([name]) for name, each in floor.items()]
+    summary = pd.concat(parts)
     n_windows = (table["step"] == 1).sum() // table["variate"].nunique()
-    title = f"Errors over {n_windows} windows, standardised values"
+    title = f"Errors over {n_windows} windows: MSE and MAE of standardised values, and the floor"
     print_table(summary, "variate", title, min_width=40, as_json=as_json)
     if out is not None:
         write(table.set_index(table.columns[0]), out)
