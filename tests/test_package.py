@@ -80,8 +80,8 @@ ORDERS = {  # within a package, a module may import those before it
         *("start", "choices", "position", "fit", "recipe", "callbacks", "loop", "ensembles"),
     ],
     "fitted": [
-        *("rolling", "calibration", "inspection", "explanation", "floor", "restoring", "model"),
-        "exporting",
+        *("rolling", "calibration", "inspection", "explanation", "floor", "model", "exporting"),
+        "saved",
     ],
 }
 TRITON_PARTS = ("backend", "conv", "rows", "scan", "segments")

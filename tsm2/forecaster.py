@@ -40,17 +40,18 @@ from tsm2.backtesting import (
 )
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
 from tsm2.fitted.calibration import Calibration
-from tsm2.fitted.explanation import Explanation, WhatIf
+from tsm2.fitted.explanation import Explanation, WhatIf, multiplied
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
-from tsm2.fitted.restoring import check_count_of_blocks
+from tsm2.fitted.saved import SavedFit
 from tsm2.fitting import Fitting, train_further
 from tsm2.model_card import model_card
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.parameters import (
     CONSTRAINTS,
+    changed_parameters,
     check_count,
     check_parameters,
     check_path,
@@ -74,7 +75,6 @@ from tsm2.tables.write import empty_table, write, write_many
 from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks
 from tsm2.training.choices import chosen, with_mixers
-from tsm2.training.ensembles import make_network
 from tsm2.training.recipe import CHOSEN, Recipe
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     Parameters
     ----------
     lookback
-        Rows that the network reads; "auto" chooses among a few lengths around the season and the
-        horizon, as far as the rows allow, see `choices_`.
+        Rows that the network reads; "auto" chooses a length that suits season, horizon and rows.
     horizon
         Rows that it forecasts at once; `predict` rolls forward for more.
     features
@@ -110,8 +109,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     dropout
         Share of the mixers' outputs that is zeroed in training, in [0, 1).
     pre_norm
-        What normalises a mixer's input: "2d" (patches and features together), "layer", "rms" or
-        "none".
+        What normalises a mixer's input: "2d" (patches and features), "layer", "rms" or "none".
     selection
         What the scans select by: the "convolved" tensor or the mixer's "input".
     time_mixer
@@ -133,9 +131,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     zero_head
         Start the head at zero too: the first forecast is the window's level.
     linear_start
-        Start from the linear model that least squares gives, "exact", which is validated as epoch
-        0 and kept unless a later one is better by `start_margin`, or from drawn weights, "random".
-        "auto" starts exactly wherever the mixers start at zero behind a plain stream.
+        Start from the linear model of least squares, "exact", which counts as epoch 0, or from
+        drawn weights, "random". "auto" is exact where mixers start at zero behind a plain stream.
     refit_linear
         Solve a linear start that was kept again on all rows, those for validation included.
     start_margin
@@ -145,21 +142,20 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     instance_norm
         Remove each window's own level and deviation, and put both back at the end.
     level
-        What a window's level is: its "mean" or its "last" value. The last one suits tables that
-        move like random walks, such as exchange rates. "auto" chooses.
+        A window's level: its "mean", or its "last" value, for what moves like a random walk, such
+        as exchange rates. "auto" chooses.
     separate_heads
         Give every variate a head of its own; "auto" chooses.
     quantiles
-        Levels, such as (0.1, 0.5, 0.9), that the network forecasts besides its median, which is
-        then its point forecast; None for a point forecast alone.
+        Levels, such as (0.1, 0.5, 0.9), to forecast besides the median, which is then the point
+        forecast; None for a point forecast alone.
     loss
-        What is minimised on standardised values: "mse", "mae", "huber" or, for `quantiles`,
-        "quantile"; None for "mse", or "quantile" if there are `quantiles`.
+        What is minimised: "mse", "mae", "huber" or, for `quantiles`, "quantile"; None for "mse", or
+        "quantile" if there are `quantiles`.
     max_epochs
         Passes over the training windows at most, or parts of them, see `epoch_steps`.
     epoch_steps
-        Steps after which an epoch ends, though its pass is not over; None for 150 after an exact
-        start, and for whole passes otherwise.
+        Steps of an epoch at most; None for 150 after an exact start, else for whole passes.
     batch_size
         Windows in a training step.
     learning_rate
@@ -169,19 +165,18 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     weight_decay
         Decay of the mixers' matrices (AdamW).
     sam_radius
-        Radius of the mixers' sharpness-aware minimisation, a distance in the space of all their
-        parameters: wider mixers bear a larger one. 0 halves the training time; None for 0 after an
-        exact start, else 0.35.
+        Radius of the mixers' sharpness-aware minimisation; wider mixers bear a larger one. 0 halves
+        the training time; None for 0 after an exact start, else 0.35.
     ema_decay
-        Share of the old average in a moving average of the weights, in [0, 1), such as 0.99: the
-        average is then what is validated and kept. 0 keeps the weights themselves.
+        Share of the old average in a moving average of the weights, in [0, 1), which is then
+        validated and kept; 0 keeps the weights themselves.
     gradient_clip
         Largest norm of the gradients.
     schedule
         Course of the learning rates: "onecycle", "cosine" or "constant".
     validation_fraction
-        Share of the table's last rows that is kept from training and stops it, in [0, 1); 0 trains
-        for `max_epochs` and keeps the last weights.
+        Share of the last rows that is kept from training and stops it, in [0, 1); 0 trains for
+        `max_epochs` and keeps the last weights.
     patience
         Epochs without a better validation loss after which training stops.
     frequency
@@ -191,11 +186,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Column, or list of columns, to forecast; the others are then read as past covariates. None
         forecasts all.
     calendar
-        Features of the time stamps to read as future covariates, such as ("hour", "dayofweek");
-        also "minute", "weekend", "day", "dayofyear", "month" and "quarter".
+        Features of the time stamps to read as future covariates: "minute", "hour", "day",
+        "dayofweek", "weekend", "dayofyear", "month", "quarter".
     holidays
-        Regions whose holidays to read as future covariates, such as ("DE-BY", "FR"): countries,
-        parts of them, or stock exchanges such as "XNYS", as the package `holidays` knows them. Each
+        Regions whose holidays to read as future covariates, such as ("DE-BY", "FR", "XNYS"):
+        countries, parts of them or stock exchanges, as the package `holidays` knows them. Each
         tells the day, the day before and the day after.
     missing
         What is done about NaN and about rows that the index lacks: "raise" refuses them, "mask"
@@ -203,7 +198,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "mask" also pads those of several series that are shorter than a window with unknown rows.
     scaling
         Standardise every "series" by its own training rows or all alike, "global". A series that
-        `fit` has not seen is measured by the history that it comes with. For one table the same.
+        `fit` has not seen is measured by the history that it comes with.
     sampling
         Let a pass over the training windows take all "windows" once, or draw from every "series"
         equally often, so that long ones do not drown short ones.
@@ -215,8 +210,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     precision
         "float32", or "bfloat16" for mixed precision.
     compile
-        Compile the network for training with `torch.compile`: the first steps take a minute or
-        more, the others less. Needs a C++ compiler on a CPU.
+        Compile the network for training with `torch.compile`: a slow first step, faster later ones.
+        Needs a C++ compiler on a CPU.
     backend
         Kernel backend, see `tsm2.kernels.selective_scan`.
     random_state
@@ -226,18 +221,18 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         many times as slow. The first is the one that a fit of one network gives. Callbacks are told
         of the fit of several, but not of their epochs.
     n_jobs
-        How many of these networks are fitted side by side, through joblib; None is 1 unless a
+        Networks that are fitted side by side, through joblib; None is 1 unless a
         `joblib.parallel_config` says more, -1 takes all processors.
     warm_start
         Let `fit` begin with the weights of the last fit, or of the loaded model, in place of drawn
-        ones: further training, and fine-tuning on another table. Scaling is measured anew.
+        ones. Scaling is measured anew.
     verbose
         1 shows training progress with the time left.
 
     Attributes
     ----------
     fitted_
-        The `tsm2.fitted.FittedModel`, which holds what the next ones show, and forecasts.
+        The `tsm2.fitted.FittedModel`, which holds what the last ten show, and forecasts.
     choices_
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice.
@@ -254,19 +249,47 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Epochs trained; of several networks, the most that one of them was.
     n_features_in_, feature_names_in_
         Number of columns, and their names if all are strings.
-    network_, scaling_, calibration_, roles_, knowledge_
-        Parts of `fitted_`, each described at its property.
-    series_, layout_, context_, context_index_, context_offsets_
-        The rows that it goes on from, described likewise.
+    network_
+        The trained network, or the `Ensemble` of several.
+    scaling_
+        Mean and deviation of every column over the training rows, (M,), or of each series, (S, M).
+    calibration_
+        Scores of the held-out windows, which quantiles are read against; None without any.
+    roles_
+        Which of the columns are forecast.
+    knowledge_
+        How covariates are coded, and those rows that a forecast without new ones reads.
+    series_
+        Names of the series, in their order; their positions for a list.
+    layout_
+        The container that came in: columns, frequency, time zone.
+    context_, context_index_
+        The last `lookback` rows of every series, one after another, (T, M), and their stamps, (T,).
+    context_offsets_
+        Row of `context_` at which each series starts, and the end, (S + 1,).
 
     Notes
     -----
-    What holds for all methods is said once, here. `X` comes in any container that `fit` takes, the
-    same in every call, and goes out in it. Covariates are passed to a method as to `fit`, of the
-    kinds that `fit` was given. All but `fit`, `load` and a backtest with `refit` raise
-    `NotFittedError` if nothing was fitted yet; `FrameError` if columns, frequency or kind of index
-    are not those of the fit, or covariates lack rows or are not like those of the fit; and
-    `WindowError` if there are too few rows for a window.
+    What holds for all methods is said once, here; each says only what is its own.
+
+    `X` comes in any container that `fit` takes, the same in every call, and forecasts go out in it,
+    with its columns and units. It may hold series that `fit` has not seen. None stands for the
+    history that is known: the training table and what `update` added.
+
+    `horizon` is how many rows to forecast; None for the trained horizon.
+
+    `past_covariates`, `future_covariates` and `static_covariates` are passed as to `fit`, of the
+    kinds that `fit` was given: past ones with a row for each of the last `lookback` rows of the
+    history, those of the future also for the rows to forecast, in whole trained horizons. A method
+    that forecasts from many rows of `X` needs them for every row. Rows that they lack are taken
+    from those that `fit` was given. An array ends with the last row needed.
+
+    All but `fit`, `load` and a backtest with `refit` raise `NotFittedError` if nothing was fitted
+    yet; `FrameError` if columns, frequency or kind of index are not those of the fit, or covariates
+    lack rows or are not like those of the fit; `WindowError` if a history is shorter than the
+    lookback (with missing="mask" the rows before it count as unknown, unless there are covariates);
+    `ParameterError` if covariates are of a kind that `fit` was not given, an argument is out of its
+    range, or the horizon rolls forward where past covariates would be needed.
 
     References
     ----------
@@ -503,8 +526,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             as in a table of polars or Arrow; a pandas Series is one column with its index. Several
             series with the same variates and frequency, from when to when ever, come as a long
             table, a frame with a MultiIndex (series, time), or a list or dict of tables; each gives
-            its own last rows to validation, unless it is too short for that. Forecasts come out
-            as `X` came in.
+            its own last rows to validation, unless it is too short for that.
         y
             Ignored; scikit-learn's interface asks for it.
         past_covariates
@@ -520,17 +542,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             list or dict).
         checkpoint
             Folder that keeps the fit while it runs. The same call goes on from there after a
-            crash, to the weights that it would have reached in one go; `random_state` must be
-            given. Once the fit is through, the same call returns at once.
+            crash, to the weights that it would have reached in one go, and returns at once when the
+            fit is through; `random_state` must be given.
         max_time
             Seconds, or a text such as "90min", after which training ends with the best weights so
             far. With a checkpoint, the same call then goes on for as long again.
         log_dir
             Folder for TensorBoard's record of every epoch.
-
-        Returns
-        -------
-        The forecaster itself.
 
         Raises
         ------
@@ -637,18 +655,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         X
-            The rows after those that the forecaster knows, with the same columns. An array's rows
-            are taken as the next ones. Of several series, any that `fit` has seen may be there.
+            The rows after those that the forecaster knows. An array's rows are taken as the next
+            ones. Of several series, any that `fit` has seen may be there.
         epochs
             Passes over the windows that end in the new rows, from the weights as they are and
             with the learning rates and the schedule that are set. The scaling stays. 0 learns
             nothing: `predict` continues the new rows with the old weights.
         past_covariates, future_covariates
-            As in `predict`, of the new rows; those of known rows were kept.
-
-        Returns
-        -------
-        The forecaster itself.
+            Of the new rows; those of known rows were kept.
 
         Raises
         ------
@@ -697,6 +711,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self._check_columns(series.layout, reset=False)
         return series
 
+    def _history(self, X: Data | None) -> Series | None:
+        return None if X is None else self._read_history(X)
+
     def _model(self) -> FittedModel:
         if not hasattr(self, "fitted_"):
             raise NotFittedError(
@@ -720,34 +737,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Any:
         """Forecast the rows after a history.
 
-        Parameters
-        ----------
-        X
-            The history to continue, with the columns and the frequency of the training table and
-            at least `lookback` rows; None for the training table. Of several series, any may be
-            there, also new ones.
-        horizon
-            Rows to forecast; None for the trained horizon, more rolls forward on its own forecasts.
-        past_covariates, future_covariates
-            As in `fit`, with a row for each of the last `lookback` rows of the history; those of
-            the future also for the rows to forecast, in whole trained horizons. Rows that they
-            lack are taken from those that `fit` was given. An array ends with the last row needed.
-        static_covariates
-            As in `fit`; None for those of `fit`.
+        The parameters, and what is raised, are those that the notes of the class describe; `X` is
+        the history to continue.
 
         Returns
         -------
-        The next rows, (H, M), in the container that came in, with its columns and units; of
-        several series, the next H rows of each.
-
-        Raises
-        ------
-        WindowError
-            The history, or a series of it, is shorter than the lookback; with missing="mask" the
-            rows before it count as unknown, unless there are covariates.
-        ParameterError
-            The horizon rolls forward, where past covariates would be needed; or covariates are of
-            a kind that `fit` was not given.
+        The next rows, (H, M), as `X` came; of several series, the next H rows of each.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, rows, windows = self._latest(X, horizon, given)
@@ -761,7 +756,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         That is the prepared histories, the row behind each, (S,), and how many rows.
         """
         model, steps = self._model(), self._count_steps(horizon)
-        history = None if X is None else self._read_history(X)
+        history = self._history(X)
         rows = model.roles.of_targets(model.context if history is None else history)
         return model, rows, (*model.latest(history, given, steps), steps)
 
@@ -779,16 +774,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """Forecast levels below which given shares of what happens should fall.
 
         They are calibrated on the validation rows of `fit`, or on the rows given to `calibrate`,
-        whether the network forecasts a point or quantiles.
+        whether the network forecasts a point or quantiles. The rest is as in `predict`.
 
         Parameters
         ----------
-        X, past_covariates, future_covariates, static_covariates
-            As in `predict`.
         quantiles
             Levels in (0, 1), rising; None for the parameter `quantiles`, or else 0.1, 0.5, 0.9.
         horizon
-            Rows to forecast, at most the trained horizon, which None stands for.
+            Rows to forecast, at most the trained horizon: `sample` rolls forward.
         calibrated
             False takes the network's own quantiles at their word.
 
@@ -801,8 +794,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ParameterError
-            The quantiles are no rising levels, there is no calibration or too little for them, or
-            the horizon is longer than trained: `sample` rolls forward.
+            There is no calibration, or too little for such levels.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, rows, windows = self._latest(X, horizon, given)
@@ -825,19 +817,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, horizon, calibrated, past_covariates, future_covariates, static_covariates
-            As in `predict_quantiles`.
         coverage
             In (0, 1); as many outcomes should lie above the interval as below it.
 
         Returns
         -------
-        The quantiles (1 - coverage) / 2 and (1 + coverage) / 2, as `predict_quantiles` does.
-
-        Raises
-        ------
-        ParameterError
-            The coverage is no number in (0, 1), or as in `predict_quantiles`.
+        The quantiles (1 - coverage) / 2 and (1 + coverage) / 2; all else is as in
+        `predict_quantiles`.
         """
         return self.predict_quantiles(
             X,
@@ -863,16 +849,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """Draw paths that the table may take.
 
         Each path errs as the network did on one of the held-out windows, at all steps and for all
-        variates together, so that sums and maxima over a path have their right spread too.
+        variates together, so that sums and maxima over a path have their right spread too. Beyond
+        the trained horizon every path rolls forward on itself. The rest is as in `predict`.
 
         Parameters
         ----------
-        X, past_covariates, future_covariates, static_covariates
-            As in `predict`.
         n_samples
             Paths N.
-        horizon
-            Rows of a path; beyond the trained horizon every path rolls forward on itself.
         random_state
             Seed or generator of the draws.
 
@@ -884,7 +867,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ParameterError
-            There is no calibration, or `n_samples` is below 1.
+            There is no calibration.
         """
         count = check_count("n_samples", n_samples)
         try:
@@ -906,8 +889,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         contexts
             Histories of `lookback` rows, (B, L, M), in the units of the training table; NaN where
             unknown.
-        horizon
-            Rows H to forecast; beyond the trained horizon it rolls forward.
         units
             Units of the contexts, (M,) or (B, M); None for those of the training table.
 
@@ -933,27 +914,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         calibrated: bool = True,
         units: Scaling | None = None,
     ) -> NDArray[np.float64]:
-        """Forecast quantiles of many contexts at once, without looking at any index.
+        """Forecast quantiles, (B, H, M, Q), of many contexts at once.
 
-        Parameters
-        ----------
-        contexts, units
-            As in `forecast_contexts`.
-        horizon
-            Rows H to forecast, at most the trained horizon.
-        levels
-            Levels of the quantiles, (Q,), in (0, 1), rising.
-        calibrated
-            As in `predict_quantiles`.
-
-        Returns
-        -------
-        Quantiles of the targets, (B, H, M, Q), in the same units.
-
-        Raises
-        ------
-        ParameterError
-            As in `forecast_contexts` and `predict_quantiles`.
+        All is as in `forecast_contexts` and `predict_quantiles`; `levels` are the latter's
+        `quantiles`, (Q,).
         """
         model = self._model()
         prepared, starts = model.of_contexts(contexts, horizon, units)
@@ -974,16 +938,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """Calibrate quantiles on rows that the network was not trained on.
 
         `fit` does it on its validation rows. Do it again when newer rows have come, or to have a
-        word on levels far out, which need many windows.
-
-        Parameters
-        ----------
-        X, start, past_covariates, future_covariates, static_covariates
-            As in `backtest`.
-
-        Returns
-        -------
-        The forecaster itself, with the new `calibration_`.
+        word on levels far out, which need many windows. `X` and `start` are as in `backtest`.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model = self._model()
@@ -1014,10 +969,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X
-            The table, with the columns and the frequency of the training table, or several series.
-        horizon
-            Rows per forecast; None for the trained horizon.
         start
             Label of the first row to forecast; None for the first with a full lookback before it.
             Of several series, each starts at its first row from there on that has a full lookback
@@ -1032,21 +983,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         window
             Rows of a refit: "expanding" takes all before it, "sliding" as many as the first had.
         n_jobs
-            Refits side by side, through joblib: None is 1 unless a `joblib.parallel_config` says
-            more, -1 takes all processors.
+            Refits side by side, as the parameter `n_jobs`.
         quantiles
             Levels of quantiles to forecast too, as in `predict_quantiles`.
         coverage
             In place of `quantiles`, the coverage of an interval to forecast too.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`, with a row for every row of the table, and of those ahead of it if
-            `horizon` is not a multiple of the trained one.
 
         Returns
         -------
-        A DataFrame, or a table of the library of `X`, with
-        one row per forecast, step and variate: `cutoff` (last row seen), `step` (from 1), `time`,
-        `variate`, `actual`, `forecast`; then a column per quantile, such as `lo-80` and `hi-80`.
+        A DataFrame, or a table of the library of `X`, with one row per forecast, step and variate:
+        `cutoff` (last row seen), `step` (from 1), `time`, `variate`, `actual`, `forecast`; then a
+        column per quantile, such as `lo-80` and `hi-80`.
         Of several series, the first column says which: it has the name of the column or level that
         held their names, or "series". `tsm2.backtesting.error_table` sums it up.
 
@@ -1056,8 +1003,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             `start` is no row of the table.
         WindowError
             No window fits.
-        ParameterError
-            `stride` is below 1, or as in `predict` and `predict_quantiles`.
         """
         if coverage is not None and quantiles is not None:
             raise ParameterError("pass coverage or quantiles, not both.")
@@ -1123,13 +1068,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> float:
         """Return the negative mean squared error over every window, on standardised values.
 
-        Parameters
-        ----------
-        X, past_covariates, future_covariates, static_covariates
-            As in `backtest`: of rows that go on where the training table ended, all are forecast;
-            else the first `lookback` rows serve as context.
-        y
-            Ignored; scikit-learn's interface asks for it.
+        Of rows `X` that go on where the training table ended, all are forecast; else the first
+        `lookback` rows serve as context. `y` is ignored; scikit-learn's interface asks for it.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, windows = self._walked(X, None, given)
@@ -1173,12 +1113,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> pd.DataFrame:
         """Return what `score` divides errors by: the deviation that each variate was scaled with.
 
-        A series that `fit` has not seen is measured by the rows before its first forecast.
+        A series that `fit` has not seen is measured by the rows before its first forecast. `X`,
+        `horizon` and `start` are as in `backtest`.
 
         Parameters
         ----------
-        X, horizon, start
-            As in `backtest`.
         kind
             "naive" returns what the errors of MASE are divided by instead: the mean absolute
             difference from a season earlier, over the rows before the first forecast.
@@ -1218,26 +1157,14 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, horizon, past_covariates, future_covariates, static_covariates
-            As in `predict`.
         truth
             What happened, drawn behind the forecast; in the container of `X`.
         coverage
             Share of what happens that the shaded interval should hold, as in `predict_interval`.
         series
             Which of several series to draw, one name or a list; None for the first ones.
-        columns
-            Variates to draw; None for the first ones.
-        max_variates
-            Panels at most, as far as neither series nor columns are named.
-        units
-            Unit of the values, for the vertical axis; or one per column.
-        title
-            Title of the figure.
-        ax
-            matplotlib Axes to draw into, one per panel; None makes a figure.
-        backend
-            "matplotlib", or "plotly" to zoom in, with tsm2's extra `plotly`.
+        columns, max_variates, units, title, ax, backend
+            As in `tsm2.plotting.plot_forecast`.
 
         Returns
         -------
@@ -1247,7 +1174,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ParameterError
-            The library is not installed, a series or a column is not there, or as
+            The library is not installed, a series or a column is not there, or as in
             `predict_interval`.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
@@ -1278,13 +1205,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Selection:
         """Return what the network selects: step sizes, averaging weights, and what moves forecasts.
 
-        Parameters
-        ----------
-        X
-            Tables to look at, as `predict` takes them; up to 64 of their windows are, spread
-            evenly. None takes the last window of the training table, or of each series.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`, with a row for every row of the tables.
+        Up to 64 of the windows of `X` are looked at, spread evenly; without it, the last window of
+        the training table, or of each series.
 
         Returns
         -------
@@ -1292,7 +1214,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model = self._model()
-        return model.select(*model.to_inspect(None if X is None else self._read_history(X), given))
+        return model.select(*model.to_inspect(self._history(X), given))
 
     def explain(
         self,
@@ -1305,34 +1227,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Explanation:
         """Say which columns and which past steps moved this forecast, the one of `predict`.
 
+        `X` is one table; of several series `ParameterError` is raised.
+
         Parameters
         ----------
-        X
-            The history to continue, one table, as in `predict`.
         part
             Rows that are looked at together; None for an eighth of the lookback.
-        past_covariates, future_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------
         Influences as DataFrames; `in_words` says them. `inspect` looks at many windows instead.
-
-        Raises
-        ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
-        ParameterError
-            There are several series.
         """
         model = self._model()
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        history = None if X is None else self._read_history(X)
-        if len((self.fitted_.context if history is None else history).ids) > 1:
-            raise ParameterError("explain looks at one forecast, but X has several series.")
-        prepared, starts = model.latest(history, given, self.horizon)
-        rows = max(1, model.lookback // 8) if part is None else check_count("part", part)
-        return model.explain(prepared, starts, rows)
+        rows = None if part is None else check_count("part", part)
+        return model.explain(self._history(X), given, rows)
 
     def what_if(
         self,
@@ -1349,12 +1258,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ----------
         changes
             By what to multiply each covariate, such as ``{"price": 1.1}``.
-        X
-            The history to continue, one DataFrame, as in `predict`.
-        future_covariates
-            As in `predict`, a DataFrame with the columns that change.
-        past_covariates, static_covariates
-            As in `predict`.
+        X, future_covariates
+            As in `predict`, one DataFrame each; the second with the columns that change.
 
         Returns
         -------
@@ -1362,31 +1267,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
             A covariate that changes is not there, or is not numeric.
         """
         self._model()
-        known = future_covariates
-        lacking = [
-            name for name in changes if name not in known or known[name].dtype.kind not in "iuf"
-        ]
-        if lacking or not changes:
-            raise ParameterError(
-                f"changes must name numeric columns of future_covariates, which has "
-                f"{', '.join(map(str, known.columns))}; got {dict(changes)!r}."
-            )
-        other = known.astype(dict.fromkeys(changes, float))
-        later = other.index > X.index[-1]
-        for name, factor in changes.items():
-            other[name] = other[name].where(~later, other[name] * factor)
+        other = multiplied(future_covariates, changes, after=X.index[-1])
         rest: dict[str, Any] = {
             "past_covariates": past_covariates,
             "static_covariates": static_covariates,
         }
         return WhatIf(
-            forecast=self.predict(X, future_covariates=known, **rest),
+            forecast=self.predict(X, future_covariates=future_covariates, **rest),
             changed=self.predict(X, future_covariates=other, **rest),
             changes=dict(changes),
         )
@@ -1397,12 +1288,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """Write the fitted forecaster to a folder: safetensors and JSON, replaced as a whole.
 
         README.md beside them is a model card: what was fitted, on how many rows, with which errors
-        on the validation rows, and how to load it. `load` does not read it.
-
-        Parameters
-        ----------
-        path
-            The folder; an earlier tsm2 model there is replaced, anything else is left alone.
+        on the validation rows, and how to load it. `load` does not read it. An earlier tsm2 model
+        in the folder is replaced, anything else is left alone.
 
         Raises
         ------
@@ -1412,29 +1299,22 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The folder cannot be written.
         """
         model, folder = self._model(), check_path("path", path)
-        config = {
-            "parameters": plain_parameters(self.get_params(deep=False)),
-            **model.to_json(),
-            "history": self.history_.to_dict("list"),
-            "choices": [chosen(self.choices_)],
-            "floor": self.floor_.to_dict(),
-            "rows": self.n_rows_,
-        }
-        card = model_card(
-            model,
-            rows=self.n_rows_,
-            chosen=chosen(self.choices_),
-            floor=self.floor_,
-            changed=self._changed(),
-        )
-        kind = type(self).__name__
-        saving.save_folder(folder, kind=kind, config=config, tensors=model.tensors(), card=card)
-
-    def _changed(self) -> dict[str, Any]:
-        """Return the parameters that are not at their default."""
-        defaults = type(self)().get_params(deep=False)
         given = self.get_params(deep=False)
-        return {name: given[name] for name in given if repr(given[name]) != repr(defaults[name])}
+        fit = SavedFit(
+            model=model,
+            history=self.history_,
+            choice=chosen(self.choices_),
+            floor=self.floor_,
+            n_rows=self.n_rows_,
+        )
+        changed = changed_parameters(given, type(self)().get_params(deep=False))
+        saving.save_folder(
+            folder,
+            kind=type(self).__name__,
+            config={"parameters": plain_parameters(given), **fit.to_json()},
+            tensors=fit.tensors(),
+            card=model_card(fit, changed=changed),
+        )
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the model as an ONNX file that other languages and machines run.
@@ -1442,22 +1322,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Its input "context", float64, is (batch, lookback, columns) in the units of the training
         table, with any batch; its output "forecast" is (batch, horizon, variates) in the same
         units. NaN in it is a gap, and is masked or filled as `missing` says. A quantile head adds
-        "quantiles", (batch, horizon, variates, levels), not calibrated.
+        "quantiles", (batch, horizon, variates, levels), not calibrated. What covariates and series
+        with units of their own add, and what the metadata name, says
+        `tsm2.fitted.exporting.export_onnx`.
 
-        Covariates are inputs of their own: "past", (batch, lookback, columns), "future", (batch,
-        lookback + horizon, columns), which calendar features belong to, and of several series
-        "static", (batch, columns). Numbers come in the units of their tables, a category as a
-        column of zeros and ones. After a fit to several series with units of their own, the inputs
-        "center" and "scale", (batch, columns), are the units of each history. The file's metadata,
-        "tsm2", name the columns of every input, the variates, levels and the frequency.
-
-        The file is run once before it takes its place, if onnxruntime is installed; without it a
-        `tsm2.errors.ExportWarning` says so.
-
-        Parameters
-        ----------
-        path
-            The file, usually ending in .onnx; an earlier one is replaced as a whole.
+        The file is run once before it takes its place, as a whole, if onnxruntime is installed;
+        without it a `tsm2.errors.ExportWarning` says so.
 
         Raises
         ------
@@ -1502,24 +1372,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _restored(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         forecaster = cls(**parameters_from_plain(config["parameters"]))
         forecaster._check_parameters()
-        recipe = forecaster._recipe()
-        settings = {name: getattr(forecaster, name) for name in CHOSEN} | {"season": None}
-        (choice,) = config.get("choices", [settings])  # older ones hold none: all was set
-        choices = pd.DataFrame([choice | {"chosen": True}])
-        blocks = forecaster.blocks if chosen(choices)["mixers"] else 0
-        check_count_of_blocks(blocks, forecaster.n_estimators, tensors)
-        model = FittedModel.restored(
-            config,
-            tensors,
-            target=recipe.target,
-            missing=recipe.missing,
-            device=recipe.device,
-            make_network=lambda roles, codings: make_network(
-                recipe.network_config(choices, roles, codings), range(recipe.n_estimators)
-            ),
-        )
-        history = pd.DataFrame(config["history"])
-        floor = pd.Series(config.get("floor", {}), dtype=float)
+        fit = SavedFit.restored(config, tensors, forecaster._recipe())
         return forecaster.take_over(
-            model, history, season=choice["season"], floor=floor, n_rows=config.get("rows")
+            fit.model,
+            fit.history,
+            season=fit.choice["season"],
+            floor=fit.floor,
+            n_rows=fit.n_rows,
         )

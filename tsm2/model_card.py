@@ -17,36 +17,24 @@ from tsm2.tables.business import frequency_name
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsm2.fitted.model import FittedModel
+    from tsm2.fitted.saved import SavedFit
 
 __all__ = ["model_card"]
 
 _MOST_NAMES = 20  # columns that are named
 
 
-def model_card(
-    model: FittedModel,
-    *,
-    rows: int | None,
-    chosen: Mapping[str, Any],
-    floor: pd.Series[float],
-    changed: Mapping[str, Any],
-) -> str:
-    """Return the card of a fitted model.
+def model_card(fit: SavedFit, *, changed: Mapping[str, Any]) -> str:
+    """Return the card of a fit.
 
     Parameters
     ----------
-    model
+    fit
         What the folder holds.
-    rows
-        Rows that it was fitted on, of all series together; None if it was made elsewhere.
-    chosen
-        What `fit` chose, or was told, by the names of the parameters.
-    floor
-        Mean squared errors on the validation rows, on standardised values, by name; may be empty.
     changed
-        Parameters that are not at their default.
+        Parameters of the estimator that are not at their default.
     """
+    model, rows = fit.model, fit.n_rows
     layout = model.context.layout
     columns = [str(column) for column in model.roles.layout(layout).columns]
     ends = [str(end) for end in model.ends]
@@ -90,11 +78,11 @@ def model_card(
             "",
             "## Errors on the validation rows",
             "",
-            *_errors(floor),
+            *_errors(fit.floor),
             "",
             "## What was chosen",
             "",
-            *(f"- `{name}={value!r}`" for name, value in chosen.items()),
+            *(f"- `{name}={value!r}`" for name, value in fit.choice.items()),
             "",
             "Parameters that differ from their defaults: "
             + (_listed([f"`{name}={value!r}`" for name, value in changed.items()]) or "none")

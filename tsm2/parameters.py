@@ -29,6 +29,7 @@ from tsm2.tables.quantiles import check_levels, with_median
 
 __all__ = [
     "CONSTRAINTS",
+    "changed_parameters",
     "check_count",
     "check_parameters",
     "check_path",
@@ -142,6 +143,11 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
             f"as (0.1, 0.9), are learnt by loss='quantile' and by nothing else. Pass both, or "
             f"neither."
         )
+
+
+def changed_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the given parameters that are not at their default."""
+    return {name: given[name] for name in given if repr(given[name]) != repr(defaults[name])}
 
 
 def plain_parameters(given: Mapping[str, Any]) -> dict[str, Any]:

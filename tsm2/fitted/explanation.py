@@ -18,7 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Explanation", "WhatIf", "explain_window"]
+from tsm2.errors import ParameterError
+
+__all__ = ["Explanation", "WhatIf", "explain_window", "multiplied"]
 
 _TOLD = 3  # sources, and parts, that are named in words
 
@@ -97,6 +99,29 @@ class WhatIf:
     def _repr_html_(self) -> str:
         words = "".join(f"<p>{escape(line)}</p>" for line in self.in_words().splitlines())
         return words + self.difference.to_html()
+
+
+def multiplied(
+    known: pd.DataFrame, changes: Mapping[Hashable, float], *, after: object
+) -> pd.DataFrame:
+    """Return covariates with some columns multiplied in the rows after a stamp.
+
+    Raises
+    ------
+    ParameterError
+        A column is not there or is not numeric, or none is named.
+    """
+    lacking = [name for name in changes if name not in known or known[name].dtype.kind not in "iuf"]
+    if lacking or not changes:
+        raise ParameterError(
+            f"changes must name numeric columns of future_covariates, which has "
+            f"{', '.join(map(str, known.columns))}; got {dict(changes)!r}."
+        )
+    other = known.astype(dict.fromkeys(changes, float))
+    later = other.index > after
+    for name, factor in changes.items():
+        other[name] = other[name].where(~later, other[name] * factor)
+    return other
 
 
 @torch.inference_mode()

@@ -183,6 +183,14 @@ def _quiet() -> Iterator[None]:
 def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
     """Write a model as an ONNX file; an earlier file is replaced as a whole or, on failure, kept.
 
+    Beside "context" and what comes of it, covariates are inputs of their own: "past", (batch,
+    lookback, columns), "future", (batch, lookback + horizon, columns), which calendar features
+    belong to, and of several series "static", (batch, columns). Numbers come in the units of their
+    tables, a category as a column of zeros and ones. After a fit to several series with units of
+    their own, the inputs "center" and "scale", (batch, columns), are the units of each history. The
+    file's metadata, "tsm2", name the columns of every input, the variates, levels and the
+    frequency.
+
     Parameters
     ----------
     model

@@ -12,8 +12,7 @@ lookback, H horizon, Q quantiles, N sampled paths.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -26,7 +25,6 @@ from torch import Tensor
 from tsm2.errors import (
     CalibrationWarning,
     ForecastError,
-    FrameError,
     ParameterError,
     WindowError,
 )
@@ -39,7 +37,6 @@ from tsm2.fitted.calibration import (
 )
 from tsm2.fitted.explanation import Explanation, explain_window
 from tsm2.fitted.inspection import Selection, inspect_network
-from tsm2.fitted.restoring import check_labels, check_numbers, check_scores
 from tsm2.fitted.rolling import roll_forward, whole_horizons
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
@@ -50,13 +47,11 @@ from tsm2.prepared.scaling import Scaling
 from tsm2.prepared.splits import check_long_enough, room_in_front
 from tsm2.prepared.walk import Walk
 from tsm2.prepared.windows import Batch, Covariates, Windows
-from tsm2.saving import check_tensors
 from tsm2.tables.cells import name_some
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.ragged import offsets_of
-from tsm2.tables.series import Series, extend, join, numbers_in, series_from_json, series_to_json
-from tsm2.tables.write import write
+from tsm2.tables.series import Series, extend, join, numbers_in
 from tsm2.training import choose_device
 
 __all__ = ["FittedModel", "known_before"]
@@ -413,11 +408,30 @@ class FittedModel:
         inputs, names = self._inspected(prepared, starts)
         return inspect_network(self._placed(), inputs, names, point=self.point)
 
-    def explain(self, prepared: Prepared, starts: Rows, part: int) -> Explanation:
-        """Return what moved the forecast of the last of some windows."""
-        inputs, names = self._inspected(prepared, starts[-1:])
+    def explain(
+        self, series: Series | None, given: CovariateTables, part: int | None
+    ) -> Explanation:
+        """Return what moved the forecast of `latest`.
+
+        Parameters
+        ----------
+        series, given
+            As for `latest`, of one series.
+        part
+            Rows that are looked at together; None for an eighth of the lookback.
+
+        Raises
+        ------
+        ParameterError
+            There are several series.
+        """
+        if len((self.context if series is None else series).ids) > 1:
+            raise ParameterError("explain looks at one forecast, but X has several series.")
+        inputs, names = self._inspected(*self.latest(series, given, self.horizon))
+        lookback = self.lookback
+        part = max(1, lookback // 8) if part is None else part
         return explain_window(
-            self._placed(), inputs, names, point=self.point, part=part, lookback=self.lookback
+            self._placed(), inputs, names, point=self.point, part=part, lookback=lookback
         )
 
     def _inspected(
@@ -544,93 +558,6 @@ class FittedModel:
                 f"covariates, or columns that are only read, of rows to come. Fit with a longer "
                 f"horizon, or with missing='mask', which lets them be unknown."
             )
-
-    # --- keep ---------------------------------------------------------------------------------
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all but the numbers, as plain types; the network's settings are its maker's."""
-        return {"context": series_to_json(self.context), "covariates": self.codings.to_json()}
-
-    def tensors(self) -> dict[str, Tensor | NDArray[Any]]:
-        """Return the numbers by name."""
-        weights = self.network.state_dict().items()
-        found: dict[str, Tensor | NDArray[Any]] = {
-            **{f"network.{name}": weight.cpu() for name, weight in weights},
-            "center": self.scaling.center,
-            "scale": self.scaling.scale,
-            "context": self.context.values,
-            "context_offsets": self.context.offsets,
-            **{f"covariates.{name}": rows for name, rows in self.codings.arrays().items()},
-        }
-        if self.calibration is not None:
-            found["calibration"] = self.calibration.scores.numpy()
-        return found
-
-    @classmethod
-    def restored(
-        cls,
-        saved: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        *,
-        target: object,
-        missing: Missing,
-        device: str,
-        make_network: Callable[[Roles, Codings], TSM2Network | Ensemble],
-    ) -> Self:
-        """Return what `to_json` and `tensors` gave.
-
-        Parameters
-        ----------
-        saved, tensors
-            As they were given.
-        target, missing, device
-            Parameters of the estimator.
-        make_network
-            Makes a fresh network for these columns and covariates.
-
-        Raises
-        ------
-        SavedModelError
-            The parts do not fit together.
-        """
-        parts = dict(tensors)
-        names = ("center", "scale", "context", "context_offsets")
-        numbers = {name: parts.pop(name).numpy() for name in names}
-        check_numbers(numbers, len(saved["context"]["layout"]["columns"]))
-        center, scale, context, offsets = numbers.values()
-        series = series_from_json(saved["context"], context, offsets)
-        scores = parts.pop("calibration", None)
-        kept = [name for name in parts if name.startswith("covariates.")]
-        rows = {name.partition(".")[2]: parts.pop(name).numpy() for name in kept}
-        roles = Roles.of(target, series.layout)
-        codings = Codings.from_json(saved["covariates"], rows)
-        check_labels(series.layout, codings.calendar)
-        with torch.device("meta"):  # sizes first: nothing of a size that was not saved is made
-            sizes = make_network(roles, codings).state_dict().items()
-        weights = {name.removeprefix("network."): weight for name, weight in parts.items()}
-        check_tensors(weights, {name: tuple(weight.shape) for name, weight in sizes})
-        network = make_network(roles, codings)
-        check_scores(scores, len(roles.targets), network.config.horizon)
-        network.load_state_dict(weights)
-        model = cls(
-            network=network.eval(),
-            scaling=Scaling(center=center, scale=scale),
-            roles=roles,
-            codings=codings,
-            context=series,
-            missing=missing,
-            calibration=None if scores is None else Calibration(scores=scores),
-            device=device,
-        )
-        model._rehearse()
-        return model
-
-    def _rehearse(self) -> None:
-        """Make a forecast, but for the network's part, so that what does not fit is found now."""
-        with suppress(FrameError, ParameterError, WindowError):  # it asks for covariates, in words
-            self.latest(None, CovariateTables(), self.horizon)
-        rows = self.roles.of_targets(self.context)
-        write(rows.continued(np.zeros((len(rows.ids), self.horizon, len(self.roles.targets)))))
 
 
 def _require_finite(forecasts: Numbers, batch: Batch, *, may_lack: bool) -> None:
