@@ -305,6 +305,11 @@ def test_objects_for_other_programs(wide: Path, tmp_path: Path) -> None:
     errors = records("backtest", model, data, "--start", "2024-02-10")
     assert [row["variate"] for row in errors][-3:] == ["all", "repeat last", "seasonal naive"]
     assert {"MSE", "MAE", "MASE", "MAE in units"} <= set(errors[0])
+    (fitted,) = records(
+        "fit", data, "--horizon", "3", "--out", tmp_path / "new", "--epochs", "1", "-q"
+    )
+    assert (fitted["variates"], fitted["series"], fitted["model"]) == (7, 1, str(tmp_path / "new"))
+    assert isinstance(fitted["mixers"], bool)
     influence = records("inspect", model, data)
     assert len(influence) == 7
     assert records("data", "list")[0]["name"] == "ETTh1"

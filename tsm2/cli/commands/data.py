@@ -24,11 +24,15 @@ def data_list(as_json: AsJson = False) -> None:
     )
 
 
-def data_get(name: str, data_dir: DataHome = None) -> None:
+def data_get(name: str, data_dir: DataHome = None, as_json: AsJson = False) -> None:
     """Fetch a dataset, verify its checksum, and print where it is."""
     from tsm2 import datasets
 
-    print_line(str(datasets.fetch(name, data_home=data_dir)))
+    file = datasets.fetch(name, data_home=data_dir)
+    if as_json:
+        print_json({"name": name, "path": file})
+    else:
+        print_line(str(file))
 
 
 def data_check(

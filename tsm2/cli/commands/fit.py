@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tsm2.cli.options import (
+    AsJson,
     DataFile,
     FutureFile,
     ModelFolder,
@@ -16,7 +17,7 @@ from tsm2.cli.options import (
     TimeColumn,
     reads_files,
 )
-from tsm2.cli.printing import print_line, say
+from tsm2.cli.printing import print_json, print_line, say
 
 __all__ = ["export", "fit", "update"]
 
@@ -84,6 +85,7 @@ def fit(
         str | None, typer.Option(help="Its columns to forecast, with commas; y by default.")
     ] = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
     *,
     reading: Reading,
 ) -> None:
@@ -131,7 +133,21 @@ def fit(
     model.save(out)
     if not is_long and model.frequency is None:
         name_other_frequencies(frame.index, model.layout_.frequency)
-    losses = model.history_.iloc[-1]
+    losses, mixes = model.history_.iloc[-1], model.network_.config.blocks > 0
+    if as_json:
+        print_json(
+            {
+                "model": out,
+                "series": len(model.series_),
+                "variates": model.n_features_in_,
+                "lookback": model.fitted_.lookback,
+                "epochs": model.n_iter_,
+                "mixers": mixes,
+                "train_loss": losses["train_loss"],
+                "validation_loss": losses["validation_loss"],
+            }
+        )
+        return
     series = f" of {len(model.series_)} series" if is_long else ""
     several = f"{model.n_estimators} networks for up to " if model.n_estimators > 1 else ""
     say(
@@ -139,6 +155,7 @@ def fit(
         f"from lookbacks of {model.fitted_.lookback} rows; "
         f"last losses: "
         f"train {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}"
+        + ("" if mixes else "; kept the exact linear forecast, without mixers")
     )
     print_line(f"model: {out}")
 
@@ -156,6 +173,7 @@ def update(
     past: PastFile = None,
     future: FutureFile = None,
     time_column: TimeColumn = None,
+    as_json: AsJson = False,
     *,
     reading: Reading,
 ) -> None:
@@ -177,6 +195,9 @@ def update(
         )
     given = covariates_for(model, Covariates(past=past, future=future), time_column, reading)
     model.update(new, epochs=epochs, **given).save(out or model_folder)
+    if as_json:
+        print_json({"model": out or model_folder, "new_rows": len(new)})
+        return
     say(f"{len(new)} new rows")
     print_line(f"model: {out or model_folder}")
 
@@ -184,9 +205,13 @@ def update(
 def export(
     model_folder: ModelFolder,
     out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write a saved model as an ONNX file, for onnxruntime in any language."""
     from tsm2.forecaster import TSM2Forecaster
 
     TSM2Forecaster.load(model_folder).to_onnx(out)
+    if as_json:
+        print_json({"file": out})
+        return
     say(f"written: {out}")
