@@ -21,6 +21,7 @@ from tsm2.errors import (
     BackendError,
     ForecastError,
     FrameError,
+    FrequencyWarning,
     NotFittedError,
     ParameterError,
     SavedModelError,
@@ -710,3 +711,16 @@ def test_no_warning_reaches_a_user(frame: pd.DataFrame) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TSM2Forecaster(**SMALL).fit(frame).predict()
+
+
+def test_rows_that_leave_two_frequencies_are_told() -> None:
+    week = pd.DatetimeIndex(["2024-01-08", "2024-01-09", "2024-01-10", "2024-01-11", "2024-01-12"])
+    frame = pd.DataFrame({"y": [1.0, 3.0, 2.0, 4.0, 3.0]}, week)
+    sizes: dict[str, Any] = {"lookback": 2, "horizon": 1, "blocks": 0, "validation_fraction": 0}
+    with pytest.warns(FrequencyWarning, match=r"'D' apart, but 'B' .* frequency='D' or .*'B'"):
+        TSM2Forecaster(**sizes).fit(frame)
+    with pytest.warns(FrequencyWarning):  # of many series, by all of their stamps
+        TSM2Forecaster(**sizes).fit({"one": frame, "two": frame.iloc[1:]})
+    assert TSM2Forecaster(**sizes, frequency="B").fit(frame).predict().index[0].day == 15
+    stated = frame.set_axis(pd.date_range("2024-01-08", periods=5), axis="index")
+    assert TSM2Forecaster(**sizes).fit(stated).predict().index[0].day == 13

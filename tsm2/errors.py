@@ -18,6 +18,7 @@ __all__ = [
     "FloorWarning",
     "ForecastError",
     "FrameError",
+    "FrequencyWarning",
     "NotFittedError",
     "OutputError",
     "ParameterError",
@@ -86,6 +87,10 @@ class ExportWarning(UserWarning):
 
 class FloorWarning(UserWarning):
     """A fitted model errs more on held-out rows than a forecast that costs nothing."""
+
+
+class FrequencyWarning(UserWarning):
+    """The rows of a table leave more than one frequency, and forecasts would differ."""
 
 
 class CalibrationWarning(UserWarning):

@@ -370,3 +370,15 @@ def test_a_start_is_read_as_the_file_is(wide: Path) -> None:
     assert one.returncode == 0, one.stderr
     assert tsm2(*backtest, "10.02.2024", "--day-first").stdout == one.stdout
     assert "--day-first or --month-first" in refused(*backtest, "10.02.2024")
+
+
+def test_a_second_frequency_that_fits_is_named_in_words_of_the_command_line(tmp_path: Path) -> None:
+    lines = ["day,y", *(f"2024-01-{day:02},{day % 3}" for day in range(8, 13))]
+    (tmp_path / "week.csv").write_text("\n".join(lines))
+    fit = ("fit", tmp_path / "week.csv", "--horizon", 1, "--lookback", 2, "-q")
+    sets = ("--set", "blocks=0", "--set", "validation_fraction=0")
+    said = " ".join(tsm2(*fit, *sets, "--out", tmp_path / "m").stderr.split())
+    assert "tsm2: rows are taken to be 'D' apart, but 'B' would explain them as well" in said
+    assert "frequency=B" in said
+    quiet = tsm2(*fit, *sets, "--set", "frequency=B", "--out", tmp_path / "n").stderr
+    assert "apart" not in quiet

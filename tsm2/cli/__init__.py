@@ -15,9 +15,10 @@ import logging
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -100,10 +101,29 @@ def _kept(words: list[str]) -> str:
     return "nothing was written that is not whole."
 
 
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Say our own warnings in the words of a command line, and others as Python does."""
+    if category.__module__ != "tsm2.errors":
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        (file or sys.stderr).write(text)
+        return
+    from tsm2.cli.advice import for_command_line
+
+    say(f"tsm2: {for_command_line(str(message))}")
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     logging.basicConfig(format="tsm2: %(message)s")
     logging.getLogger("tsm2").setLevel(logging.INFO)  # such as: kernels are being compiled
+    warnings.showwarning = _say_warning
     try:
         with _ended_by_signals():
             app()

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tsm2.cli.printing import say
 from tsm2.errors import FrameError
-from tsm2.tables.stamps import other_frequencies
 
 if TYPE_CHECKING:
     from tsm2.forecaster import TSM2Forecaster
 
-__all__ = ["as_known_ids", "later_rows", "name_other_frequencies"]
+__all__ = ["as_known_ids", "later_rows"]
 
 
 def later_rows(model: TSM2Forecaster, frame: pd.DataFrame) -> pd.DataFrame:
@@ -58,15 +56,3 @@ def as_known_ids(model: TSM2Forecaster, frame: pd.DataFrame) -> pd.DataFrame:
     if is_column:
         return frame.assign(**{model.id_col: frame[model.id_col].map(new)})
     return frame.set_axis(pd.Index([new[name] for name in frame.index], name=frame.index.name))
-
-
-def name_other_frequencies(index: pd.Index, taken: object) -> None:
-    """Say which frequency was taken, if the rows of a file leave more than one."""
-    if not isinstance(index, pd.DatetimeIndex) or not isinstance(taken, str):
-        return
-    others = other_frequencies(index, taken)
-    if others:
-        say(
-            f"rows are taken to be {taken!r} apart, but {' or '.join(map(repr, others))} would "
-            f"explain them as well; --set frequency={others[0]} takes that"
-        )

@@ -91,7 +91,6 @@ def fit(
 ) -> None:
     """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
     from tsm2.cli.files import Covariates, read_covariates, read_new, require_writable
-    from tsm2.cli.known import name_other_frequencies
     from tsm2.cli.values import parse_levels, parse_setting, split_names
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
@@ -131,8 +130,6 @@ def fit(
         **covariates,
     )
     model.save(out)
-    if not is_long and model.frequency is None:
-        name_other_frequencies(frame.index, model.layout_.frequency)
     losses, mixes = model.history_.iloc[-1], model.network_.config.blocks > 0
     if as_json:
         print_json(
