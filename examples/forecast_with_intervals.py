@@ -23,7 +23,7 @@ by_step = error_table(tested, by="step")
 
 print(by_variate)
 
-figure = model.plot(coverage=0.8, truth=later.iloc[:24])[0].figure
+figure = model.plot(coverage=0.8, truth=later.iloc[:24])
 figure.savefig("band.png")
 
 # --8<-- [start:learn]

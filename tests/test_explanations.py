@@ -1,5 +1,7 @@
 """Where the truth is known, an explanation tells it: the column, the past steps, the price."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,5 +91,43 @@ def test_mistakes(shop: tuple[TSM2Forecaster, pd.DataFrame, pd.DataFrame]) -> No
     with pytest.raises(ParameterError, match="which has price; got"):
         model.what_if({"weather": 2.0}, table, future_covariates=price)
     two = TSM2Forecaster(16, 8, max_epochs=1, features=4).fit([follower(100), follower(90)])
-    with pytest.raises(ParameterError, match="several series"):
+    with pytest.raises(ParameterError, match=r"one of the 2, such as 0, 1; got None"):
         two.explain()
+    with pytest.raises(ParameterError, match="leave series out; got 3"):
+        model.what_if({"price": 2.0}, table, future_covariates=price, series=3)
+
+
+def test_one_of_several_series_is_explained() -> None:
+    tables = {"long": follower(120), "short": follower(90)}
+    model = TSM2Forecaster(16, 8, max_epochs=1, features=4, random_state=0).fit(tables)
+    alone = model.explain({"short": tables["short"]})
+    pd.testing.assert_frame_equal(model.explain(series="short").columns, alone.columns)
+    assert not model.explain(series="long").columns.equals(alone.columns)
+
+
+@pytest.mark.parametrize("container", ["dict", "long", "levels"])
+def test_the_covariates_of_one_of_several_series_change(container: str) -> None:
+    table, price = sales(100)
+    tables, prices = {"a": table, "b": table.iloc[:80] / 2}, {"a": price, "b": price.iloc[:88]}
+    given: Any = (tables, prices)
+    if container != "dict":
+        given = [pd.concat(each, names=["shop", "day"]) for each in given]
+    if container == "long":
+        given = [each.reset_index() for each in given]
+    rows, known = given
+    model = TSM2Forecaster(16, 8, max_epochs=1, features=4, random_state=0, id_col="shop")
+    model.set_params(time_col="day", target_col="sold").fit(rows, future_covariates=known)
+    found = model.what_if({"price": 3.0}, rows, future_covariates=known, series="b")
+    alone: dict[str, Any] = {
+        name: {"b": each["b"]} for name, each in (("X", tables), ("future_covariates", prices))
+    }
+    single = TSM2Forecaster(**model.get_params())
+    single.fit(tables, future_covariates=prices)
+    pd.testing.assert_frame_equal(
+        found.forecast, single.predict(**alone)["b"], check_names=False, check_freq=False
+    )
+    dearer = prices["b"].copy()
+    dearer.iloc[80:] *= 3
+    wanted = single.predict(tables, future_covariates={"a": price, "b": dearer})["b"]
+    pd.testing.assert_frame_equal(found.changed, wanted, check_names=False, check_freq=False)
+    assert (found.difference["sold"] != 0).all()

@@ -111,6 +111,14 @@ def test_pickle_and_html(fitted: TSM2Forecaster) -> None:
     assert "TSM2Forecaster" in fitted._repr_html_()
 
 
+def test_a_notebook_shows_a_line_about_the_fit(fitted: TSM2Forecaster) -> None:
+    shown = fitted._repr_mimebundle_()["text/html"]
+    assert shown.startswith(f"<p>Fitted to {fitted.n_rows_} rows; epochs trained: ")
+    assert f"network {fitted.floor_['network']:.3f}" in shown
+    assert "TSM2Forecaster" in shown
+    assert "Fitted" not in TSM2Forecaster()._repr_mimebundle_()["text/html"].partition("<style>")[0]
+
+
 # --- forecasts ------------------------------------------------------------------------------------
 
 

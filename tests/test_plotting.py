@@ -81,6 +81,10 @@ def test_errors_are_means_in_deviations(fitted: TSM2Forecaster) -> None:
     wanted = sun.groupby(own["step"]).mean() / own["actual"].std(ddof=0)
     np.testing.assert_allclose(line(first, "sun"), wanted)
     assert [each.get_label() for each in first.get_lines()] == ["sun", "all"]
+    in_units, _ = plot_errors(table, units="MW", columns=["load"]).axes
+    np.testing.assert_allclose(line(in_units, "load"), load.groupby(steps).mean())
+    assert in_units.get_ylabel() == "mean absolute error, in MW"
+    assert first.get_ylabel() == "mean absolute error, in deviations"
 
 
 def test_a_selection_is_drawn_with_its_numbers(fitted: TSM2Forecaster) -> None:

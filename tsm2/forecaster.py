@@ -40,7 +40,7 @@ from tsm2.backtesting import (
 )
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
 from tsm2.fitted.calibration import Calibration
-from tsm2.fitted.explanation import Explanation, WhatIf, multiplied
+from tsm2.fitted.explanation import Explanation, WhatIf, changed_covariates
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
@@ -714,6 +714,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _history(self, X: Data | None) -> Series | None:
         return None if X is None else self._read_history(X)
 
+    def _repr_mimebundle_(self, **how: Any) -> dict[str, str]:
+        """Show a notebook scikit-learn's diagram, below a line that sums the fit up."""
+        bundle: dict[str, str] = super()._repr_mimebundle_(**how)
+        if "text/html" in bundle and hasattr(self, "fitted_"):
+            bundle["text/html"] = f"<p>{self._summary()}</p>{bundle['text/html']}"
+        return bundle
+
+    def _summary(self) -> str:
+        rows = "" if self.n_rows_ is None else f" to {self.n_rows_:,} rows"
+        text = f"Fitted{rows}; epochs trained: {self.n_iter_}."
+        if len(self.floor_):
+            errors = ", ".join(f"{name} {error:.3f}" for name, error in self.floor_.items())
+            text += f" Mean squared error on the validation rows: {errors}."
+        return text
+
     def _model(self) -> FittedModel:
         if not hasattr(self, "fitted_"):
             raise NotFittedError(
@@ -1220,6 +1235,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self,
         X: Data | None = None,
         *,
+        series: Hashable = None,
         part: int | None = None,
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
@@ -1231,24 +1247,37 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Parameters
         ----------
+        X
+            The history to continue, as in `predict`.
+        series
+            Which of several series: its name, or its place in a list.
         part
             Rows that are looked at together; None for an eighth of the lookback.
 
         Returns
         -------
         Influences as DataFrames; `in_words` says them. `inspect` looks at many windows instead.
+
+        Raises
+        ------
+        NotFittedError, FrameError, WindowError
+            As `predict`.
+        ParameterError
+            There are several series, and none of them is named.
         """
-        model = self._model()
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        rows = None if part is None else check_count("part", part)
-        return model.explain(self._history(X), given, rows)
+        model, histories, (prepared, starts, _) = self._latest(X, None, given)
+        number = _number_of(histories, series)
+        rows = max(1, model.lookback // 8) if part is None else check_count("part", part)
+        return model.explain(prepared, starts[[number]], rows)
 
     def what_if(
         self,
         changes: Mapping[Hashable, float],
-        X: pd.DataFrame,
+        X: Data,
         *,
-        future_covariates: pd.DataFrame,
+        future_covariates: CovariateTable,
+        series: Hashable = None,
         past_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
     ) -> WhatIf:
@@ -1258,8 +1287,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ----------
         changes
             By what to multiply each covariate, such as ``{"price": 1.1}``.
-        X, future_covariates
-            As in `predict`, one DataFrame each; the second with the columns that change.
+        X
+            The history to continue, as in `predict`, of DataFrames.
+        future_covariates
+            As in `predict`, of DataFrames with the columns that change.
+        series
+            Which of several series: its name, or its place in a list. The covariates of the others
+            stay, as far as the tables tell them apart.
+        past_covariates, static_covariates
+            As in `predict`.
 
         Returns
         -------
@@ -1268,19 +1304,31 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ParameterError
-            A covariate that changes is not there, or is not numeric.
+            A covariate that changes is not there, or is not numeric; or there are several series,
+            and none of them is named.
         """
-        self._model()
-        other = multiplied(future_covariates, changes, after=X.index[-1])
-        rest: dict[str, Any] = {
-            "past_covariates": past_covariates,
-            "static_covariates": static_covariates,
-        }
-        return WhatIf(
-            forecast=self.predict(X, future_covariates=future_covariates, **rest),
-            changed=self.predict(X, future_covariates=other, **rest),
-            changes=dict(changes),
+        model = self._model()
+        histories = model.roles.of_targets(self._read_history(X))
+        number = _number_of(histories, series)
+        other = changed_covariates(
+            future_covariates,
+            changes,
+            series=histories.ids[number],
+            last=histories.last_stamps[number],
+            id_col=self.id_col,
+            time_col=self.time_col,
         )
+        columns = pd.Index(histories.layout.columns, tupleize_cols=False)
+        index = histories.chosen(np.arange(len(histories.ids)) == number).stamps_behind(
+            self.horizon
+        )
+        forecasts = []
+        for known in (future_covariates, other):
+            given = CovariateTables(past_covariates, known, static_covariates)
+            _, _, (prepared, starts, steps) = self._latest(X, None, given)
+            values = model.forecast(prepared, starts[[number]], steps)[0]
+            forecasts.append(pd.DataFrame(values, index, columns))
+        return WhatIf(forecast=forecasts[0], changed=forecasts[1], changes=dict(changes))
 
     # --- keep ---------------------------------------------------------------------------------
 
@@ -1380,3 +1428,19 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             floor=fit.floor,
             n_rows=fit.n_rows,
         )
+
+
+def _number_of(histories: Series, series: Hashable) -> int:
+    """Return the number of one of some series, which must be named if there are several."""
+    ids = histories.ids
+    if series is None and len(ids) == 1:
+        return 0
+    if series not in ids:
+        known = ", ".join(map(repr, ids[:5]))
+        raise ParameterError(
+            f"X has several series: series must name one of the {len(ids)}, such as {known}; got "
+            f"{series!r}."
+            if len(ids) > 1
+            else f"X is one table: leave series out; got {series!r}."
+        )
+    return ids.index(series)

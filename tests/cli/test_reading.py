@@ -379,6 +379,6 @@ def test_a_second_frequency_that_fits_is_named_in_words_of_the_command_line(tmp_
     sets = ("--set", "blocks=0", "--set", "validation_fraction=0")
     said = " ".join(tsm2(*fit, *sets, "--out", tmp_path / "m").stderr.split())
     assert "tsm2: rows are taken to be 'D' apart, but 'B' would explain them as well" in said
-    assert "frequency=B" in said
+    assert "--set frequency='B'" in said
     quiet = tsm2(*fit, *sets, "--set", "frequency=B", "--out", tmp_path / "n").stderr
     assert "apart" not in quiet

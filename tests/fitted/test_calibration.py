@@ -259,3 +259,17 @@ def test_a_long_path_goes_on_from_its_own_end() -> None:
     torch.testing.assert_close(moves.abs(), torch.ones_like(moves), rtol=0, atol=0.05)
     spread = paths.std(0)[0]
     assert spread.tolist() == pytest.approx([1, 1, 2**0.5, 2**0.5, 3**0.5], rel=0.06)
+
+
+@pytest.mark.parametrize(("n_windows", "n_errors"), [(5, 5), (20, 60), (100, 100)])
+def test_a_calibration_says_which_coverage_it_can_know(n_windows: int, n_errors: int) -> None:
+    scores = torch.randn(n_windows, 2, 3, generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(scores=scores)
+    widest = 1 - 2 / (n_errors + 1)
+    assert calibration.widest == pytest.approx(widest)
+    calibration.at([(1 - widest) / 2])
+    with pytest.raises(ParameterError, match=f"has {n_errors} "):
+        calibration.at([0.99 * (1 - widest) / 2])
+    shown = calibration._repr_html_()
+    assert f"by {n_windows} held-out windows" in shown
+    assert f"a coverage of {100 * widest:.1f} %" in shown

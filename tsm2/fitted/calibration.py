@@ -123,6 +123,30 @@ class Calibration:
         """True for a variate and step without scores, (M, H)."""
         return self.scores[0].isnan()
 
+    @property
+    def pooled(self) -> bool:
+        """Whether windows are so few that the errors of a variate are read together at all steps.
+
+        Their shape is then that of all steps, the spread each step's own.
+        """
+        return _FEW_WINDOWS <= len(self.scores) < _FEWEST_WINDOWS and not bool(self.lacking.any())
+
+    @property
+    def widest(self) -> float:
+        """The largest coverage of an interval that can be known from so many errors."""
+        n = len(self.scores) * (self.scores.shape[2] if self.pooled else 1)
+        return max(0.0, 1 - 2 / (n + 1))
+
+    def _repr_html_(self) -> str:
+        n_windows, n_variates, horizon = self.scores.shape
+        text = (
+            f"Calibration by {n_windows} held-out windows, variates: {n_variates}, steps: "
+            f"{horizon}. An interval can be known up to a coverage of {100 * self.widest:.1f} %."
+        )
+        if lacking := int(self.lacking.sum()):
+            text += f" Without scores: {lacking} of {n_variates * horizon} variates and steps."
+        return f"<p>{text}</p>"
+
     def at(self, levels: Sequence[float]) -> Tensor:
         """Return the scores below which a share `levels`, (Q,), of outcomes falls, (M, H, Q).
 
@@ -134,9 +158,9 @@ class Calibration:
             There are too few windows to tell anything about a level.
         """
         scores = self.scores.double()
-        few = _FEW_WINDOWS <= len(scores) < _FEWEST_WINDOWS and not bool(self.lacking.any())
+        few = self.pooled
         spread = scores.square().mean(0, keepdim=True).sqrt().clamp(min=1e-12)  # (1, M, H)
-        if few:  # the shape of the errors is that of all steps, the spread each step's own
+        if few:
             scores = (scores / spread).transpose(1, 2).flatten(0, 1).unsqueeze(-1)  # (W * H, M, 1)
         n = len(scores)
         edge = min(min(level, 1 - level) for level in levels)

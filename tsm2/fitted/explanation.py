@@ -13,14 +13,16 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
 
-__all__ = ["Explanation", "WhatIf", "explain_window", "multiplied"]
+__all__ = ["Explanation", "WhatIf", "changed_covariates", "explain_window"]
 
 _TOLD = 3  # sources, and parts, that are named in words
 
@@ -101,24 +103,59 @@ class WhatIf:
         return words + self.difference.to_html()
 
 
-def multiplied(
-    known: pd.DataFrame, changes: Mapping[Hashable, float], *, after: object
-) -> pd.DataFrame:
-    """Return covariates with some columns multiplied in the rows after a stamp.
+def changed_covariates(
+    known: Any,
+    changes: Mapping[Hashable, float],
+    *,
+    series: Hashable,
+    last: Any,
+    id_col: str | None,
+    time_col: str | None,
+) -> Any:
+    """Multiply covariates in the rows to forecast; the caller's tables stay as they are.
+
+    Parameters
+    ----------
+    known
+        Future covariates: a DataFrame, also a long one or one with a MultiIndex (series, time), or
+        a list or dict of DataFrames.
+    changes
+        By what to multiply each column.
+    series
+        Whose rows change, where the tables tell series apart.
+    last
+        Stamp of its last known row.
+    id_col, time_col
+        Columns of a long frame.
 
     Raises
     ------
     ParameterError
-        A column is not there or is not numeric, or none is named.
+        A column is not there, or is not numeric.
     """
+    how: dict[str, Any] = {"series": series, "last": last, "id_col": id_col, "time_col": time_col}
+    if isinstance(known, Mapping):
+        return {**known, series: changed_covariates(known[series], changes, **how)}
+    if isinstance(known, list):
+        return [
+            changed_covariates(table, changes, **how) if place == series else table
+            for place, table in enumerate(known)
+        ]
     lacking = [name for name in changes if name not in known or known[name].dtype.kind not in "iuf"]
     if lacking or not changes:
         raise ParameterError(
             f"changes must name numeric columns of future_covariates, which has "
             f"{', '.join(map(str, known.columns))}; got {dict(changes)!r}."
         )
+    stamps, owners = known.index, None
+    if id_col in known:
+        stamps, owners = known[time_col], known[id_col]
+    elif known.index.nlevels > 1:
+        owners, stamps = (known.index.get_level_values(level) for level in (0, 1))
+    later = np.asarray(stamps > last)
+    if owners is not None:
+        later = later & np.asarray(owners == series)
     other = known.astype(dict.fromkeys(changes, float))
-    later = other.index > after
     for name, factor in changes.items():
         other[name] = other[name].where(~later, other[name] * factor)
     return other

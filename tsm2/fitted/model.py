@@ -408,30 +408,11 @@ class FittedModel:
         inputs, names = self._inspected(prepared, starts)
         return inspect_network(self._placed(), inputs, names, point=self.point)
 
-    def explain(
-        self, series: Series | None, given: CovariateTables, part: int | None
-    ) -> Explanation:
-        """Return what moved the forecast of `latest`.
-
-        Parameters
-        ----------
-        series, given
-            As for `latest`, of one series.
-        part
-            Rows that are looked at together; None for an eighth of the lookback.
-
-        Raises
-        ------
-        ParameterError
-            There are several series.
-        """
-        if len((self.context if series is None else series).ids) > 1:
-            raise ParameterError("explain looks at one forecast, but X has several series.")
-        inputs, names = self._inspected(*self.latest(series, given, self.horizon))
-        lookback = self.lookback
-        part = max(1, lookback // 8) if part is None else part
+    def explain(self, prepared: Prepared, start: Rows, part: int) -> Explanation:
+        """Return what moved the forecast of one window, which starts at `start`, (1,)."""
+        inputs, names = self._inspected(prepared, start)
         return explain_window(
-            self._placed(), inputs, names, point=self.point, part=part, lookback=lookback
+            self._placed(), inputs, names, point=self.point, part=part, lookback=self.lookback
         )
 
     def _inspected(

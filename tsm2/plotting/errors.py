@@ -32,6 +32,7 @@ def plot_errors(
     scale: Mapping[Hashable, float] | pd.DataFrame | NDArray[np.float64] | None = None,
     columns: Sequence[Hashable] | None = None,
     max_variates: int = 6,
+    units: str | None = None,
     title: str | None = None,
     ax: AxesGiven = None,
     backend: Backend = "matplotlib",
@@ -45,12 +46,15 @@ def plot_errors(
         as their mean.
     scale
         What errors are divided by, as for `tsm2.backtesting.error_table`; None for the deviation of
-        what happened, variate by variate.
+        what happened, variate by variate, or with `units` for nothing.
     columns
         Variates to draw as lines, in this order; None for the first `max_variates`. The line "all"
         and the bars are of all.
     max_variates
         Lines at most if no columns are named.
+    units
+        Unit of the errors, for the axes, such as "MW": they are then not divided by anything unless
+        `scale` says by what. None for deviations.
     title
         Title of the figure.
     ax
@@ -71,10 +75,12 @@ def plot_errors(
     frame: pd.DataFrame = as_frame(table)[0]
     variate = frame["variate"].astype("object")
     shown = choose_columns(pd.Index(variate.unique()), columns, max_variates)
-    if scale is None:
+    if scale is None and units is None:
         deviations = frame.groupby(variate, sort=False)["actual"].std(ddof=0)
         scale = deviations.where(deviations > 0, 1.0).to_dict()
-    errors = (frame["forecast"] - frame["actual"]).abs() / scale_of_rows(frame, scale)
+    errors = (frame["forecast"] - frame["actual"]).abs()
+    if scale is not None:
+        errors = errors / scale_of_rows(frame, scale)
     steps = errors.groupby([variate, frame["step"]], sort=False).mean().unstack(0)
     lines = [
         Line(
@@ -88,7 +94,7 @@ def plot_errors(
     ]
     lines.append(Line(x=steps.index, y=steps.mean(axis=1), label="all", color=HISTORY, width=2))
     means = errors.groupby(variate, sort=False).mean()
-    what = "mean absolute error, in deviations"
+    what = f"mean absolute error, in {'deviations' if units is None else units}"
     panels = [
         Panel(x_label="step", y_label=what, parts=lines, from_zero=True),
         Panel(x_label=what, parts=[Bars(names=[*map(str, means.index)], lengths=means)]),
