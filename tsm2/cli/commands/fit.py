@@ -145,13 +145,17 @@ def fit(
             }
         )
         return
+    known = [
+        f"{part} {loss:.4f}"
+        for part in ("train", "validation")
+        if (loss := losses[f"{part}_loss"]) == loss  # NaN of a part that was not measured
+    ]
     series = f" of {len(model.series_)} series" if is_long else ""
     several = f"{model.n_estimators} networks for up to " if model.n_estimators > 1 else ""
     say(
         f"trained {several}{model.n_iter_} epochs on {model.n_features_in_} variates{series}, "
         f"from lookbacks of {model.fitted_.lookback} rows; "
-        f"last losses: "
-        f"train {losses['train_loss']:.4f}, validation {losses['validation_loss']:.4f}"
+        f"last losses: {', '.join(known) or 'none'}"
         + ("" if mixes else "; kept the exact linear forecast, without mixers")
     )
     print_line(f"model: {out}")
