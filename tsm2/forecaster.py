@@ -696,7 +696,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _check_columns(self, layout: Layout, *, reset: bool) -> None:
         """Tell scikit-learn of the columns, or compare them with those of the fit."""
         try:
-            validate_data(self, empty_table(layout), skip_check_array=True, reset=reset)
+            columns: Any = empty_table(layout)  # scikit-learn names no types
+            validate_data(self, columns, skip_check_array=True, reset=reset)
         except (TypeError, ValueError) as error:  # TypeError: labels of several types
             raise FrameError(str(error)) from None
 
@@ -1050,8 +1051,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _fitted_copy(
         self, series: Series, given: CovariateTables, choices: pd.DataFrame
     ) -> FittedModel:
-        copy: Self = clone(self)
-        return copy.fit_series(series, given, choices=choices).fitted_
+        copy: Any = clone(self)
+        fitted: FittedModel = copy.fit_series(series, given, choices=choices).fitted_
+        return fitted
 
     def _walked(
         self,

@@ -225,8 +225,8 @@ def _draw_with_plotly(
     title: str | None,
 ) -> Any:
     try:
-        from plotly import graph_objects
-        from plotly.subplots import make_subplots
+        from plotly import graph_objects  # pyright: ignore[reportMissingImports]
+        from plotly.subplots import make_subplots  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ParameterError(
             "backend='plotly' needs plotly, which is not installed. Install it with tsm2's extra "

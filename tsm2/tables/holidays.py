@@ -129,7 +129,7 @@ def _days_of(region: object, years: Sequence[int]) -> NDArray[np.datetime64]:
         holidays.list_supported_financial(),
     )
     country, _, part = region.partition("-") if isinstance(region, str) else ("", "", "")
-    if region in markets:
+    if isinstance(region, str) and region in markets:
         found = holidays.financial_holidays(region, years=years)
     elif country in countries and (not part or part in countries[country]):
         found = holidays.country_holidays(country, subdiv=part or None, years=years)

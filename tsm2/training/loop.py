@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -278,7 +278,8 @@ def _accelerator(device: str, log_dir: Path | None) -> Accelerator:
     with _TURNS:
         if PartialState._shared_state:
             state = PartialState()
-            fits = state.device.type == device and _shared_precision() == "no"
+            placed: Any = state.device  # never None once the state is made
+            fits = placed.type == device and _shared_precision() == "no"
             if state.num_processes == 1 and not fits:
                 AcceleratorState._reset_state(reset_partial_state=True)
         return Accelerator(
