@@ -98,6 +98,8 @@ class Case:
         return opened["x"] if self.container == "polars" else opened
 
     def forecaster(self) -> TSM2Forecaster:
+        if self.features == "calendar and target":  # Easter lies behind the end of the fit
+            pytest.importorskip("holidays")
         model = TSM2Forecaster(
             LOOKBACK,
             HORIZON,
@@ -114,7 +116,7 @@ class Case:
         changes: dict[str, dict[str, Any]] = {
             "quantiles": {"quantiles": (0.2, 0.8)},
             "ensemble": {"n_estimators": 2},
-            "calendar and target": {"calendar": ("hour",), "target": "b"},
+            "calendar and target": {"calendar": ("hour",), "holidays": ("DE-BY",), "target": "b"},
         }
         chosen: TSM2Forecaster = model.set_params(**changes.get(self.features, {}))
         return chosen

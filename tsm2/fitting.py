@@ -12,7 +12,6 @@ Sizes: S series, T rows of all of them, M variates.
 from __future__ import annotations
 
 import math
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from tsm2.errors import FrequencyWarning, ParameterError
+from tsm2.errors import ParameterError
 from tsm2.fitted.calibration import ENOUGH_WINDOWS, calibrate
 from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.model import FittedModel
@@ -32,7 +31,6 @@ from tsm2.prepared.roles import Roles
 from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Windows
 from tsm2.tables.covariates import CovariateTables
-from tsm2.tables.frequencies import other_frequencies
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 from tsm2.training import EpochWatch, TrainingConfig, seeded
@@ -104,8 +102,6 @@ class Fitting:
         WindowError, FrameError, ParameterError
             As `TSM2Forecaster.fit`.
         """
-        if recipe.frequency is None:
-            _name_other_frequencies(series)
         roles = Roles.of(recipe.target, series.layout)
         has_covariates = bool(given.given() or recipe.dates)
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
@@ -260,24 +256,6 @@ def train_further(
         seeds=recipe.seeds(),
         n_jobs=recipe.n_jobs,
     )
-
-
-def _name_other_frequencies(series: Series) -> None:
-    """Warn if the stamps leave another frequency as well, and no index states one."""
-    taken, index = series.layout.frequency, series.index
-    if not isinstance(index, pd.DatetimeIndex) or not isinstance(taken, str):
-        return
-    if index.freq is not None:
-        return
-    others = other_frequencies(index.unique().sort_values(), taken)
-    if others:
-        warnings.warn(
-            f"rows are taken to be {taken!r} apart, but {' or '.join(map(repr, others))} would "
-            f"explain them as well, and forecasts would have other stamps. Say which it is by "
-            f"frequency={taken!r} or frequency={others[0]!r}.",
-            FrequencyWarning,
-            stacklevel=4,
-        )
 
 
 def _linear_error(history: pd.DataFrame, loss: str) -> float | None:

@@ -70,7 +70,7 @@ from tsm2.tables.gaps import Missing
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import check_levels, interval_levels
 from tsm2.tables.read import Data, LongColumns, read
-from tsm2.tables.series import Series
+from tsm2.tables.series import Series, warn_of_other_frequencies
 from tsm2.tables.write import empty_table, write, write_many
 from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks
@@ -569,8 +569,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The checkpoint cannot be written.
         """
         self._check_parameters()
+        series = self._read(X, frequency=self.frequency)
+        if self.frequency is None:
+            warn_of_other_frequencies(series)
         return self.fit_series(
-            self._read(X, frequency=self.frequency),
+            series,
             CovariateTables(past_covariates, future_covariates, static_covariates),
             data=X,
             checkpoint=None if checkpoint is None else check_path("checkpoint", checkpoint),

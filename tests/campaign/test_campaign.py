@@ -72,7 +72,8 @@ def test_damaged_models(fitted: TSM2Forecaster, tmp_path: Path) -> None:
     for number in range(100 * ROUNDS):
         folder = tmp_path / str(number)
         fitted.save(folder)
-        file = draws.choice(sorted(each for each in folder.iterdir() if each.stat().st_size))
+        parts = [each for each in folder.iterdir() if each.suffix in (".json", ".safetensors")]
+        file = draws.choice(sorted(parts))  # the card is for people
         data = bytearray(file.read_bytes())
         kind = draws.choice(["bit", "byte", "cut", "zeros", "gone", "swapped"])
         at = draws.randrange(len(data))

@@ -14,6 +14,7 @@ __all__ = [
     "DataFile",
     "DataHome",
     "FutureFile",
+    "IdColumn",
     "ModelFolder",
     "PastFile",
     "PlottedSeries",
@@ -21,6 +22,7 @@ __all__ = [
     "Quiet",
     "Reading",
     "StaticFile",
+    "TargetColumns",
     "TimeColumn",
     "reads_files",
 ]
@@ -66,6 +68,16 @@ StaticFile = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line, for other programs.")
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column that says which series a row belongs to, in a file of many; unique_id is "
+        "known as one."
+    ),
+]
+TargetColumns = Annotated[
+    str | None, typer.Option(help="Its columns to forecast, with commas; y by default.")
 ]
 PlottedSeries = Annotated[
     str | None,

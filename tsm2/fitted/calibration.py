@@ -157,10 +157,11 @@ class Calibration:
         ParameterError
             There are too few windows to tell anything about a level.
         """
-        scores = self.scores.double()
-        few = self.pooled
-        spread = scores.square().mean(0, keepdim=True).sqrt().clamp(min=1e-12)  # (1, M, H)
+        scores, few = self.scores, self.pooled
+        spread = torch.ones(1, dtype=torch.float64)
         if few:
+            scores = scores.double()
+            spread = scores.square().mean(0).sqrt().clamp(min=1e-12)  # (M, H)
             scores = (scores / spread).transpose(1, 2).flatten(0, 1).unsqueeze(-1)  # (W * H, M, 1)
         n = len(scores)
         edge = min(min(level, 1 - level) for level in levels)
@@ -173,8 +174,7 @@ class Calibration:
                 f"validation_fraction, or call calibrate with more rows."
             )
         found = np.quantile(scores.numpy(), levels, axis=0, method="weibull")  # (Q, M, H or 1)
-        each = torch.from_numpy(np.moveaxis(found, 0, -1))
-        return each * spread[0].unsqueeze(-1) if few else each
+        return torch.from_numpy(np.moveaxis(found, 0, -1)) * spread.unsqueeze(-1)
 
     def draw(self, n: int, generator: np.random.RandomState) -> Tensor:
         """Return the scores of windows drawn at random with replacement, (n, M, H)."""

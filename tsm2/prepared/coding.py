@@ -278,7 +278,7 @@ def _refuse_gaps(cells: pd.Series[Any], name: str) -> None:
     if not missing.any():
         return
     known = cells[~missing]
-    holds = f"is {known.iloc[0]!r} or missing" if len(known) else "has no value at all"
+    holds = f"is {known.tolist()[0]!r} or missing" if len(known) else "has no value at all"
     raise FrameError(
         f"{name}: column {cells.name!r} {holds}: {missing.sum()} of {len(cells)} rows lack a "
         f"value, the first at {cells.index[int(missing.argmax())]}. If a missing cell says no, "

@@ -192,6 +192,12 @@ class Windows:
             **self.covariates.gather(rows, self.lookback, self.horizon, series),
         )
 
+    def only(self, chosen: Tensor) -> "Windows":
+        """Return the windows where `chosen`, (W,), is True."""
+        starts = torch.arange(len(self)) if self.starts is None else self.starts
+        series = None if self.series is None else self.series[chosen]
+        return replace(self, starts=starts[chosen], series=series)
+
     def to(self, device: torch.device | str) -> "Windows":
         """Return the same windows of tables on a device."""
         return replace(

@@ -10,6 +10,7 @@ Sizes: S series, T rows of all of them, M variates.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -18,7 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tsm2.errors import FrameError, SavedModelError
+from tsm2.errors import FrameError, FrequencyWarning, SavedModelError
+from tsm2.tables.frequencies import other_frequencies
 from tsm2.tables.layout import Layout, layout_from_json, layout_to_json
 from tsm2.tables.ragged import offsets_of, owners, places, ranges
 from tsm2.tables.stamps import (
@@ -29,7 +31,15 @@ from tsm2.tables.stamps import (
     steps_between,
 )
 
-__all__ = ["Series", "extend", "join", "numbers_in", "series_from_json", "series_to_json"]
+__all__ = [
+    "Series",
+    "extend",
+    "join",
+    "numbers_in",
+    "series_from_json",
+    "series_to_json",
+    "warn_of_other_frequencies",
+]
 
 Whole = NDArray[np.int64]
 
@@ -339,3 +349,21 @@ def stamp_from_json(saved: str | int, layout: Layout) -> Stamp:
         raise SavedModelError(
             f"the saved stamp {saved!r} does not fit its table ({error}). Save the model again."
         ) from error
+
+
+def warn_of_other_frequencies(series: Series) -> None:
+    """Warn if the stamps leave another frequency as well, and no index states one."""
+    taken, index = series.layout.frequency, series.index
+    if not isinstance(index, pd.DatetimeIndex) or not isinstance(taken, str):
+        return
+    if index.freq is not None:
+        return
+    others = other_frequencies(index.unique().sort_values(), taken)
+    if others:
+        warnings.warn(
+            f"rows are taken to be {taken!r} apart, but {' or '.join(map(repr, others))} would "
+            f"explain them as well, and forecasts would have other stamps. Say which it is by "
+            f"frequency={taken!r} or frequency={others[0]!r}.",
+            FrequencyWarning,
+            stacklevel=3,
+        )

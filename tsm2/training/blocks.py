@@ -38,14 +38,15 @@ def cut_blocks(
     """
     whole, place, count = _joined(train, validation)
     reach = whole.horizon - 1
+    alone = train.series is None or int(train.series.max()) == 0
     for number in range(BLOCKS):
         first, end = (-(-(number + k) * count // BLOCKS) for k in (0, 1))
         block = (place >= first) & (place < end)
         before, behind = place < first - reach, place >= end + reach
-        sides = [before | behind] if int(whole.series.max()) else [before, behind]  # type: ignore[union-attr]
-        rest = [_only(whole, each) for each in sides if each.any()]
+        sides = [before, behind] if alone else [before | behind]
+        rest = [whole.only(each) for each in sides if each.any()]
         if rest and block.any():
-            yield rest, _only(whole, block)
+            yield rest, whole.only(block)
 
 
 def _joined(train: Windows, validation: Windows | None) -> tuple[Windows, Tensor, Tensor]:
@@ -62,19 +63,10 @@ def _joined(train: Windows, validation: Windows | None) -> tuple[Windows, Tensor
     first = empty.scatter_reduce(0, owner, start, "amin", include_self=False)
     last = empty.scatter_reduce(0, owner, start, "amax", include_self=False)
     counts = last - first + 1
-    place = torch.cat([torch.arange(int(each)) for each in counts])
+    place = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     whole = replace(
         train,
         starts=place + first.repeat_interleave(counts),
         series=series.repeat_interleave(counts),
     )
     return whole, place, counts.repeat_interleave(counts)
-
-
-def _only(windows: Windows, chosen: Tensor) -> Windows:
-    starts, series = windows.starts, windows.series
-    return replace(
-        windows,
-        starts=None if starts is None else starts[chosen],
-        series=None if series is None else series[chosen],
-    )

@@ -70,8 +70,6 @@ class Recipe:
     calendar: Sequence[str]
     holidays: Sequence[str]
     missing: Missing
-    frequency: Any
-    """Said by the user; None where it is inferred."""
     scaling: Literal["series", "global"]
     sampling: Literal["windows", "series"]
     device: Literal["auto", "cpu", "cuda", "mps"]

@@ -228,13 +228,7 @@ def _hold_out(windows: Windows) -> tuple[Windows, Windows | None]:
     fits = place < (counts - held)[series]
     if not fits.any():
         return windows, None
-    return _only(windows, fits), _only(windows, judges)
-
-
-def _only(windows: Windows, chosen: Tensor) -> Windows:
-    series = None if windows.series is None else windows.series[chosen]
-    starts = None if windows.starts is None else windows.starts[chosen]
-    return replace(windows, starts=starts, series=series)
+    return windows.only(fits), windows.only(judges)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from tsm2.cli.options import AsJson, DataFile, Quiet, Reading, TimeColumn, reads_files
+from tsm2.cli.options import (
+    AsJson,
+    DataFile,
+    IdColumn,
+    Quiet,
+    Reading,
+    TargetColumns,
+    TimeColumn,
+    reads_files,
+)
 from tsm2.cli.printing import print_json, print_line, print_rows, say
 
 __all__ = ["compare"]
@@ -50,13 +59,8 @@ def compare(
         Path, typer.Option(help="Folder for the page and the runs; runs in it do not run again.")
     ] = Path("compare"),
     time_column: TimeColumn = None,
-    id_col: Annotated[
-        str | None,
-        typer.Option(help="Column that names the series, in a file of many; unique_id is known."),
-    ] = None,
-    target_col: Annotated[
-        str | None, typer.Option(help="Its columns to forecast, with commas; y by default.")
-    ] = None,
+    id_col: IdColumn = None,
+    target_col: TargetColumns = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
     *,

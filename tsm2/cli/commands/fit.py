@@ -9,11 +9,13 @@ from tsm2.cli.options import (
     AsJson,
     DataFile,
     FutureFile,
+    IdColumn,
     ModelFolder,
     PastFile,
     Quiet,
     Reading,
     StaticFile,
+    TargetColumns,
     TimeColumn,
     reads_files,
 )
@@ -74,16 +76,8 @@ def fit(
         Path | None, typer.Option(help="Folder for TensorBoard's record of every epoch.")
     ] = None,
     time_column: TimeColumn = None,
-    id_col: Annotated[
-        str | None,
-        typer.Option(
-            help="Column that says which series a row belongs to, in a file of many; unique_id "
-            "is known as one."
-        ),
-    ] = None,
-    target_col: Annotated[
-        str | None, typer.Option(help="Its columns to forecast, with commas; y by default.")
-    ] = None,
+    id_col: IdColumn = None,
+    target_col: TargetColumns = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
     *,
