@@ -438,3 +438,14 @@ def test_what_cannot_be_read_is_refused_with_the_reason(
 def test_a_table_of_pandas_is_not_touched() -> None:
     frame = table()
     assert to_library(frame, read(frame).layout.form) is frame
+
+
+@pytest.mark.parametrize("label", [None, pd.NA, float("nan"), pd.NaT, ("a", 1)])
+def test_a_column_of_stamps_may_have_any_label_or_is_refused_in_words(label: Any) -> None:
+    frame = pd.DataFrame({"a": np.arange(20.0), "when": stamps(20)})
+    frame.columns = pd.Index(["a", label], dtype=object, tupleize_cols=False)
+    try:
+        forecast = forecaster().fit(frame).predict()
+    except FrameError:
+        return
+    assert list(forecast.columns) == ["a", label]

@@ -172,9 +172,14 @@ def _stamps_in(frame: pd.DataFrame, times: list[int], form: Form) -> tuple[pd.Da
             f"when its rows are. Drop the others."
         )
     (place,) = times
-    label = frame.columns[place]
+    label: Any = frame.columns[place]
+    if label is None:
+        raise FrameError(
+            "the column of time stamps has no name, but None. Name it with X.rename(columns=...)."
+        )
     stamps = pd.Index(frame.iloc[:, place], name=label)
-    rest = frame.drop(columns=label).set_axis(stamps, axis="index")
+    others = [each for each in range(frame.shape[1]) if each != place]
+    rest = frame.iloc[:, others].set_axis(stamps, axis="index")
     return rest, replace(form, stamps="column", place=place)
 
 
