@@ -25,7 +25,7 @@ TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
 TESTS_vision := tests/vision tsm2/vision
 
 .PHONY: demo quick test test-slow test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench gpu-tiny \
-	constraints clean
+	environments constraints clean
 
 demo: .venv/made
 	$(BIN)/tsm2 demo
@@ -86,6 +86,8 @@ gpu-tiny: .venv/made
 
 constraints: .venv/made
 	$(BIN)/python constraints/update.py
+
+environments: .venv/made .venvs/oldest/made $(PEERS:%=.venvs/%/made)
 
 .venvs/%/made: pyproject.toml constraints/%.txt
 	$(PYTHON) -m venv .venvs/$*
