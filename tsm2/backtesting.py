@@ -122,19 +122,16 @@ def naive_scale_table(
 ) -> pd.DataFrame:
     """Return how far rows are from those a season earlier, before a walk; else as `scale_table`.
 
-    That is the mean absolute difference, which the errors of MASE are divided by; NaN where
-    nothing moves. Without a season, or before one is over, neighbouring rows are compared.
+    That is `tsm2.metrics.naive_scale`, which the errors of MASE are divided by; NaN where nothing
+    moves. Without a season, or before one is over, neighbouring rows are compared.
     """
     series, starts = _windows(model, series, start, horizon)
     known = model.roles.of_targets(series.head(known_before(series, starts)))
     scale = np.full((len(known.ids), len(known.layout.columns)), np.nan)
     for number, (first, end) in enumerate(pairwise(known.offsets)):
-        rows = known.values[first:end]
-        apart = season if season is not None and season < len(rows) else 1
-        moved = np.abs(rows[apart:] - rows[:-apart])
-        counted = np.isfinite(moved).sum(axis=0)
-        total = np.nansum(moved, axis=0)
-        scale[number] = np.where(total > 0, total / counted.clip(min=1), np.nan)
+        apart = season if season is not None and season < end - first else 1
+        if apart < end - first:
+            scale[number] = metrics.naive_scale(known.values[first:end], apart)
     columns = pd.Index(known.layout.columns, tupleize_cols=False)
     return pd.DataFrame(scale, pd.Index(known.ids, tupleize_cols=False), columns)
 

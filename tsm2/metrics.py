@@ -14,7 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsm2.errors import ParameterError
 
-__all__ = ["coverage", "mae", "mase", "mse", "quantile_loss", "rmsse", "smape", "wrmsse"]
+__all__ = [
+    "coverage",
+    "mae",
+    "mase",
+    "mse",
+    "naive_scale",
+    "quantile_loss",
+    "rmsse",
+    "smape",
+    "wrmsse",
+]
 
 Axis = int | tuple[int, ...] | None
 
@@ -77,8 +87,23 @@ def mase(
     >>> float(mase([[5.0]], [[7.0]], [[1.0], [2.0], [3.0]]))
     2.0
     """
-    scale = np.abs(_differences(history, season)).mean(axis=0)  # (M,)
-    return (np.abs(_errors(actual, forecast)) / _or_nan(scale)).mean(axis=axis)
+    return (np.abs(_errors(actual, forecast)) / naive_scale(history, season)).mean(axis=axis)
+
+
+def naive_scale(history: ArrayLike, season: int = 1) -> NDArray[np.float64]:
+    """Return what `mase` divides the errors of every variate by, (M,), in the unit.
+
+    That is the mean absolute difference of a history, (T, M), from itself a season earlier. Where
+    one of the two is missing the pair does not count; NaN for a variate that never changed.
+
+    Examples
+    --------
+    >>> naive_scale([[1.0, 5.0], [2.0, 5.0], [4.0, 5.0]]).tolist()
+    [1.5, nan]
+    """
+    moved = np.abs(_differences(history, season))
+    counted = np.isfinite(moved).sum(axis=0)
+    return _or_nan(np.nansum(moved, axis=0) / counted.clip(min=1))
 
 
 def rmsse(

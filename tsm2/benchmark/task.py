@@ -13,6 +13,7 @@ Sizes: S series, T rows, M variates, W windows, H horizon, Q quantiles.
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsm2.errors import WindowError
+from tsm2.metrics import naive_scale
 from tsm2.tables.series import Series, series_from_json, series_to_json
 from tsm2.tables.write import write
 
@@ -97,16 +99,11 @@ class Task:
     def scale(self) -> NDArray[np.float64]:
         """Return what MASE divides by, (S, M).
 
-        It is the mean absolute difference over a season before the first cutoff, as in
-        `tsm2.metrics.mase`; NaN where nothing ever changed.
+        It is `tsm2.metrics.naive_scale` before the first cutoff.
         """
         known = self.known(0)
-        found = []
-        for first, stop in zip(known.offsets, known.offsets[1:], strict=False):
-            rows = known.values[first:stop]
-            found.append(np.abs(rows[self.season :] - rows[: -self.season]).mean(axis=0))
-        scale = np.stack(found)
-        return np.where(scale > 0, scale, np.nan)
+        rows = (known.values[first:stop] for first, stop in pairwise(known.offsets))
+        return np.stack([naive_scale(each, self.season) for each in rows])
 
     # --- kept in a folder ---------------------------------------------------------------------
 
