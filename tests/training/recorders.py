@@ -26,7 +26,7 @@ HOST_OPERATIONS = (
 )
 
 
-class NoHost(TorchDispatchMode):
+class NoHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses what a CUDA graph cannot hold: a value that goes to the host, or comes from it."""
 
     def __torch_dispatch__(
@@ -44,7 +44,7 @@ class Tape(NoHost):
     """Records what a task does, and does it again."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
         self.warm_ups = self.recorded = self.replays = 0
 
