@@ -24,8 +24,8 @@ TESTS_neuralforecast := tests/adapters/test_neuralforecast.py $(TESTS_PEERS)
 TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
 TESTS_vision := tests/vision tsm2/vision
 
-.PHONY: demo quick test test-slow test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench gpu-tiny \
-	environments constraints clean
+.PHONY: demo quick test test-slow test-gpu test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench \
+	gpu-tiny environments constraints clean
 
 demo: .venv/made
 	$(BIN)/tsm2 demo
@@ -38,6 +38,10 @@ test: .venv/made
 
 test-slow: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# Skipped, in words, where there is no CUDA, MPS or XPU device.
+test-gpu: .venv/made
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu tests
 
 test-oldest: .venvs/oldest/made
 	OMP_NUM_THREADS=1 .venvs/oldest/bin/python -m pytest -n 2 --dist loadfile $(QUICK) $(EXTRAS)

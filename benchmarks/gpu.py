@@ -11,9 +11,12 @@ the device is taken away.
 2. kernels: milliseconds of scans and convolutions, forward and with gradients, called one after
    the other ("eager") and replayed as a CUDA graph, beside the official kernels where they are
    usable. "floor" is the bytes that must be moved over the rate of a large copy.
-3. step: milliseconds of a training step of networks of several sizes and numbers of variates.
+3. fit: seconds of a fit of ETTh1, its steps captured and not, with its test error.
+4. step: milliseconds of a training step, captured and not, with SAM and without, of networks of
+   several sizes and numbers of variates (`gpu_steps.py`).
+5. peers: the same of PatchTST and iTransformer, where neuralforecast is installed.
 
-A kernel that disagreed gets no speed, and no section runs whose kernels all did.
+What disagreed gets no speed, and no section runs whose kernels all did.
 Sizes: B sequences, L tokens, E channels, N states.
 """
 
@@ -30,13 +33,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_steps import time_fits, time_peers, time_steps
 from timing import versions
 from torch import Tensor
-from torch.nn import functional
 
 from tsm2.errors import TSM2Error
 from tsm2.kernels import available_backends, causal_conv, selective_scan
-from tsm2.networks import NetworkConfig, TSM2Network
 
 Arguments = dict[str, Any]
 SCANS = [
@@ -50,11 +52,6 @@ SCANS = [
 TINY_SCANS = [(2, 40, 16, 4)]
 CASES = [((2, 500), 64, 16), ((2, 501), 20, 3), ((1, 2000), 32, 16), ((3, 5, 70), 16, 4)]
 TINY_CASES = [((2, 33), 16, 4), ((2, 3, 7), 5, 3)]
-NETWORKS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "32 features, 2 blocks": {"features": 32, "blocks": 2},
-    "64 features, 3 blocks": {"features": 64, "blocks": 3},
-}
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 SIGNALS = {"u", "delta", "B", "C", "z", "x"}
 
@@ -245,35 +242,6 @@ def time_kernels(report: Report, options: argparse.Namespace, agree: set[str], e
             report.row("kernels", **named, milliseconds=found)
 
 
-def time_steps(report: Report, options: argparse.Namespace, ends: float) -> None:
-    lookback, horizon, batch = (96, 24, 4) if options.tiny else (512, 96, 64)
-    for name, variates in itertools.product(NETWORKS, (7,) if options.tiny else (7, 21, 321, 862)):
-        if time.monotonic() > ends:
-            report.row("step", ended="out of time")
-            return
-        torch.manual_seed(0)
-        config = NetworkConfig(
-            lookback=lookback, horizon=horizon, n_variates=variates, **NETWORKS[name]
-        )
-        network = TSM2Network(config).to(options.device)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-        context = torch.randn(batch, variates, lookback, device=options.device)
-        target = torch.randn(batch, variates, horizon, device=options.device)
-
-        def step(
-            network: Any = network,
-            optimizer: Any = optimizer,
-            given: Any = context,
-            wanted: Tensor = target,
-        ) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            functional.mse_loss(network(given), wanted).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-        taken = milliseconds(step, options.device, options.rounds)
-        report.row("step", network=name, variates=variates, batch=batch, milliseconds=taken)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "mps", "xpu", "cpu"))
@@ -294,9 +262,17 @@ def main() -> None:
     agree = check(report, options, backends)
     if not agree:
         sys.exit("no backend agrees with the reference: nothing is timed")
-    time_kernels(report, options, agree, began + 0.6 * options.seconds)
-    if backends[0] in agree:  # what a network runs on
-        time_steps(report, options, began + options.seconds)
+
+    def timed(task: Callable[[], object]) -> float:
+        return milliseconds(task, options.device, options.rounds)
+
+    time_kernels(report, options, agree, began + 0.3 * options.seconds)
+    if backends[0] not in agree:  # what a network runs on
+        sys.exit(f"{backends[0]} disagrees with the reference: no network is timed")
+    if options.device != "xpu":  # where nothing is fitted
+        time_fits(report, options, began + 0.5 * options.seconds)
+        time_steps(report, options, timed, began + 0.85 * options.seconds)
+    time_peers(report, options, timed, replayed, began + options.seconds)
 
 
 if __name__ == "__main__":

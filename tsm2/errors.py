@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 __all__ = [
     "BackendError",
     "CalibrationWarning",
+    "CaptureWarning",
     "CellTypeError",
     "CovariateWarning",
     "DatasetError",
@@ -95,6 +96,10 @@ class FrequencyWarning(UserWarning):
 
 class CalibrationWarning(UserWarning):
     """Nothing is known of a variate on held-out rows, so that its intervals are not."""
+
+
+class CaptureWarning(UserWarning):
+    """Training steps could not be captured, and are slower; the message says why."""
 
 
 class CovariateWarning(UserWarning):

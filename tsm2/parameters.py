@@ -93,6 +93,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "device": [StrOptions({"auto", "cpu", "cuda", "mps"})],
     "precision": [StrOptions({"float32", "bfloat16"})],
     "compile": ["boolean"],
+    "capture_steps": ["boolean", StrOptions({"auto"})],
     "random_state": ["random_state"],
     "n_estimators": [_COUNT],
     "n_jobs": [_COUNT, Interval(Integral, None, -1, closed="right"), None],

@@ -306,6 +306,7 @@ def test_info_explains_the_kernels() -> None:
     assert result.returncode == 0, result.stderr
     assert "kernels: numba" in result.stdout
     assert "threads" in result.stdout
+    assert "training steps" in result.stdout
 
 
 def test_data_lists_and_checks(tmp_path: Path) -> None:

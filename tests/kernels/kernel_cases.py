@@ -79,8 +79,8 @@ def run_with_gradients(
     """Return the output under "out" and the gradient of a fixed weighted sum for each argument."""
     leaves = {name: value.detach().requires_grad_() for name, value in arguments.items()}
     out = operation(**leaves, **options)
-    upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)
-    gradients = torch.autograd.grad(out, list(leaves.values()), upstream.cos())
+    upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape).cos()
+    gradients = torch.autograd.grad(out, list(leaves.values()), upstream.to(out.device))
     return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}
 
 
@@ -92,7 +92,7 @@ def assert_close(
     """Compare an output and its gradients, relative to the largest entry of each."""
     assert got.keys() == wanted.keys()
     for name, right in wanted.items():
-        left = got[name].double()
+        left = got[name].cpu().double()
         assert left.shape == right.shape, f"{name}: {left.shape} is not {right.shape}"
         largest = right.abs().max().item() if right.numel() else 0.0
         limit = limits[0] if name == "out" else limits[1]
@@ -106,12 +106,18 @@ def assert_close(
 
 
 def assert_backend_agrees(
-    operation: Callable[..., Tensor], backend: str, arguments: Arguments, **options: Any
+    operation: Callable[..., Tensor],
+    backend: str,
+    arguments: Arguments,
+    *,
+    device: str = "cpu",
+    **options: Any,
 ) -> None:
     """Compare a backend in float32 with the reference in float64, values and all gradients."""
     exact = {name: value.double() for name, value in arguments.items()}
     wanted = run_with_gradients(operation, exact, {"backend": "reference", **options})
-    got = run_with_gradients(operation, arguments, {"backend": backend, **options})
+    placed = {name: value.to(device) for name, value in arguments.items()}
+    got = run_with_gradients(operation, placed, {"backend": backend, **options})
     assert got["out"].is_contiguous()
     assert got["out"].dtype == torch.float32
     assert_close(got, wanted)

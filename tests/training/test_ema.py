@@ -14,7 +14,7 @@ def test_it_is_the_formula_over_the_weights_it_saw() -> None:
     wanted = 5.0
     for step, value in enumerate((1.0, -2.0, 4.0), start=1):
         nn.init.constant_(network.weight, value)
-        average.update()
+        average.update(average.advance())
         decay = min(0.3, (1 + step) / (10 + step))  # 2/11, 3/12, 0.3
         wanted = decay * wanted + (1 - decay) * value
     (weight,) = average.weights
@@ -37,7 +37,7 @@ def test_the_weights_come_back_after_an_error() -> None:
 def test_no_decay_stores_nothing_and_changes_nothing() -> None:
     network = nn.Linear(2, 2)
     average = MovingAverage(network, 0.0)
-    average.update()
+    average.update(average.advance())
     assert average.weights == []
     before = network.weight.clone()
     with average.in_place():

@@ -50,7 +50,7 @@ def mean_loss(
     forecast: Tensor,
     target: Tensor,
     *,
-    quantiles: Sequence[float] = (),
+    quantiles: Sequence[float] | Tensor = (),
     mask: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of a batch.
@@ -88,7 +88,7 @@ def mean_loss(
     return LOSSES[name](forecast, target) * share
 
 
-def quantile_loss(forecast: Tensor, target: Tensor, quantiles: Sequence[float]) -> Tensor:
+def quantile_loss(forecast: Tensor, target: Tensor, quantiles: Sequence[float] | Tensor) -> Tensor:
     """Return the mean of twice the pinball loss.
 
     Parameters
@@ -105,7 +105,7 @@ def quantile_loss(forecast: Tensor, target: Tensor, quantiles: Sequence[float]) 
     >>> quantile_loss(torch.tensor([1.0, 2.0]), torch.tensor(3.0), [0.5, 0.9]).item()  # 2, 1.8
     1.899999976158142
     """
-    levels = torch.tensor(quantiles, dtype=forecast.dtype, device=forecast.device)
+    levels = torch.as_tensor(quantiles, dtype=forecast.dtype, device=forecast.device)
     error = target.unsqueeze(-1) - forecast
     return 2 * torch.maximum(levels * error, (levels - 1) * error).mean()
 

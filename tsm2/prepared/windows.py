@@ -177,13 +177,13 @@ class Windows:
     def gather(self, which: Tensor) -> Batch:
         """Return the windows numbered `which`, (B,)."""
         view = self.values.unfold(0, self.lookback + self.horizon, 1)  # (T - L - H + 1, M, L + H)
-        which = which.to(view.device)
+        which = which.to(view.device)  # where `batches` yields them
         rows = which if self.starts is None else self.starts[which]
         values = view[rows]
         known = None
         if self.known is not None:
             known = self.known.unfold(0, self.lookback + self.horizon, 1)[rows]
-        series = None if self.series is None else self.series[which.to(self.series.device)]
+        series = None if self.series is None else self.series[which]
         return Batch(
             context=values[..., : self.lookback],
             target=values[..., self.lookback :],
@@ -204,6 +204,7 @@ class Windows:
             self,
             values=self.values.to(device),
             starts=None if self.starts is None else self.starts.to(device),
+            series=None if self.series is None else self.series.to(device),
             known=None if self.known is None else self.known.to(device),
             covariates=self.covariates.to(device),
         )
@@ -211,7 +212,9 @@ class Windows:
     def batches(
         self, size: int, *, generator: torch.Generator | None = None, rank: int = 0, ranks: int = 1
     ) -> Iterator[Tensor]:
-        """Yield the numbers of the windows in batches of `size`; none is dropped.
+        """Yield the numbers of the windows in batches of `size`, on the table's device.
+
+        None is dropped.
 
         Parameters
         ----------
@@ -226,7 +229,8 @@ class Windows:
         order = torch.arange(count) if generator is None else self._shuffled(generator)
         if ranks > 1:
             order = order[: max(ranks, count - count % ranks)]  # as many for every process
-        yield from torch.split(order[rank::ranks], size)
+        # All at once: a device waits for what the host sends it.
+        yield from torch.split(order[rank::ranks].to(self.values.device), size)
 
     def _shuffled(self, generator: torch.Generator) -> Tensor:
         """Return as many numbers of windows as there are: each once, or all series equally often.

@@ -30,7 +30,7 @@ class MovingAverage:
     Attributes
     ----------
     steps
-        Updates so far.
+        Counted so far.
     weights
         The averages, in the order of the network's trained parameters; empty at decay 0.
 
@@ -40,7 +40,7 @@ class MovingAverage:
     >>> average = MovingAverage(network, 0.5)
     >>> _ = nn.init.ones_(network.weight)
     >>> for _ in range(20):
-    ...     average.update()
+    ...     average.update(average.advance())
     >>> with average.in_place():
     ...     round(network.weight.item(), 4)
     1.0
@@ -52,13 +52,17 @@ class MovingAverage:
         self._parameters = [p for p in network.parameters() if p.requires_grad] if decay else []
         self.weights: list[Tensor] = [p.detach().clone() for p in self._parameters]
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take the weights that a training step has left into the average."""
+    def advance(self) -> float:
+        """Count a step, and return the share that its weights have in the average, 1 - d[t]."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        return 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+
+    @torch.no_grad()
+    def update(self, share: float | Tensor) -> None:
+        """Take the weights that a training step has left into the average, with their share."""
         for average, parameter in zip(self.weights, self._parameters, strict=True):
-            average.lerp_(parameter, 1 - decay)
+            weight = share.to(average.dtype) if isinstance(share, Tensor) else share
+            average.lerp_(parameter, weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -19,12 +19,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tsm2.errors import BackendError, SavedModelError, TrainingError
-from tsm2.networks.dropout import dropout_from
-from tsm2.networks.heads import LossName, mean_loss
-from tsm2.prepared.windows import Batch, Windows
+from tsm2.networks.heads import LossName
+from tsm2.prepared.windows import Windows
+from tsm2.training.capture import Recorder
 from tsm2.training.ema import MovingAverage
-from tsm2.training.optimization import climb, descend, list_mixers, make_optimizer, make_scheduler
+from tsm2.training.optimization import make_optimizer, make_scheduler
 from tsm2.training.position import Epoch, Position, check_state
+from tsm2.training.step import BatchLoss, TrainingStep
 
 __all__ = ["Epoch", "Fit", "TrainingConfig"]
 
@@ -78,6 +79,9 @@ class TrainingConfig:
     window's level."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
+    capture_steps: Literal["auto"] | bool = "auto"
+    """Replay steps as a CUDA graph: "auto" where that is possible, see `tsm2.training.capture`;
+    True or else an error; False never. It moves no weight."""
     verbose: int
     """0 is silent, 1 shows a progress bar on standard error."""
 
@@ -90,7 +94,9 @@ class Fit:
     network, train, validation, config, seed
         See `tsm2.training.fit_network`.
     accelerator
-        Places the tensors and runs the precision and the processes.
+        Places the tensors and runs the processes.
+    recorder
+        Records the steps; None if they are taken one operation at a time.
     """
 
     def __init__(
@@ -101,12 +107,15 @@ class Fit:
         config: TrainingConfig,
         seed: int,
         accelerator: Accelerator,
+        recorder: Recorder | None = None,
     ) -> None:
         self.network, self.config, self.accelerator = network, config, accelerator
+        device = accelerator.device
         model = torch.compile(network) if config.compile else network
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(network, config))
-        self.train = train.to(accelerator.device)
-        self.validation = None if validation is None else validation.to(accelerator.device)
+        optimizer = make_optimizer(network, config, capturable=device.type == "cuda")
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.train = train.to(device)
+        self.validation = None if validation is None else validation.to(device)
         per_process = math.ceil(len(train) / accelerator.num_processes)
         self.steps_per_epoch = math.ceil(per_process / config.batch_size)
         if config.epoch_steps is not None:
@@ -115,14 +124,28 @@ class Fit:
         self.average = MovingAverage(network, config.ema_decay)
         self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
         self.shuffler = torch.Generator().manual_seed(seed)
-        self.dropout = torch.Generator(accelerator.device).manual_seed(seed)
+        self.dropout = torch.Generator(device).manual_seed(seed)
         self.epoch_order = self.shuffler.get_state()  # the shuffler's when the epoch began
         self.epoch, self.step = 1, 0
-        self.loss_sum, self.seen = torch.zeros((), device=accelerator.device), 0
+        self.loss_sum, self.seen = torch.zeros((), device=device), 0
         self.history: list[Epoch] = []
         self.best_loss, self.waited = math.inf, 0
         self.best_weights: dict[str, Tensor] | None = None
         self.finished = False
+        self.loss = BatchLoss(self.model, config, device)
+        self.take_step = TrainingStep(
+            network=network,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            average=self.average,
+            windows=self.train,
+            loss_sum=self.loss_sum,
+            dropout=self.dropout,
+            config=config,
+            accelerator=accelerator,
+            recorder=recorder,
+            required=config.capture_steps is True,
+        )
 
     # --- train --------------------------------------------------------------------------------
 
@@ -147,25 +170,13 @@ class Fit:
 
     def _steps(self) -> Iterator[None]:
         self.model.train()
-        mixers = list_mixers(self.network)
         accelerator, config = self.accelerator, self.config
         shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
         self.epoch_order = self.shuffler.get_state()
         batches = self.train.batches(config.batch_size, generator=self.shuffler, **shares)
         for which in islice(batches, self.step, self.steps_per_epoch):
-            batch = self.train.gather(which)
-            with dropout_from(self.network, self.dropout):
-                loss = _gradients(self.model, batch, accelerator, config)
-                if config.sam_radius > 0 and mixers:
-                    moves = climb(mixers, config.sam_radius)
-                    _gradients(self.model, batch, accelerator, config)
-                    descend(moves)
-            if math.isfinite(config.gradient_clip):
-                accelerator.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
-            self.optimizer.step()
+            self.take_step(which)
             self.scheduler.step()
-            self.average.update()
-            self.loss_sum += loss * len(which)
             self.seen += len(which)
             self.step += 1
             yield
@@ -188,12 +199,13 @@ class Fit:
         )
         self.finished = self.waited >= self.config.patience or self.epoch == self.config.max_epochs
         self.epoch, self.step = self.epoch + 1, 0
-        self.loss_sum, self.seen = torch.zeros_like(self.loss_sum), 0
+        self.loss_sum.zero_()
+        self.seen = 0
         return record
 
     def _validate(self, windows: Windows) -> float:
         """Measure the weights, and keep them if they are the best."""
-        loss = _mean_loss(self.model, windows, self.accelerator, self.config)
+        loss = _mean_loss(self.loss, windows, self.accelerator, self.config)
         if loss < self.best_loss:
             self.best_weights = copy.deepcopy(self.network.state_dict())
         return loss
@@ -328,44 +340,18 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): each for name, each in starts.items()}
 
 
-def _gradients(
-    model: nn.Module, batch: Batch, accelerator: Accelerator, config: TrainingConfig
-) -> Tensor:
-    """Set every gradient to that of the batch's loss, and return the loss."""
-    model.zero_grad(set_to_none=True)
-    with _precision(config, accelerator.device):
-        loss = _loss(model, batch, config)
-    accelerator.backward(loss)
-    return loss.detach()
-
-
-def _precision(config: TrainingConfig, device: torch.device) -> torch.autocast:
-    """Return what computes in the fit's precision, around the network and never on it.
-
-    Accelerate would put its own on the network's `forward`, where it would stay after the fit.
-    """
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
-
-
-def _loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
-    forecast = model(batch.context, **batch.auxiliary()).float()  # (B, M, H) or (B, M, H, Q)
-    levels, mask = config.quantiles, batch.target_mask
-    return mean_loss(config.loss, forecast, batch.target, quantiles=levels, mask=mask)
-
-
 @torch.inference_mode()
 def _mean_loss(
-    model: nn.Module, windows: Windows, accelerator: Accelerator, config: TrainingConfig
+    loss: BatchLoss, windows: Windows, accelerator: Accelerator, config: TrainingConfig
 ) -> float:
     """Return the mean loss over every window."""
-    model.eval()
+    loss.model.eval()
     sums = torch.zeros(2, dtype=torch.float64)
     shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
-    for which in windows.batches(config.batch_size, **shares):
-        batch = windows.gather(which)
-        with _precision(config, accelerator.device):
-            loss = _loss(model, batch, config)
-        sums += torch.tensor([float(loss) * len(which), len(which)], dtype=torch.float64)
+    batches = list(windows.batches(config.batch_size, **shares))
+    means = [loss(windows.gather(which)) for which in batches]
+    for mean, which in zip(means, batches, strict=True):  # read once the device has them all
+        sums += torch.tensor([float(mean) * len(which), len(which)], dtype=torch.float64)
     if accelerator.num_processes > 1:
         sums = torch.as_tensor(accelerator.reduce(sums.float().to(accelerator.device), "sum"))
     return float(sums[0] / sums[1])

@@ -29,6 +29,7 @@ from torch import nn
 from tsm2.errors import BackendError, ParameterError
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.windows import Windows
+from tsm2.training.capture import find_recorder
 from tsm2.training.checkpoints import Checkpoint, digest
 from tsm2.training.fit import Epoch, Fit, TrainingConfig
 from tsm2.training.progress import StepBar, step_bar
@@ -145,6 +146,8 @@ def fit_network(
         The loss became infinite or undefined.
     ParameterError
         The network cannot start exactly, see `tsm2.training.start`.
+    BackendError
+        `capture_steps=True`, and steps cannot be captured here.
     SavedModelError
         The checkpoint is damaged, or of another fit.
     OutputError
@@ -157,7 +160,13 @@ def fit_network(
     exact = config.linear_start == "exact"
     if exact:
         start_exactly(_tsm2(network), train, validation, season=config.season)
-    fit = Fit(network, train, validation, config, seed, accelerator)
+    recorder = find_recorder(
+        accelerator.device,
+        processes=accelerator.num_processes,
+        compiled=config.compile,
+        asked=config.capture_steps,
+    )
+    fit = Fit(network, train, validation, config, seed, accelerator, recorder)
     ends = time.monotonic() + max_seconds
     show = bool(config.verbose) and accelerator.is_local_main_process
     with step_bar(fit.n_steps, show) as bar:
@@ -239,7 +248,7 @@ def _open_checkpoint(
     if folder is None:
         return None
     settings = asdict(config)
-    del settings["device"], settings["verbose"]
+    del settings["device"], settings["verbose"], settings["capture_steps"]
     identity = settings | {
         "device": accelerator.device.type,
         "number of processes": accelerator.num_processes,

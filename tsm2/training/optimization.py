@@ -28,8 +28,18 @@ class OptimizerSettings(Protocol):
     def weight_decay(self) -> float: ...
 
 
-def make_optimizer(network: nn.Module, config: OptimizerSettings) -> torch.optim.AdamW:
-    """Return AdamW over a network's parameters: the linear path first, then the mixers."""
+def make_optimizer(
+    network: nn.Module, config: OptimizerSettings, *, capturable: bool = False
+) -> torch.optim.AdamW:
+    """Return AdamW over a network's parameters: the linear path first, then the mixers.
+
+    Parameters
+    ----------
+    network, config
+        What is trained, and how.
+    capturable
+        Let its steps be recorded in a CUDA graph.
+    """
     mixers = list_mixers(network)
     known = {id(parameter) for parameter in mixers}
     linear = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
@@ -43,7 +53,8 @@ def make_optimizer(network: nn.Module, config: OptimizerSettings) -> torch.optim
         },
         {"params": [p for p in mixers if p.ndim <= 1], "lr": rates[1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    given = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(given, fused=True, capturable=capturable)
 
 
 def list_mixers(network: nn.Module) -> list[nn.Parameter]:

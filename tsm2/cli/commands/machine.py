@@ -51,10 +51,11 @@ def info(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show versions, devices, threads, and which kernels run here and why."""
+    """Show versions, devices, threads, and which kernels and steps run here and why."""
     import torch
 
     from tsm2 import kernels
+    from tsm2.training.capture import why_not_captured
     from tsm2.training.loop import choose_device
 
     if warm_up:
@@ -70,6 +71,10 @@ def info(
     for name, reason in kernels.explain_backends(device).items():
         rows[f"kernels: {name}"] = "usable" if reason is None else f"not usable: {reason}"
     rows["kernels in use"] = kernels.available_backends(device)[0]
+    obstacle = why_not_captured(device)
+    rows["training steps"] = (
+        "replayed as CUDA graphs" if obstacle is None else f"not captured: {obstacle}"
+    )
     if as_json:
         print_json(rows)
     else:

@@ -1,0 +1,277 @@
+"""One step of training: gather, climb, descend, clip, move, average, and add up the loss.
+
+    g = gradient at w, or with SAM at w + radius g / |g|      w <- AdamW(w, clipped g)
+    a <- average of w                                         loss sum <- loss sum + B loss
+
+`TrainingStep` is the one function of all devices. Given a `Recorder`, it records its own work and
+replays it from then on. So nothing in `_take` may depend on a number of the host that changes from
+step to step: which windows, the learning rates and the average's share are tensors that stay where
+they are, and what Python counts is counted outside. A batch of another size, such as the last of a
+pass, is taken without the recording.
+
+Sizes: B windows.
+Source: Foret et al. (2021), arXiv:2010.01412, for SAM; the rest in `tsm2.training.optimization`.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tsm2.errors import BackendError, CaptureWarning
+from tsm2.networks.dropout import dropout_from
+from tsm2.networks.heads import LossName, mean_loss
+from tsm2.prepared.windows import Batch, Windows
+from tsm2.training.capture import Recorder
+from tsm2.training.ema import MovingAverage
+from tsm2.training.optimization import climb, descend, list_mixers
+
+__all__ = ["BatchLoss", "TrainingStep"]
+
+
+class StepSettings(Protocol):
+    """The part of a training configuration that is read here."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def sam_radius(self) -> float: ...
+    @property
+    def gradient_clip(self) -> float: ...
+    @property
+    def loss(self) -> LossName: ...
+    @property
+    def quantiles(self) -> tuple[float, ...]: ...
+    @property
+    def precision(self) -> str: ...
+
+
+class BatchLoss:
+    """What is minimised: the loss of a network's forecasts of a batch, in a fit's precision.
+
+    Parameters
+    ----------
+    model
+        Forecasts; may be compiled or wrapped.
+    config
+        The loss and the precision.
+    device
+        Where it is trained.
+    """
+
+    def __init__(self, model: nn.Module, config: StepSettings, device: torch.device) -> None:
+        self.model, self.config, self.device = model, config, device
+        # Made once: a tensor of numbers from the host would stop a device in every step.
+        self.levels = torch.tensor(config.quantiles, device=device)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the mean loss of a batch."""
+        name, levels, mask = self.config.loss, self.levels, batch.target_mask
+        with self._precision():
+            forecast = self.model(
+                batch.context, **batch.auxiliary()
+            ).float()  # (B, M, H), or (.., Q)
+            return mean_loss(name, forecast, batch.target, quantiles=levels, mask=mask)
+
+    def _precision(self) -> torch.autocast:
+        """Return what computes in the fit's precision, around the network and never on it.
+
+        Accelerate would put its own on the network's `forward`, where it would stay after the fit.
+        """
+        lowered = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=lowered)
+
+
+class TrainingStep:
+    """A step of training, taken by calling it.
+
+    Parameters
+    ----------
+    network
+        Whose weights move.
+    loss
+        What is minimised.
+    optimizer
+        AdamW over the network's parameters, as Accelerate prepared it. Its groups hold learning
+        rates as numbers; whoever schedules them changes these between steps.
+    average
+        Moving average of the weights.
+    windows
+        Training windows, on the device.
+    loss_sum
+        To which each step adds the sum of its windows' losses, ().
+    dropout
+        Generator of the dropout, on the device.
+    config
+        How a step is taken.
+    accelerator
+        Runs the backward pass, in several processes too.
+    recorder
+        Records the step; None if steps are taken one operation at a time.
+    required
+        Whether a step that cannot be recorded is an error, and no warning.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        loss: BatchLoss,
+        optimizer: Any,
+        average: MovingAverage,
+        windows: Windows,
+        loss_sum: Tensor,
+        dropout: torch.Generator,
+        config: StepSettings,
+        accelerator: Accelerator,
+        recorder: Recorder | None = None,
+        required: bool = False,
+    ) -> None:
+        self.network, self.loss, self.optimizer, self.average = network, loss, optimizer, average
+        self.windows, self.loss_sum, self.dropout = windows, loss_sum, dropout
+        self.config, self.accelerator = config, accelerator
+        self.mixers = list_mixers(network) if config.sam_radius > 0 else []
+        self._recorder, self._required = recorder, required
+        self._replay: Callable[[], None] | None = None
+        self._which = torch.zeros(min(config.batch_size, len(windows)), dtype=torch.int64)
+        self._rates: list[Tensor] = []
+        self._share: float | Tensor = 1.0
+        # On CUDA captured and uncaptured steps do the same, to the bit, with the same tensors.
+        if recorder is not None or loss.device.type == "cuda":
+            self._keep_numbers(loss.device)
+
+    def _keep_numbers(self, device: torch.device) -> None:
+        """Make room for what changes from step to step."""
+        self._which = self._which.to(device)
+        # CUDA's AdamW reads its rates in float32, that of a CPU in float64.
+        exact = torch.float32 if device.type == "cuda" else torch.float64
+        groups = self.optimizer.param_groups
+        self._rates = [torch.zeros((), dtype=exact, device=device) for _ in groups]
+        self._share = torch.zeros((), device=device)
+
+    def __call__(self, which: Tensor) -> None:
+        """Take a step with the windows numbered `which`, (B,), on their device.
+
+        Raises
+        ------
+        BackendError
+            The step cannot be recorded, and is required to be.
+
+        Warns
+        -----
+        CaptureWarning
+            It cannot be recorded; said once.
+        """
+        share = self.average.advance()
+        if isinstance(self._share, Tensor):
+            self._share.fill_(share)
+        else:
+            self._share = share
+        for rate, group in zip(self._rates, self.optimizer.param_groups, strict=False):
+            rate.fill_(group["lr"])
+        if len(which) != len(self._which) or self._recorder is None:
+            self._take(which)
+            return
+        self._which.copy_(which)
+        if self._replay is None:
+            self._replay = self._recorded(self._recorder)
+        self._replay()
+
+    def _take(self, which: Tensor) -> None:
+        """Take a step: all that a device does in it, and nothing that a host must do again."""
+        batch = self.windows.gather(which)
+        with dropout_from(self.network, self.dropout):
+            loss = self._gradients(batch)
+            if self.mixers:
+                moves = climb(self.mixers, self.config.sam_radius)
+                self._gradients(batch)
+                descend(moves)
+        if math.isfinite(self.config.gradient_clip):
+            parameters = self.loss.model.parameters()
+            self.accelerator.clip_grad_norm_(parameters, self.config.gradient_clip)
+        with self._rates_in_place():
+            self.optimizer.step()
+        self.average.update(self._share)
+        self.loss_sum += loss * len(which)
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Set every gradient to that of the batch's loss, and return the loss."""
+        self.loss.model.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    @contextmanager
+    def _rates_in_place(self) -> Iterator[None]:
+        """Let the optimizer read the tensors with the rates; its groups keep the numbers."""
+        groups = self.optimizer.param_groups
+        numbers = [group["lr"] for group in groups]
+        for group, rate in zip(groups, self._rates, strict=False):
+            group["lr"] = rate
+        try:
+            yield
+        finally:
+            for group, number in zip(groups, numbers, strict=True):
+                group["lr"] = number
+
+    # --- record -------------------------------------------------------------------------------
+
+    def _recorded(self, recorder: Recorder) -> Callable[[], None]:
+        """Record a step and return what replays it; without a recording, what takes it."""
+        task = partial(self._take, self._which)
+        with self._undone():
+            recorder.warm_up(task)
+            try:
+                return recorder.record(task, [self.dropout])
+            except RuntimeError as error:
+                reason = " ".join(str(error).split("\n\n")[0].split())
+                if self._required:
+                    raise BackendError(
+                        f"a training step cannot be captured here: {reason}. Pass "
+                        f"capture_steps='auto' to take steps one operation at a time."
+                    ) from error
+        warnings.warn(
+            f"training steps are slower than they could be, for one cannot be captured: {reason}. "
+            f"Pass capture_steps=False if that is what you want.",
+            CaptureWarning,
+            stacklevel=2,
+        )
+        return task
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Put everything that a step changes back to where it was before the block."""
+        moments = self.optimizer.state.values()
+        weights = chain(self.network.parameters(), self.network.buffers(), self.average.weights)
+        tensors = [*weights, self.loss_sum, *chain.from_iterable(s.values() for s in moments)]
+        known = {id(each) for each in tensors}
+        before = [(each, each.detach().clone()) for each in tensors]
+        generators = [self.dropout, _own_generator(self.loss.device)]
+        states = [generator.get_state() for generator in generators]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for each, value in before:
+                    each.copy_(value)
+                for each in chain.from_iterable(s.values() for s in moments):
+                    if id(each) not in known:  # made by the first step, and zero before it
+                        each.zero_()
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+
+
+def _own_generator(device: torch.device) -> torch.Generator:
+    """Return what a layer draws from that has no generator of its own."""
+    if device.type != "cuda":
+        return torch.default_generator
+    cuda: Any = torch.cuda
+    generator: torch.Generator = cuda.default_generators[cuda.current_device()]
+    return generator
