@@ -77,6 +77,7 @@ ORDERS = {  # within a package, a module may import those before it
     "training": [
         "blocks",
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
+        "processes",
         *("start", "choices", "position", "fit", "recipe", "callbacks", "loop", "ensembles"),
     ],
     "fitted": [

@@ -22,6 +22,7 @@ __all__ = [
     "NotFittedError",
     "OutputError",
     "ParameterError",
+    "ProcessesWarning",
     "SavedModelError",
     "TSM2Error",
     "TrainingError",
@@ -99,3 +100,7 @@ class CalibrationWarning(UserWarning):
 
 class CovariateWarning(UserWarning):
     """A covariate is of no use to a fit and is left out."""
+
+
+class ProcessesWarning(UserWarning):
+    """A fit runs in one process, though a launcher was asked for several."""

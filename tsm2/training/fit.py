@@ -25,6 +25,7 @@ from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.ema import MovingAverage
 from tsm2.training.optimization import climb, descend, list_mixers, make_optimizer, make_scheduler
 from tsm2.training.position import Epoch, Position, check_state
+from tsm2.training.processes import Processes
 
 __all__ = ["Epoch", "Fit", "TrainingConfig"]
 
@@ -41,7 +42,7 @@ class TrainingConfig:
     """Steps after which an epoch ends, though its pass is not over: validation then comes as often
     on a long table as on a short one, and the next epoch draws anew. None for whole passes."""
     batch_size: int
-    """Windows in a step of one process."""
+    """Windows in a step of one process; several take as many each."""
     learning_rate: float
     """Peak learning rate of the linear path."""
     mixer_learning_rate: float
@@ -107,13 +108,15 @@ class Fit:
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(network, config))
         self.train = train.to(accelerator.device)
         self.validation = None if validation is None else validation.to(accelerator.device)
-        per_process = math.ceil(len(train) / accelerator.num_processes)
-        self.steps_per_epoch = math.ceil(per_process / config.batch_size)
+        self.processes = Processes(accelerator)
+        self.batch_size = config.batch_size * self.processes.count
+        self.steps_per_epoch = math.ceil(len(train) / self.batch_size)
         if config.epoch_steps is not None:
             self.steps_per_epoch = min(self.steps_per_epoch, config.epoch_steps)
         self.n_steps = config.max_epochs * self.steps_per_epoch
         self.average = MovingAverage(network, config.ema_decay)
         self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
+        seed = self.processes.first(seed)
         self.shuffler = torch.Generator().manual_seed(seed)
         self.dropout = torch.Generator(accelerator.device).manual_seed(seed)
         self.epoch_order = self.shuffler.get_state()  # the shuffler's when the epoch began
@@ -149,24 +152,24 @@ class Fit:
         self.model.train()
         mixers = list_mixers(self.network)
         accelerator, config = self.accelerator, self.config
-        shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
         self.epoch_order = self.shuffler.get_state()
-        batches = self.train.batches(config.batch_size, generator=self.shuffler, **shares)
+        batches = self.train.batches(self.batch_size, generator=self.shuffler)
         for which in islice(batches, self.step, self.steps_per_epoch):
-            batch = self.train.gather(which)
-            with dropout_from(self.network, self.dropout):
-                loss = _gradients(self.model, batch, accelerator, config)
+            size, own = len(which), self.processes.rows(len(which))
+            part = self.train.gather(which[own])
+            with dropout_from(self.network, self.dropout, rows=(size, own)):
+                loss = _gradients(self.model, part, size, self.processes, config)
                 if config.sam_radius > 0 and mixers:
                     moves = climb(mixers, config.sam_radius)
-                    _gradients(self.model, batch, accelerator, config)
+                    _gradients(self.model, part, size, self.processes, config)
                     descend(moves)
             if math.isfinite(config.gradient_clip):
                 accelerator.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
             self.optimizer.step()
             self.scheduler.step()
             self.average.update()
-            self.loss_sum += loss * len(which)
-            self.seen += len(which)
+            self.loss_sum += loss * size
+            self.seen += size
             self.step += 1
             yield
 
@@ -193,7 +196,7 @@ class Fit:
 
     def _validate(self, windows: Windows) -> float:
         """Measure the weights, and keep them if they are the best."""
-        loss = _mean_loss(self.model, windows, self.accelerator, self.config)
+        loss = _mean_loss(self.model, windows, self.batch_size, self.processes, self.config)
         if loss < self.best_loss:
             self.best_weights = copy.deepcopy(self.network.state_dict())
         return loss
@@ -232,14 +235,6 @@ class Fit:
         rows = losses | {"learning_rate/linear": rates[0], "learning_rate/mixers": rates[-1]}
         return {name: value for name, value in rows.items() if value is not None}
 
-    def agree(self, here: bool) -> bool:
-        """Return whether it is so in any of the processes."""
-        if self.accelerator.num_processes > 1:
-            if here:
-                self.accelerator.set_trigger()
-            return bool(self.accelerator.check_trigger())
-        return here
-
     # --- keep and go on -----------------------------------------------------------------------
 
     def position(self) -> dict[str, Any]:
@@ -254,7 +249,7 @@ class Fit:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights, the optimizer's moments and the random generators, by name."""
-        # Every process has drawn as often as the others, so one generator speaks for all.
+        # Every process draws what all draw, so one generator speaks for all.
         order = self.epoch_order if self.step else self.shuffler.get_state()
         named = {"random.dropout": self.dropout.get_state(), "random.order": order}
         named |= {f"weights.{name}": each for name, each in self.network.state_dict().items()}
@@ -278,7 +273,7 @@ class Fit:
             validates=self.validation is not None,
             steps_per_epoch=self.steps_per_epoch,
             max_epochs=self.config.max_epochs,
-            batch_size=self.config.batch_size,
+            batch_size=self.batch_size,
         )
         self.step, self.seen, self.finished = position.step, position.seen, position.finished
         self.loss_sum.fill_(position.loss_sum)
@@ -329,14 +324,15 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _gradients(
-    model: nn.Module, batch: Batch, accelerator: Accelerator, config: TrainingConfig
+    model: nn.Module, part: Batch, size: int, processes: Processes, config: TrainingConfig
 ) -> Tensor:
-    """Set every gradient to that of the batch's loss, and return the loss."""
+    """Set every gradient to that of a batch's loss, of which this is a part; return the loss."""
     model.zero_grad(set_to_none=True)
-    with _precision(config, accelerator.device):
-        loss = _loss(model, batch, config)
-    accelerator.backward(loss)
-    return loss.detach()
+    with _precision(config, processes.accelerator.device):
+        loss = _loss(model, part, config)
+    term, whole = processes.shared(loss, part, size)
+    processes.accelerator.backward(term)
+    return whole
 
 
 def _precision(config: TrainingConfig, device: torch.device) -> torch.autocast:
@@ -355,20 +351,22 @@ def _loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
 
 @torch.inference_mode()
 def _mean_loss(
-    model: nn.Module, windows: Windows, accelerator: Accelerator, config: TrainingConfig
+    model: nn.Module,
+    windows: Windows,
+    batch_size: int,
+    processes: Processes,
+    config: TrainingConfig,
 ) -> float:
     """Return the mean loss over every window."""
     model.eval()
-    sums = torch.zeros(2, dtype=torch.float64)
-    shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
-    for which in windows.batches(config.batch_size, **shares):
-        batch = windows.gather(which)
-        with _precision(config, accelerator.device):
-            loss = _loss(model, batch, config)
-        sums += torch.tensor([float(loss) * len(which), len(which)], dtype=torch.float64)
-    if accelerator.num_processes > 1:
-        sums = torch.as_tensor(accelerator.reduce(sums.float().to(accelerator.device), "sum"))
-    return float(sums[0] / sums[1])
+    total, count = 0.0, 0
+    for which in windows.batches(batch_size):
+        part = windows.gather(which[processes.rows(len(which))])
+        with _precision(config, processes.accelerator.device):
+            loss = _loss(model, part, config)
+        total += float(processes.shared(loss, part, len(which))[1]) * len(which)
+        count += len(which)
+    return total / count
 
 
 def _require_finite(loss: float, epoch: int, config: TrainingConfig) -> None:
