@@ -77,8 +77,8 @@ ORDERS = {  # within a package, a module may import those before it
     "training": [
         "blocks",
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
-        *("start", "choices", "position", "capture", "step", "fit", "recipe", "callbacks", "loop"),
-        "ensembles",
+        *("start", "choices", "position", "capture", "processes", "step", "fit", "recipe"),
+        *("callbacks", "loop", "ensembles"),
     ],
     "fitted": [
         *("rolling", "calibration", "inspection", "explanation", "floor", "model", "exporting"),

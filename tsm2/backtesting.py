@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 
 from tsm2 import metrics
@@ -35,6 +35,7 @@ from tsm2.tables.quantiles import bound_level, bound_name
 from tsm2.tables.series import Series
 from tsm2.tables.stamps import is_before
 from tsm2.training.choices import chosen
+from tsm2.training.processes import check_side_by_side
 from tsm2.training.recipe import Recipe
 
 __all__ = [
@@ -405,7 +406,8 @@ def refit_table(
     Raises
     ------
     ParameterError
-        There is no start, `window` is unknown, or `n_jobs` is no count.
+        There is no start, `window` is unknown, or `n_jobs` is no count or more than 1 where several
+        processes share the fits.
     WindowError
         No window fits, or the rows before the start are too few to fit to.
     """
@@ -420,6 +422,8 @@ def refit_table(
         raise ParameterError(
             f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
         )
+    asked: Any = n_jobs  # joblib's hint forgets None
+    check_side_by_side(effective_n_jobs(asked))
     known = _with_windows(series.head(_rows_before(series, start)), recipe)
     choices = recipe.choose_for(filled(known, recipe.missing))
     walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)

@@ -23,6 +23,7 @@ __all__ = [
     "NotFittedError",
     "OutputError",
     "ParameterError",
+    "ProcessesWarning",
     "SavedModelError",
     "TSM2Error",
     "TrainingError",
@@ -104,3 +105,7 @@ class CaptureWarning(UserWarning):
 
 class CovariateWarning(UserWarning):
     """A covariate is of no use to a fit and is left out."""
+
+
+class ProcessesWarning(UserWarning):
+    """A fit runs in one process, though a launcher was asked for several."""

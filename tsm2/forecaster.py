@@ -157,7 +157,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     epoch_steps
         Steps of an epoch at most; None for 150 after an exact start, else for whole passes.
     batch_size
-        Windows in a training step.
+        Windows in a training step of one process.
     learning_rate
         Peak learning rate of the linear path; None for 1e-5 after an exact start, else 1e-3.
     mixer_learning_rate

@@ -209,9 +209,7 @@ class Windows:
             covariates=self.covariates.to(device),
         )
 
-    def batches(
-        self, size: int, *, generator: torch.Generator | None = None, rank: int = 0, ranks: int = 1
-    ) -> Iterator[Tensor]:
+    def batches(self, size: int, *, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """Yield the numbers of the windows in batches of `size`, on the table's device.
 
         None is dropped.
@@ -219,18 +217,13 @@ class Windows:
         Parameters
         ----------
         size
-            Windows in a batch of one process; the last batch may be smaller.
+            Windows in a batch; the last batch may be smaller.
         generator
             Shuffles; None keeps the order, and every window comes once.
-        rank, ranks
-            Which of how many processes asks; each gets every `ranks`-th window.
         """
-        count = len(self)
-        order = torch.arange(count) if generator is None else self._shuffled(generator)
-        if ranks > 1:
-            order = order[: max(ranks, count - count % ranks)]  # as many for every process
+        order = torch.arange(len(self)) if generator is None else self._shuffled(generator)
         # All at once: a device waits for what the host sends it.
-        yield from torch.split(order[rank::ranks].to(self.values.device), size)
+        yield from torch.split(order.to(self.values.device), size)
 
     def _shuffled(self, generator: torch.Generator) -> Tensor:
         """Return as many numbers of windows as there are: each once, or all series equally often.

@@ -22,6 +22,7 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.callbacks import history_table
 from tsm2.training.fit import Epoch, TrainingConfig
 from tsm2.training.loop import EpochWatch, fit_network, seeded
+from tsm2.training.processes import check_side_by_side, warn_if_alone
 from tsm2.training.start import add_mixers, without_mixers
 
 __all__ = ["begin_with", "drop_mixers", "fit_members", "make_network", "starts_kept"]
@@ -71,10 +72,17 @@ def fit_members(
     Returns
     -------
     Losses of every epoch, with a first column `member` if there are several networks.
+
+    Raises
+    ------
+    ParameterError
+        `n_jobs` asks for more than one where several processes share each fit.
     """
     asked: Any = n_jobs  # joblib's hint forgets None
     count, names = len(members), [f"member-{number}" for number in range(len(members))]
     side_by_side = min(effective_n_jobs(asked), count)
+    check_side_by_side(side_by_side)
+    warn_if_alone()
     fits: Any = Parallel(n_jobs=side_by_side)(
         delayed(_fit_member)(
             member,

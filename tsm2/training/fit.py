@@ -25,6 +25,7 @@ from tsm2.training.capture import Recorder
 from tsm2.training.ema import MovingAverage
 from tsm2.training.optimization import make_optimizer, make_scheduler
 from tsm2.training.position import Epoch, Position, check_state
+from tsm2.training.processes import Processes
 from tsm2.training.step import BatchLoss, TrainingStep
 
 __all__ = ["Epoch", "Fit", "TrainingConfig"]
@@ -42,7 +43,7 @@ class TrainingConfig:
     """Steps after which an epoch ends, though its pass is not over: validation then comes as often
     on a long table as on a short one, and the next epoch draws anew. None for whole passes."""
     batch_size: int
-    """Windows in a step of one process."""
+    """Windows in a step of one process; several take as many each."""
     learning_rate: float
     """Peak learning rate of the linear path."""
     mixer_learning_rate: float
@@ -109,20 +110,22 @@ class Fit:
         accelerator: Accelerator,
         recorder: Recorder | None = None,
     ) -> None:
-        self.network, self.config, self.accelerator = network, config, accelerator
+        self.network, self.config = network, config
         device = accelerator.device
         model = torch.compile(network) if config.compile else network
         optimizer = make_optimizer(network, config, capturable=device.type == "cuda")
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.train = train.to(device)
         self.validation = None if validation is None else validation.to(device)
-        per_process = math.ceil(len(train) / accelerator.num_processes)
-        self.steps_per_epoch = math.ceil(per_process / config.batch_size)
+        self.processes = Processes(accelerator)
+        self.batch_size = config.batch_size * self.processes.count
+        self.steps_per_epoch = math.ceil(len(train) / self.batch_size)
         if config.epoch_steps is not None:
             self.steps_per_epoch = min(self.steps_per_epoch, config.epoch_steps)
         self.n_steps = config.max_epochs * self.steps_per_epoch
         self.average = MovingAverage(network, config.ema_decay)
         self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
+        seed = self.processes.first(seed)
         self.shuffler = torch.Generator().manual_seed(seed)
         self.dropout = torch.Generator(device).manual_seed(seed)
         self.epoch_order = self.shuffler.get_state()  # the shuffler's when the epoch began
@@ -142,7 +145,7 @@ class Fit:
             loss_sum=self.loss_sum,
             dropout=self.dropout,
             config=config,
-            accelerator=accelerator,
+            processes=self.processes,
             recorder=recorder,
             required=config.capture_steps is True,
         )
@@ -170,10 +173,8 @@ class Fit:
 
     def _steps(self) -> Iterator[None]:
         self.model.train()
-        accelerator, config = self.accelerator, self.config
-        shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
         self.epoch_order = self.shuffler.get_state()
-        batches = self.train.batches(config.batch_size, generator=self.shuffler, **shares)
+        batches = self.train.batches(self.batch_size, generator=self.shuffler)
         for which in islice(batches, self.step, self.steps_per_epoch):
             self.take_step(which)
             self.scheduler.step()
@@ -205,7 +206,7 @@ class Fit:
 
     def _validate(self, windows: Windows) -> float:
         """Measure the weights, and keep them if they are the best."""
-        loss = _mean_loss(self.loss, windows, self.accelerator, self.config)
+        loss = _mean_loss(self.loss, windows, self.batch_size, self.processes)
         if loss < self.best_loss:
             self.best_weights = copy.deepcopy(self.network.state_dict())
         return loss
@@ -244,14 +245,6 @@ class Fit:
         rows = losses | {"learning_rate/linear": rates[0], "learning_rate/mixers": rates[-1]}
         return {name: value for name, value in rows.items() if value is not None}
 
-    def agree(self, here: bool) -> bool:
-        """Return whether it is so in any of the processes."""
-        if self.accelerator.num_processes > 1:
-            if here:
-                self.accelerator.set_trigger()
-            return bool(self.accelerator.check_trigger())
-        return here
-
     # --- keep and go on -----------------------------------------------------------------------
 
     def position(self) -> dict[str, Any]:
@@ -266,7 +259,7 @@ class Fit:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights, the optimizer's moments and the random generators, by name."""
-        # Every process has drawn as often as the others, so one generator speaks for all.
+        # Every process draws what all draw, so one generator speaks for all.
         order = self.epoch_order if self.step else self.shuffler.get_state()
         named = {"random.dropout": self.dropout.get_state(), "random.order": order}
         named |= {f"weights.{name}": each for name, each in self.network.state_dict().items()}
@@ -290,7 +283,7 @@ class Fit:
             validates=self.validation is not None,
             steps_per_epoch=self.steps_per_epoch,
             max_epochs=self.config.max_epochs,
-            batch_size=self.config.batch_size,
+            batch_size=self.batch_size,
         )
         self.step, self.seen, self.finished = position.step, position.seen, position.finished
         self.loss_sum.fill_(position.loss_sum)
@@ -341,20 +334,18 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _mean_loss(
-    loss: BatchLoss, windows: Windows, accelerator: Accelerator, config: TrainingConfig
-) -> float:
+def _mean_loss(loss: BatchLoss, windows: Windows, batch_size: int, processes: Processes) -> float:
     """Return the mean loss over every window."""
     loss.model.eval()
-    sums = torch.zeros(2, dtype=torch.float64)
-    shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
-    batches = list(windows.batches(config.batch_size, **shares))
-    means = [loss(windows.gather(which)) for which in batches]
-    for mean, which in zip(means, batches, strict=True):  # read once the device has them all
-        sums += torch.tensor([float(mean) * len(which), len(which)], dtype=torch.float64)
-    if accelerator.num_processes > 1:
-        sums = torch.as_tensor(accelerator.reduce(sums.float().to(accelerator.device), "sum"))
-    return float(sums[0] / sums[1])
+    batches = list(windows.batches(batch_size))
+    means = []
+    for which in batches:
+        part = windows.gather(which[processes.rows(len(which))])
+        means.append(processes.shared(loss(part), part, len(which))[1])
+    sizes = map(len, batches)
+    # Read once the device has them all.
+    total = sum(float(mean) * size for mean, size in zip(means, sizes, strict=True))
+    return total / len(windows)
 
 
 def _require_finite(loss: float, epoch: int, config: TrainingConfig) -> None:

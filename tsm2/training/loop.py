@@ -172,6 +172,8 @@ def fit_network(
     with step_bar(fit.n_steps, show) as bar:
         if kept is not None and (saved := kept.load()) is not None:
             fit.resume(*saved)
+        if kept is not None:
+            fit.processes.check_together(fit.steps_done)
         bar.advance(fit.steps_done)
         in_time = True
         with _log(accelerator, first_epoch=fit.epoch):
@@ -188,8 +190,9 @@ def fit_network(
                 record = fit.end_epoch()
                 bar.report(_losses(record))
                 accelerator.log(fit.measured(record), step=record.epoch)
-                if watch is not None and watch.end(fit.history, fit.kept_network):
-                    fit.finished = True
+                if watch is not None:
+                    ends_here = watch.end(fit.history, fit.kept_network)
+                    fit.finished |= fit.processes.any(ends_here)
         if kept is not None and in_time:
             kept.save(fit.position(), fit.tensors())
         if fit.history:
@@ -227,7 +230,7 @@ def _train_epoch(fit: Fit, bar: StepBar, kept: Checkpoint | None, ends: float) -
     """
     for _ in fit.steps():
         bar.advance(1)
-        over = fit.agree(time.monotonic() > ends) if ends < math.inf else False
+        over = fit.processes.any(time.monotonic() > ends) if ends < math.inf else False
         if kept is not None and (over or kept.is_due()):
             kept.save(fit.position(), fit.tensors())
         if over:
@@ -249,9 +252,9 @@ def _open_checkpoint(
         return None
     settings = asdict(config)
     del settings["device"], settings["verbose"], settings["capture_steps"]
+    settings["batch_size"] *= accelerator.num_processes  # which share the batch, whoever they are
     identity = settings | {
         "device": accelerator.device.type,
-        "number of processes": accelerator.num_processes,
         "seed": seed,
         "network's initial weights": digest(dict(network.state_dict())),
         "training windows": digest(train),

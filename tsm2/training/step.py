@@ -22,7 +22,6 @@ from itertools import chain
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tsm2.errors import BackendError, CaptureWarning
@@ -32,6 +31,7 @@ from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.capture import Recorder
 from tsm2.training.ema import MovingAverage
 from tsm2.training.optimization import climb, descend, list_mixers
+from tsm2.training.processes import Processes
 
 __all__ = ["BatchLoss", "TrainingStep"]
 
@@ -111,8 +111,8 @@ class TrainingStep:
         Generator of the dropout, on the device.
     config
         How a step is taken.
-    accelerator
-        Runs the backward pass, in several processes too.
+    processes
+        Those that share the step.
     recorder
         Records the step; None if steps are taken one operation at a time.
     required
@@ -130,13 +130,13 @@ class TrainingStep:
         loss_sum: Tensor,
         dropout: torch.Generator,
         config: StepSettings,
-        accelerator: Accelerator,
+        processes: Processes,
         recorder: Recorder | None = None,
         required: bool = False,
     ) -> None:
         self.network, self.loss, self.optimizer, self.average = network, loss, optimizer, average
         self.windows, self.loss_sum, self.dropout = windows, loss_sum, dropout
-        self.config, self.accelerator = config, accelerator
+        self.config, self.processes = config, processes
         self.mixers = list_mixers(network) if config.sam_radius > 0 else []
         self._recorder, self._required = recorder, required
         self._replay: Callable[[], None] | None = None
@@ -186,27 +186,31 @@ class TrainingStep:
 
     def _take(self, which: Tensor) -> None:
         """Take a step: all that a device does in it, and nothing that a host must do again."""
-        batch = self.windows.gather(which)
-        with dropout_from(self.network, self.dropout):
-            loss = self._gradients(batch)
+        size, own = len(which), self.processes.rows(len(which))
+        part = self.windows.gather(which[own])
+        with dropout_from(self.network, self.dropout, rows=(size, own)):
+            loss = self._gradients(part, size)
             if self.mixers:
                 moves = climb(self.mixers, self.config.sam_radius)
-                self._gradients(batch)
+                self._gradients(part, size)
                 descend(moves)
         if math.isfinite(self.config.gradient_clip):
             parameters = self.loss.model.parameters()
-            self.accelerator.clip_grad_norm_(parameters, self.config.gradient_clip)
+            self.processes.accelerator.clip_grad_norm_(parameters, self.config.gradient_clip)
         with self._rates_in_place():
             self.optimizer.step()
         self.average.update(self._share)
-        self.loss_sum += loss * len(which)
+        self.loss_sum += loss * size
 
-    def _gradients(self, batch: Batch) -> Tensor:
-        """Set every gradient to that of the batch's loss, and return the loss."""
+    def _gradients(self, part: Batch, size: int) -> Tensor:
+        """Set every gradient to that of a batch's loss, of which this is a part; return the loss.
+
+        `size` is the batch's number of windows.
+        """
         self.loss.model.zero_grad(set_to_none=True)
-        loss = self.loss(batch)
-        self.accelerator.backward(loss)
-        return loss.detach()
+        term, whole = self.processes.shared(self.loss(part), part, size)
+        self.processes.accelerator.backward(term)
+        return whole
 
     @contextmanager
     def _rates_in_place(self) -> Iterator[None]:
