@@ -67,6 +67,7 @@ from tsm2.prepared.scaling import Scaling
 from tsm2.tables.containers import to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
+from tsm2.tables.holidays import is_holiday
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import check_levels, interval_levels
 from tsm2.tables.read import Data, LongColumns, read
@@ -153,11 +154,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         What is minimised: "mse", "mae", "huber" or, for `quantiles`, "quantile"; None for "mse", or
         "quantile" if there are `quantiles`.
     max_epochs
-        Passes over the training windows at most, or parts of them, see `epoch_steps`.
+        Epochs at most. An epoch is a pass over the training windows, or as much of one, or as many,
+        as the next three say; then the network is validated.
     epoch_steps
         Steps of an epoch at most; None for 150 after an exact start, else for whole passes.
+    min_steps, max_steps
+        Steps of all `max_epochs` epochs together, at least and at most: a budget that does not hang
+        on how many windows there are. `max_steps` None sets no limit.
     batch_size
-        Windows in a training step.
+        Windows in a training step; "auto" takes 32, and down to 8 where a pass would else have
+        fewer than 16 steps.
     learning_rate
         Peak learning rate of the linear path; None for 1e-5 after an exact start, else 1e-3.
     mixer_learning_rate
@@ -178,7 +184,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Share of the last rows that is kept from training and stops it, in [0, 1); 0 trains for
         `max_epochs` and keeps the last weights.
     patience
-        Epochs without a better validation loss after which training stops.
+        Epochs without a better validation loss after which training stops: of as many steps each
+        as `min_steps` and `max_steps` make them.
     frequency
         pandas alias of the time between rows, or an offset such as
         `pd.offsets.CustomBusinessDay(holidays=...)`; None takes that of the index, or infers it.
@@ -187,7 +194,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         forecasts all.
     calendar
         Features of the time stamps to read as future covariates: "minute", "hour", "day",
-        "dayofweek", "weekend", "dayofyear", "month", "quarter".
+        "dayofweek", "weekend", "dayofyear", "month", "quarter". "auto" reads hour, day of the week
+        or month, or all of them, where the exact linear forecast errs clearly less with them on the
+        validation rows; with missing="mask" it reads none.
     holidays
         Regions whose holidays to read as future covariates, such as ("DE-BY", "FR", "XNYS"):
         countries, parts of them or stock exchanges, as the package `holidays` knows them. Each
@@ -343,6 +352,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         linear_start: Literal["auto", "exact", "random"] = "auto",
         refit_linear: bool = True,
         epoch_steps: int | None = None,
+        min_steps: int = 0,
+        max_steps: int | None = None,
         start_margin: float = 0.02,
         season: int | None = None,
         instance_norm: bool = True,
@@ -351,7 +362,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         quantiles: Sequence[float] | None = None,
         loss: Literal["mse", "mae", "huber", "quantile"] | None = None,
         max_epochs: int = 10,
-        batch_size: int = 32,
+        batch_size: int | Literal["auto"] = 32,
         learning_rate: float | None = None,
         mixer_learning_rate: float | None = None,
         weight_decay: float = 0.0,
@@ -363,7 +374,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         patience: int = 5,
         frequency: str | pd.offsets.BaseOffset | None = None,
         target: Hashable | Sequence[Hashable] | None = None,
-        calendar: Sequence[str] = (),
+        calendar: Sequence[str] | Literal["auto"] = (),
         holidays: Sequence[str] = (),
         missing: Missing = "raise",
         scaling: Literal["series", "global"] = "series",
@@ -405,6 +416,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.linear_start = linear_start
         self.refit_linear = refit_linear
         self.epoch_steps = epoch_steps
+        self.min_steps = min_steps
+        self.max_steps = max_steps
         self.start_margin = start_margin
         self.season = season
         self.instance_norm = instance_norm
@@ -633,7 +646,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
         row = {name: getattr(model.network.config, name) for name in CHOSEN}
-        row |= {"season": season, "validation_mse": math.nan, "chosen": True}
+        calendar = [name for name in model.codings.calendar if not is_holiday(name)]
+        row |= {"calendar": ", ".join(calendar), "season": season}
+        row |= {"validation_mse": math.nan, "chosen": True}
         self.choices_ = with_mixers(pd.DataFrame([row]), model.network.config.blocks > 0)
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
         self.n_rows_ = n_rows
