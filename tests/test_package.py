@@ -80,7 +80,16 @@ ORDERS = {  # within a package, a module may import those before it
         *("start", "choices", "position", "fit", "recipe", "callbacks", "loop", "ensembles"),
     ],
     "fitted": [
-        *("rolling", "calibration", "inspection", "explanation", "floor", "model", "exporting"),
+        *(
+            "adaptive",
+            "rolling",
+            "calibration",
+            "inspection",
+            "explanation",
+            "floor",
+            "model",
+            "exporting",
+        ),
         "saved",
     ],
 }

@@ -39,6 +39,7 @@ from tsm2.backtesting import (
     walked,
 )
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
+from tsm2.fitted.adaptive import adapted_table
 from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.explanation import Explanation, WhatIf, changed_covariates
 from tsm2.fitted.exporting import export_onnx
@@ -69,7 +70,7 @@ from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.holidays import is_holiday
 from tsm2.tables.layout import Layout
-from tsm2.tables.quantiles import check_levels, interval_levels
+from tsm2.tables.quantiles import check_levels, interval_levels, with_median
 from tsm2.tables.read import Data, LongColumns, read
 from tsm2.tables.series import Series, warn_of_other_frequencies
 from tsm2.tables.write import empty_table, write, write_many
@@ -991,6 +992,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         n_jobs: int | None = None,
         quantiles: Sequence[float] | None = None,
         coverage: float | None = None,
+        intervals: Literal["calibrated", "adaptive"] = "calibrated",
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
@@ -1022,6 +1024,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Levels of quantiles to forecast too, as in `predict_quantiles`.
         coverage
             In place of `quantiles`, the coverage of an interval to forecast too.
+        intervals
+            "adaptive" lets what was missed so far move the next bounds, of each variate of each
+            series: they widen after misses and narrow without, so that the coverage holds where
+            the table drifts away from the rows that quantiles were calibrated on
+            (`tsm2.fitted.adaptive`).
 
         Returns
         -------
@@ -1043,11 +1050,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         levels = () if quantiles is None else check_levels(quantiles)
         if coverage is not None:
             levels = interval_levels(coverage)
+        if intervals not in ("calibrated", "adaptive") or (intervals == "adaptive" and not levels):
+            raise ParameterError(
+                f"intervals must be 'calibrated', or 'adaptive' with coverage or quantiles, got "
+                f"{intervals!r} with {'levels ' + str(levels) if levels else 'neither'}."
+            )
+        asked = levels
+        levels = with_median(levels) if intervals == "adaptive" else levels
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         if refit is False:
             model, windows = self._walked(X, horizon, given, start=start, stride=stride)
             table = backtest_table(model, *windows, quantiles=levels)
-            return to_library(table, windows[0].series.layout.form)
+            layout = windows[0].series.layout
+            if intervals == "adaptive":
+                table = adapted_table(table, asked, several=not layout.alone)
+            return to_library(table, layout.form)
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         self._check_parameters()
         series = self._read(X, frequency=self.frequency)
@@ -1064,6 +1081,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             quantiles=levels,
             given=given,
         )
+        if intervals == "adaptive":
+            table = adapted_table(table, asked, several=not series.layout.alone)
         return to_library(table, series.layout.form)
 
     def _fitted_copy(
