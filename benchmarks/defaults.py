@@ -52,6 +52,8 @@ class Task:
     kind: str = "table"
     """"table": columns that one network forecasts together; "panel": series of their own."""
     about: str = ""
+    begins: str = "1900-01-01"
+    """First stamp, a Monday where it is made up."""
 
 
 TASKS = (
@@ -75,7 +77,8 @@ TASKS = (
     Task("seatbelts", "sktime", "MS", 12, 12, 3),
     Task("US change", "sktime", "QS", 4, 8, 2, about="5 columns of growth rates"),
     Task("solar", "sktime", "30min", 48, 48, 2),
-    Task("sensor", "long_horizon/traffic/traffic_sensor0.csv", "h", 24, 24, 4, about="3,000 rows"),
+    Task("sensor", "long_horizon/traffic/traffic_sensor0.csv", "h", 24, 24, 4, about="3,000 rows",
+         begins="2015-01-01"),
     Task("daily counts", "generated", "D", 7, 14, 4, about="weekly season, growth, Poisson"),
     Task("half-hourly load", "generated", "30min", 48, 48, 4, about="day, week, weather"),
     Task("random walks", "generated", "D", 1, 10, 4, about="4 columns, nothing to learn"),
@@ -83,7 +86,7 @@ TASKS = (
     Task("short panel", "generated", "MS", 12, 12, 1, "panel", "60 series of 48 to 96 months"),
     Task("M4 hourly", "short_horizon/m4/Hourly-train.csv", "h", 24, 48, 1, "panel", "first 60"),
     Task("electricity", "long_horizon/electricity/electricity_1000x203.csv", "h", 24, 24, 1,
-         about="203 columns, 1,000 rows"),
+         about="203 columns, 1,000 rows", begins="2016-07-01 02:00"),
 )  # fmt: skip
 
 
@@ -108,7 +111,7 @@ def load(task: Task, folder: Path) -> dict[str, pd.Series]:
     return {
         str(name): pd.Series(
             np.asarray(values, dtype=float),
-            index=pd.date_range("1900-01-01", periods=len(values), freq=task.frequency),
+            index=pd.date_range(task.begins, periods=len(values), freq=task.frequency),
         )
         for name, values in columns.items()
     }

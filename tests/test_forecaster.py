@@ -648,6 +648,10 @@ def test_parameters_that_do_not_fit_each_other_are_refused() -> None:
         TSM2Forecaster(**(SMALL | {"patch_length": 32})).fit(waves())
     with pytest.raises(ParameterError, match="zero_start=False"):
         TSM2Forecaster(**(SMALL | {"readout": "last"})).fit(waves())
+    with pytest.raises(ParameterError, match="max_steps=1 leaves no room for max_epochs=2"):
+        TSM2Forecaster(**(SMALL | {"max_steps": 1})).fit(waves())
+    with pytest.raises(ParameterError, match="max_steps=9 leaves no room for min_steps=10"):
+        TSM2Forecaster(**(SMALL | {"max_steps": 9, "min_steps": 10})).fit(waves())
     with pytest.raises(BackendError, match=r"'cudnn'.*Pass backend='auto'"):
         TSM2Forecaster(**(SMALL | {"backend": "cudnn"})).fit(waves())
 

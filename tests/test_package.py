@@ -81,7 +81,16 @@ ORDERS = {  # within a package, a module may import those before it
         *("callbacks", "loop", "ensembles"),
     ],
     "fitted": [
-        *("rolling", "calibration", "inspection", "explanation", "floor", "model", "exporting"),
+        *(
+            "adaptive",
+            "rolling",
+            "calibration",
+            "inspection",
+            "explanation",
+            "floor",
+            "model",
+            "exporting",
+        ),
         "saved",
     ],
 }

@@ -103,7 +103,7 @@ class Fitting:
             As `TSM2Forecaster.fit`.
         """
         roles = Roles.of(recipe.target, series.layout)
-        has_covariates = bool(given.given() or recipe.dates)
+        has_covariates = bool(given.given()) or recipe.states_dates
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
         units = recipe.units(rows, n_train)
         if choices is None:
@@ -114,7 +114,7 @@ class Fitting:
         }
         codings, covariates = Codings.learn(
             given,
-            recipe.dates,
+            recipe.dates(choices),
             rows,
             roles.layout(rows.layout),
             train=places(rows.offsets) < np.repeat(n_train, rows.counts),
@@ -136,7 +136,7 @@ class Fitting:
         )
         prepared = Prepared.of(rows, units, roles, covariates, lookback=sizes["lookback"])
         train, held_out = split_starts(rows, n_train, **sizes)
-        config = recipe.training_config(choices, warm=before is not None)
+        config = recipe.training_config(choices, len(train), warm=before is not None)
         if recipe.validation_fraction and not len(held_out) and config.linear_start == "exact":
             config = replace(config, max_epochs=0)  # nothing could tell if mixers are any good
         return cls(
@@ -248,11 +248,12 @@ def train_further(
     """
     prepared = model.prepare(series, given, own=True)
     starts, _ = split_starts(series, series.counts, lookback=model.lookback, horizon=model.horizon)
+    config = recipe.training_config(choices, len(starts), warm=True)
     return fit_members(
         members_of(model.network),
         prepared.windows(starts, model.horizon, balanced=recipe.sampling == "series"),
         None,
-        replace(recipe.training_config(choices, warm=True), max_epochs=epochs),
+        replace(config, max_epochs=epochs, min_steps=0, max_steps=None),
         seeds=recipe.seeds(),
         n_jobs=recipe.n_jobs,
     )

@@ -39,6 +39,7 @@ from tsm2.backtesting import (
     walked,
 )
 from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
+from tsm2.fitted.adaptive import adapted_table
 from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.explanation import Explanation, WhatIf, changed_covariates
 from tsm2.fitted.exporting import export_onnx
@@ -67,8 +68,9 @@ from tsm2.prepared.scaling import Scaling
 from tsm2.tables.containers import to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
+from tsm2.tables.holidays import is_holiday
 from tsm2.tables.layout import Layout
-from tsm2.tables.quantiles import check_levels, interval_levels
+from tsm2.tables.quantiles import check_levels, interval_levels, with_median
 from tsm2.tables.read import Data, LongColumns, read
 from tsm2.tables.series import Series, warn_of_other_frequencies
 from tsm2.tables.write import empty_table, write, write_many
@@ -153,11 +155,16 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         What is minimised: "mse", "mae", "huber" or, for `quantiles`, "quantile"; None for "mse", or
         "quantile" if there are `quantiles`.
     max_epochs
-        Passes over the training windows at most, or parts of them, see `epoch_steps`.
+        Epochs at most. An epoch is a pass over the training windows, or as much of one, or as many,
+        as the next three say; then the network is validated.
     epoch_steps
         Steps of an epoch at most; None for 150 after an exact start, else for whole passes.
+    min_steps, max_steps
+        Steps of all `max_epochs` epochs together, at least and at most: a budget that does not hang
+        on how many windows there are. `max_steps` None sets no limit.
     batch_size
-        Windows in a training step of one process.
+        Windows in a training step of one process; "auto" takes 32, and down to 8 where a pass would
+        else have fewer than 16 steps.
     learning_rate
         Peak learning rate of the linear path; None for 1e-5 after an exact start, else 1e-3.
     mixer_learning_rate
@@ -178,7 +185,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Share of the last rows that is kept from training and stops it, in [0, 1); 0 trains for
         `max_epochs` and keeps the last weights.
     patience
-        Epochs without a better validation loss after which training stops.
+        Epochs without a better validation loss after which training stops: of as many steps each
+        as `min_steps` and `max_steps` make them.
     frequency
         pandas alias of the time between rows, or an offset such as
         `pd.offsets.CustomBusinessDay(holidays=...)`; None takes that of the index, or infers it.
@@ -187,7 +195,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         forecasts all.
     calendar
         Features of the time stamps to read as future covariates: "minute", "hour", "day",
-        "dayofweek", "weekend", "dayofyear", "month", "quarter".
+        "dayofweek", "weekend", "dayofyear", "month", "quarter". "auto" reads hour, day of the week
+        or month, or all of them, where the exact linear forecast errs clearly less with them on the
+        validation rows; with missing="mask" it reads none.
     holidays
         Regions whose holidays to read as future covariates, such as ("DE-BY", "FR", "XNYS"):
         countries, parts of them or stock exchanges, as the package `holidays` knows them. Each
@@ -347,6 +357,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         linear_start: Literal["auto", "exact", "random"] = "auto",
         refit_linear: bool = True,
         epoch_steps: int | None = None,
+        min_steps: int = 0,
+        max_steps: int | None = None,
         start_margin: float = 0.02,
         season: int | None = None,
         instance_norm: bool = True,
@@ -355,7 +367,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         quantiles: Sequence[float] | None = None,
         loss: Literal["mse", "mae", "huber", "quantile"] | None = None,
         max_epochs: int = 10,
-        batch_size: int = 32,
+        batch_size: int | Literal["auto"] = 32,
         learning_rate: float | None = None,
         mixer_learning_rate: float | None = None,
         weight_decay: float = 0.0,
@@ -367,7 +379,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         patience: int = 5,
         frequency: str | pd.offsets.BaseOffset | None = None,
         target: Hashable | Sequence[Hashable] | None = None,
-        calendar: Sequence[str] = (),
+        calendar: Sequence[str] | Literal["auto"] = (),
         holidays: Sequence[str] = (),
         missing: Missing = "raise",
         scaling: Literal["series", "global"] = "series",
@@ -410,6 +422,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.linear_start = linear_start
         self.refit_linear = refit_linear
         self.epoch_steps = epoch_steps
+        self.min_steps = min_steps
+        self.max_steps = max_steps
         self.start_margin = start_margin
         self.season = season
         self.instance_norm = instance_norm
@@ -639,7 +653,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
         row = {name: getattr(model.network.config, name) for name in CHOSEN}
-        row |= {"season": season, "validation_mse": math.nan, "chosen": True}
+        calendar = [name for name in model.codings.calendar if not is_holiday(name)]
+        row |= {"calendar": ", ".join(calendar), "season": season}
+        row |= {"validation_mse": math.nan, "chosen": True}
         self.choices_ = with_mixers(pd.DataFrame([row]), model.network.config.blocks > 0)
         self.floor_ = pd.Series(dtype=float) if floor is None else floor
         self.n_rows_ = n_rows
@@ -982,6 +998,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         n_jobs: int | None = None,
         quantiles: Sequence[float] | None = None,
         coverage: float | None = None,
+        intervals: Literal["calibrated", "adaptive"] = "calibrated",
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
@@ -1013,6 +1030,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             Levels of quantiles to forecast too, as in `predict_quantiles`.
         coverage
             In place of `quantiles`, the coverage of an interval to forecast too.
+        intervals
+            "adaptive" lets what was missed so far move the next bounds, of each variate of each
+            series: they widen after misses and narrow without, so that the coverage holds where
+            the table drifts away from the rows that quantiles were calibrated on
+            (`tsm2.fitted.adaptive`).
 
         Returns
         -------
@@ -1034,11 +1056,21 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         levels = () if quantiles is None else check_levels(quantiles)
         if coverage is not None:
             levels = interval_levels(coverage)
+        if intervals not in ("calibrated", "adaptive") or (intervals == "adaptive" and not levels):
+            raise ParameterError(
+                f"intervals must be 'calibrated', or 'adaptive' with coverage or quantiles, got "
+                f"{intervals!r} with {'levels ' + str(levels) if levels else 'neither'}."
+            )
+        asked = levels
+        levels = with_median(levels) if intervals == "adaptive" else levels
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         if refit is False:
             model, windows = self._walked(X, horizon, given, start=start, stride=stride)
             table = backtest_table(model, *windows, quantiles=levels)
-            return to_library(table, windows[0].series.layout.form)
+            layout = windows[0].series.layout
+            if intervals == "adaptive":
+                table = adapted_table(table, asked, several=not layout.alone)
+            return to_library(table, layout.form)
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         self._check_parameters()
         series = self._read(X, frequency=self.frequency)
@@ -1055,6 +1087,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             quantiles=levels,
             given=given,
         )
+        if intervals == "adaptive":
+            table = adapted_table(table, asked, several=not series.layout.alone)
         return to_library(table, series.layout.form)
 
     def _fitted_copy(

@@ -65,12 +65,14 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "linear_start": [StrOptions({"auto", "exact", "random"})],
     "refit_linear": ["boolean"],
     "epoch_steps": [_COUNT, None],
+    "min_steps": [Interval(Integral, 0, None, closed="left")],
+    "max_steps": [_COUNT, None],
     "start_margin": [Interval(Real, 0, 1, closed="left")],
     "season": [_COUNT, None],
     "quantiles": ["array-like", None],
     "loss": [StrOptions({"mse", "mae", "huber", "quantile"}), None],
     "max_epochs": [_COUNT],
-    "batch_size": [_COUNT],
+    "batch_size": [_COUNT, StrOptions({"auto"})],
     "learning_rate": [_POSITIVE, None],
     "mixer_learning_rate": [_POSITIVE, None],
     "weight_decay": [_NOT_NEGATIVE],
@@ -133,6 +135,7 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
             "readout='last' needs zero_start=False: mixers that start at zero would forecast "
             "a constant and learn nothing."
         )
+    _check_steps(given["max_epochs"], given["min_steps"], given["max_steps"])
     loss, quantiles = given["loss"], given["quantiles"]
     if quantiles is not None and with_median(check_levels(quantiles)) == (0.5,):
         raise ParameterError(
@@ -143,6 +146,15 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
             f"loss={loss!r} does not go with quantiles={quantiles}: quantiles, such "
             f"as (0.1, 0.9), are learnt by loss='quantile' and by nothing else. Pass both, or "
             f"neither."
+        )
+
+
+def _check_steps(max_epochs: int, min_steps: int, max_steps: int | None) -> None:
+    if max_steps is not None and max_steps < max(max_epochs, min_steps):
+        given = f"min_steps={min_steps}" if max_steps < min_steps else f"max_epochs={max_epochs}"
+        raise ParameterError(
+            f"max_steps={max_steps} leaves no room for {given}: an epoch takes one step at least. "
+            f"Raise max_steps, or lower {given.partition('=')[0]}."
         )
 
 

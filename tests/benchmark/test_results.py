@@ -1,12 +1,17 @@
 """The result file loses no row and keeps no torn one, whoever writes and whatever is killed."""
 
+import csv
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tsm2.benchmark.results import COLUMNS, KEY, append_row, finished, read_results, run_stem
+from tsm2.benchmark.settings import load_settings
 from tsm2.errors import OutputError
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def row(seed: int = 0, **changes: str) -> dict[str, str]:
@@ -97,3 +102,15 @@ def test_a_damaged_cell_is_told_by_its_line(tmp_path: Path, changes: dict[str, s
     for use in (read_results, finished):
         with pytest.raises(OutputError, match=r"damaged in line 3. Correct or delete"):
             use(file)
+
+
+def test_the_committed_rows_are_one_table() -> None:
+    """Each cell of TSM2 has the settings of today; other settings are in the archive."""
+    with (RESULTS / "long_horizon.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        best = load_settings(row["dataset"], "best").at(int(row["horizon"]))
+        wanted = best if row["model"] == "TSM2" else {}
+        assert json.loads(row["config"]) == wanted, row
+    keys = [tuple(row[name] for name in ("dataset", "horizon", "model", "seed")) for row in rows]
+    assert len(set(keys)) == len(keys)

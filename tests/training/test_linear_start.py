@@ -193,8 +193,9 @@ def test_a_map_can_be_held_towards_the_seasonal_naive_forecast(season: int) -> N
     assert_close(forecast(network, every(validation)), wanted)
 
 
-def cut_table(lookback: int) -> tuple[Windows, Windows]:
+def cut_table(candidate: Candidate) -> tuple[Windows, Windows]:
     train, validation = parts(table())
+    lookback = candidate.lookback
     return (
         replace(train, lookback=lookback),
         replace(validation, lookback=lookback, starts=later(N_TRAIN, lookback, ROWS)),
@@ -208,7 +209,7 @@ def test_the_choice_is_the_lowest_error_of_what_was_tried() -> None:
     assert choice.best.error == min(errors)
     assert choice.best.lookback == 24
     assert [each.lookback for each in choice.candidates] == [2, 24, 12]
-    wanted = started(replace(SIZES, level="last"), *cut_table(24))[1]
+    wanted = started(replace(SIZES, level="last"), *cut_table(Candidate(lookback=24)))[1]
     assert choice.best.error == pytest.approx(wanted.error)
     assert choice.best.strength == pytest.approx(float(wanted.strength))
 
@@ -223,8 +224,8 @@ def test_the_first_candidate_stays_unless_another_is_clearly_better() -> None:
 
 
 def test_without_windows_to_choose_by_the_choice_says_so() -> None:
-    def cut(lookback: int) -> tuple[Windows, None]:
-        return Windows(values=table(30), lookback=lookback, horizon=HORIZON), None
+    def cut(candidate: Candidate) -> tuple[Windows, None]:
+        return Windows(values=table(30), lookback=candidate.lookback, horizon=HORIZON), None
 
     with pytest.raises(WindowError, match="set lookback"):
         choose_linear(cut, [Candidate(lookback=24)])

@@ -93,6 +93,40 @@ def test_an_epoch_may_end_before_its_pass_does(monkeypatch: pytest.MonkeyPatch) 
     assert len(seen) == 36
 
 
+def test_an_epoch_may_take_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """191 windows make 12 batches; of 30 steps, two passes see all and the third a half of them."""
+    seen: list[Tensor] = []
+    gather = Windows.gather
+
+    def noted(self: Windows, which: Tensor) -> Batch:
+        seen.append(which)
+        return gather(self, which)
+
+    monkeypatch.setattr(Windows, "gather", noted)
+    config = dataclasses.replace(CONFIG, min_steps=90)
+    history = fit_network(made(), windows(), None, config, seed=1)
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    assert len(seen) == 90
+    for first in (0, 12):
+        assert torch.equal(torch.cat(seen[first : first + 12]).sort().values, torch.arange(191))
+    assert not torch.equal(seen[0], seen[12])
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        ({}, 12),
+        ({"max_steps": 31}, 10),
+        ({"max_steps": 31, "epoch_steps": 4}, 4),
+        ({"min_steps": 9, "epoch_steps": 2}, 3),
+        ({"min_steps": 40}, 14),
+        ({"max_steps": 1000}, 12),
+    ],
+)
+def test_a_budget_of_steps_decides_how_long_an_epoch_is(budget: Any, steps: int) -> None:
+    assert dataclasses.replace(CONFIG, max_epochs=3, **budget).steps_per_epoch(191) == steps
+
+
 @pytest.mark.parametrize("sam_radius", [0.0, 0.05])
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
 def test_a_seed_fixes_the_weights_bit_for_bit(sam_radius: float, schedule: str) -> None:

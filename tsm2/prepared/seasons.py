@@ -1,4 +1,4 @@
-"""Seasons: how many rows come round again, and how far back a forecast may want to look.
+"""Seasons: how many rows come round again, how far back a forecast may want to look, and when.
 
 A season is a day of rows that come several times a day, a week of days, and a year of weeks, months
 and quarters. Numbered rows have none that could be known.
@@ -14,7 +14,7 @@ from tsm2.tables.business import days_per_week
 from tsm2.tables.frequencies import offset_of
 from tsm2.tables.layout import Layout
 
-__all__ = ["lookbacks", "season_of"]
+__all__ = ["calendars", "lookbacks", "season_of"]
 
 _DAY = pd.Timedelta(days=1)
 _OF_CALENDARS = {
@@ -29,6 +29,7 @@ _OF_CALENDARS = {
     "BQ": 4,
 }
 _LONGEST = 1024  # rows
+_CYCLES = {("hour",): _DAY, ("dayofweek", "weekend"): 7 * _DAY, ("month",): 364 * _DAY}
 
 
 def season_of(layout: Layout) -> int | None:
@@ -80,6 +81,34 @@ def lookbacks(layout: Layout, horizon: int, most: int) -> list[int]:
     elif _is_fixed(_offset(layout)):
         found += [8 * season, 14 * season]
     return list(dict.fromkeys(max(1, min(each, most, _LONGEST)) for each in found))
+
+
+def calendars(stamps: pd.Index) -> list[tuple[str, ...]]:
+    """Return features of the calendar that are worth a try, each kind alone and then all together.
+
+    They are those of a cycle that holds two rows at least and comes round twice; numbered rows have
+    none.
+
+    Examples
+    --------
+    >>> calendars(pd.date_range("2024-01-01", periods=24 * 15, freq="h"))
+    [('hour',), ('dayofweek', 'weekend'), ('hour', 'dayofweek', 'weekend')]
+    >>> calendars(pd.date_range("2024-01-01", periods=24, freq="B"))
+    [('dayofweek',)]
+    """
+    if isinstance(stamps, pd.PeriodIndex):
+        stamps = stamps.to_timestamp()
+    if not isinstance(stamps, pd.DatetimeIndex) or len(stamps) < 2:
+        return []
+    span = stamps[-1] - stamps[0]
+    step = span / (len(stamps) - 1)
+    found = [
+        names for names, cycle in _CYCLES.items() if 2 * step <= cycle and 2 * cycle <= span + step
+    ]
+    if not (stamps.day_of_week >= 5).any():  # business days
+        found = [tuple(name for name in names if name != "weekend") for names in found]
+    together = tuple(name for names in found for name in names)
+    return list(dict.fromkeys([*found, together])) if found else []
 
 
 def _offset(layout: Layout) -> Any:

@@ -42,8 +42,8 @@ def check_calendar(names: object) -> tuple[str, ...]:
         names = tuple(names.tolist())
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise ParameterError(
-            f"calendar must be a sequence of names, got {names!r}. Known: {', '.join(known)}. Pass "
-            f"a tuple, such as calendar=('hour', 'dayofweek')."
+            f"calendar must be 'auto' or a sequence of names, got {names!r}. Known: "
+            f"{', '.join(known)}. Pass a tuple, such as calendar=('hour', 'dayofweek')."
         )
     unknown = [name for name in names if name not in known]
     if unknown or len(set(names)) < len(names):

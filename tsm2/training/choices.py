@@ -1,6 +1,7 @@
 """Choices: what a fit settles by the closed form, on validation rows, before it learns anything.
 
     lookbacks x levels x seasons x (one map, one per variate)  ->  validation errors  ->  the choice
+    the choice x features of the calendar                      ->  validation errors  ->  the choice
 
 Every candidate is a ridge regression of the linear path (`tsm2.training.ridge`), so that a choice
 costs seconds at most. The plainest candidate comes first and is left only for a clear gain.
@@ -10,9 +11,11 @@ Sizes: S series, H horizon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 from tsm2.errors import WindowError
 from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.splits import split_starts
+from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.series import Series
 from tsm2.training.ridge import Candidate, choose_linear
 
@@ -85,7 +89,12 @@ def candidates(
 
 
 def choose(
-    prepared: Prepared, n_train: NDArray[np.int64], tried: Sequence[Candidate], horizon: int
+    prepared: Prepared,
+    n_train: NDArray[np.int64],
+    tried: Sequence[Candidate],
+    horizon: int,
+    *,
+    calendars: Mapping[tuple[str, ...], Covariates] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Return the candidates, one row each, with their validation errors and which was chosen.
 
@@ -99,27 +108,36 @@ def choose(
         The plainest first; one alone is taken as it is.
     horizon
         Rows of a forecast.
+    calendars
+        Features of the calendar that are tried with what was chosen without any, and their coded
+        rows.
     """
     rows = list(dict.fromkeys(tried))
     best = rows[0]
-    if len(rows) > 1:
 
-        def cut(lookback: int) -> tuple[object, object]:
-            sizes = {"lookback": lookback, "horizon": horizon}
-            fits, judges = split_starts(prepared.series, n_train, **sizes)
-            own = replace(prepared, lookback=lookback)
-            judged = own.windows(judges, horizon) if len(judges) else None
-            return own.windows(fits, horizon), judged
+    def cut(candidate: Candidate) -> tuple[Windows, Windows | None]:
+        sizes = {"lookback": candidate.lookback, "horizon": horizon}
+        fits, judges = split_starts(prepared.series, n_train, **sizes)
+        known = calendars[candidate.calendar] if candidate.calendar else prepared.covariates
+        own = replace(prepared, lookback=candidate.lookback, covariates=known)
+        judged = own.windows(judges, horizon) if len(judges) else None
+        return own.windows(fits, horizon), judged
 
-        with suppress(WindowError):  # too few windows to choose by: the plainest
-            choice = choose_linear(cut, rows)  # type: ignore[arg-type]
+    with suppress(WindowError):  # too few windows to choose by: the plainest
+        if len(rows) > 1 or calendars:
+            choice = choose_linear(cut, rows)
             rows, best = list(choice.candidates), choice.best
+        if calendars:
+            more = [replace(best, calendar=names, error=math.nan) for names in calendars]
+            choice = choose_linear(cut, [best, *more])
+            rows, best = [*rows, *choice.candidates[1:]], choice.best
     return pd.DataFrame(
         {
             "lookback": [each.lookback for each in rows],
             "level": [each.level for each in rows],
             "season": pd.array([each.season for each in rows], dtype="Int64"),
             "separate_heads": [each.separate for each in rows],
+            "calendar": [", ".join(each.calendar) for each in rows],
             "validation_mse": [each.error for each in rows],
             "chosen": [each is best for each in rows],
         }
@@ -135,6 +153,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         "lookback": int(row["lookback"]),
         "level": str(row["level"]),
         "separate_heads": bool(row["separate_heads"]),
+        "calendar": str(row.get("calendar", "")),  # models that were saved earlier lack it
         "mixers": bool(mixers),
         "season": None if pd.isna(season) else int(season),
     }

@@ -11,7 +11,8 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import Any, Literal
 
 import torch
@@ -38,10 +39,16 @@ class TrainingConfig:
     """How a network is trained; says nothing about its sizes."""
 
     max_epochs: int
-    """Passes over the training windows, or parts of `epoch_steps`, at most."""
+    """Epochs at most, each a pass over the training windows, a part of one or several."""
     epoch_steps: int | None = None
     """Steps after which an epoch ends, though its pass is not over: validation then comes as often
     on a long table as on a short one, and the next epoch draws anew. None for whole passes."""
+    min_steps: int = 0
+    """Steps that all epochs take at least, unless patience ends them: on few windows an epoch is
+    several passes."""
+    max_steps: int | None = None
+    """Steps that all epochs take at most: on many windows an epoch is a part of a pass; None for no
+    limit."""
     batch_size: int
     """Windows in a step of one process; several take as many each."""
     learning_rate: float
@@ -86,6 +93,16 @@ class TrainingConfig:
     verbose: int
     """0 is silent, 1 shows a progress bar on standard error."""
 
+    def steps_per_epoch(self, n_windows: int) -> int:
+        """Return the steps of an epoch of a process that has so many windows."""
+        epochs = max(1, self.max_epochs)
+        steps = math.ceil(n_windows / self.batch_size)
+        if self.epoch_steps is not None:
+            steps = min(steps, self.epoch_steps)
+        if self.max_steps is not None:
+            steps = min(steps, max(1, self.max_steps // epochs))
+        return max(steps, math.ceil(self.min_steps / epochs))
+
 
 class Fit:
     """A fit under way: all that its next step depends on.
@@ -119,9 +136,7 @@ class Fit:
         self.validation = None if validation is None else validation.to(device)
         self.processes = Processes(accelerator)
         self.batch_size = config.batch_size * self.processes.count
-        self.steps_per_epoch = math.ceil(len(train) / self.batch_size)
-        if config.epoch_steps is not None:
-            self.steps_per_epoch = min(self.steps_per_epoch, config.epoch_steps)
+        self.steps_per_epoch = config.steps_per_epoch(math.ceil(len(train) / self.processes.count))
         self.n_steps = config.max_epochs * self.steps_per_epoch
         self.average = MovingAverage(network, config.ema_decay)
         self.scheduler = make_scheduler(self.optimizer.optimizer, config.schedule, self.n_steps)
@@ -174,8 +189,9 @@ class Fit:
     def _steps(self) -> Iterator[None]:
         self.model.train()
         self.epoch_order = self.shuffler.get_state()
-        batches = self.train.batches(self.batch_size, generator=self.shuffler)
-        for which in islice(batches, self.step, self.steps_per_epoch):
+        draw = partial(self.train.batches, self.batch_size, generator=self.shuffler)
+        passes = chain.from_iterable(iter(draw, None))  # each is drawn when the last is over
+        for which in islice(passes, self.step, self.steps_per_epoch):
             self.take_step(which)
             self.scheduler.step()
             self.seen += len(which)

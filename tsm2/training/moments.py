@@ -7,14 +7,15 @@
 A forecast x' B has the sum of squared errors tr(B' gram B) - 2 tr(B' cross) + sum(squares), so the
 windows are read once, in batches, whatever is then solved and compared. Where the windows of one
 table start in every row and all is known, not even that: neighbouring entries on a diagonal of
-sum u u', of whole windows u, differ by their first and last products alone.
+sum u u', of whole windows u, differ by their first and last products alone. The same holds for
+sum u v', of the courses v of what is known in advance.
 
 An unknown target weighs nothing: each step then has a gram of its own, that of all windows less
 those in which the step is unknown.
 
 Sizes: W windows, B windows in a batch, M variates, G groups of variates with a map of their own (M
 or 1), L lookback, H horizon, D columns, S grams per group (H with unknown targets, else 1), C
-covariates.
+covariates, K courses (of the values, and of the future covariates), U rows of a window.
 """
 
 from __future__ import annotations
@@ -119,8 +120,8 @@ def sum_moments(
     steps
         Steps of the horizon.
     """
-    plain = linear.past is None and linear.future is None and not linear.static
-    if plain and windows.known is None and linear.level is not None and _follow_on(windows):
+    plain = linear.past is None and not linear.static and linear.level is not None
+    if plain and windows.known is None and _follow_on(windows):
         return _rolled(windows, linear, variates, steps)
     total: Moments | None = None
     for batch, weights in _batches(windows):
@@ -145,6 +146,55 @@ def relate_covariates(
     Least squares of values on covariates, both less their level over the lookback: over the
     context's steps, and for future covariates over the target's too.
     """
+    rows = windows.covariates.past if kind == "past" else windows.covariates.future
+    if rows is None:
+        raise AssertionError(f"the windows have no {kind} covariates")
+    if windows.known is None and (kind == "future" or windows.covariates.past_mask is None):
+        gram, cross = _related(windows, linear, rows, windows.horizon * (kind == "future"))
+    else:
+        gram, cross = _related_by_batches(windows, linear, kind)
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    penalty = 1e-6 * diagonal.mean(-1, keepdim=True).clamp(min=1e-12)  # covariates may be collinear
+    whole = gram + torch.diag_embed(penalty.expand_as(diagonal))  # (C, C) or (M, C, C)
+    related: Tensor = torch.linalg.solve(whole, cross[..., None])[..., 0]
+    return related
+
+
+def _related(
+    windows: Windows, linear: LinearInput, covariates: Tensor, ahead: int
+) -> tuple[Tensor, Tensor]:
+    """Return the gram of covariates, (C, C), and their products with the values, (M, C).
+
+    All is known. They are sums over the first L + `ahead` steps of windows, and products of rows
+    less their level are those of the rows, of the levels, and of the windows' sums.
+    """
+    lookback = windows.lookback
+    span = lookback + ahead
+    rows = torch.cat((covariates[: len(windows.values)], windows.values), 1).double()  # (T, C + M)
+    starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
+    weights = _shares(windows)
+    weights = torch.ones(len(windows), dtype=torch.float64) if weights is None else weights
+    covered = rows.new_zeros(len(rows) + 1)  # how often each row is in a window
+    covered.index_add_(0, starts, weights).index_add_(0, starts + span, -weights)
+    before = torch.cat((rows.new_zeros(1, rows.shape[1]), rows.cumsum(0)))
+    sums = before[starts + span] - before[starts]  # (W, C + M)
+    if linear.level is None:
+        level = torch.zeros_like(sums)
+    elif linear.level == "last":
+        level = rows[starts + lookback - 1]
+    else:
+        level = (before[starts + lookback] - before[starts]) / lookback
+    weighed = level * weights[:, None]
+    products = (rows * covered.cumsum(0)[:-1, None]).mT @ rows
+    products += weighed.mT @ (span * level - sums) - sums.mT @ weighed
+    width = covariates.shape[1]
+    return products[:width, :width], products[width:, :width]
+
+
+def _related_by_batches(
+    windows: Windows, linear: LinearInput, kind: Literal["past", "future"]
+) -> tuple[Tensor, Tensor]:
+    """Return the same where something is unknown, and the gram of each variate, (M, C, C)."""
     gram = cross = torch.zeros(())
     for batch, weights in _batches(windows):
         covariates = _past(batch) if kind == "past" else batch.future
@@ -163,20 +213,20 @@ def relate_covariates(
             known = known * weights[:, None, None]
         gram = gram + torch.einsum("bcs,bds,bms->mcd", centered, centered, known)
         cross = cross + torch.einsum("bcs,bms->mc", centered, values * known)
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    penalty = 1e-6 * diagonal.mean(-1, keepdim=True).clamp(min=1e-12)  # covariates may be collinear
-    related: Tensor = torch.linalg.solve(
-        gram + torch.diag_embed(penalty.expand_as(diagonal)), cross
-    )
-    return related
+    return gram, cross
+
+
+def _shares(windows: Windows) -> Tensor | None:
+    """Return the weight of each window, (W,); None if all weigh the same."""
+    if not windows.balanced or windows.series is None:
+        return None
+    counts = torch.bincount(windows.series).double()
+    return len(windows) / (counts > 0).sum() / counts[windows.series]
 
 
 def _batches(windows: Windows) -> Iterator[tuple[Batch, Tensor | None]]:
     """Yield batches of windows and the weight of each window, (B,); None if all weigh the same."""
-    shares = None
-    if windows.balanced and windows.series is not None:
-        counts = torch.bincount(windows.series).double()
-        shares = len(windows) / (counts > 0).sum() / counts[windows.series]
+    shares = _shares(windows)
     span = windows.lookback + windows.horizon
     size = max(1, _BATCH // (span * windows.values.shape[1]))
     for which in windows.batches(size):
@@ -226,34 +276,57 @@ def _follow_on(windows: Windows) -> bool:
 
 def _rolled(windows: Windows, linear: LinearInput, variates: slice | None, steps: slice) -> Moments:
     """Sum over windows that start in every row of one table, of which all is known."""
-    first_row = 0 if windows.starts is None else int(windows.starts[0])
-    values = windows.values[first_row:].double()
-    if variates is not None:
-        values = values[:, variates]
     n, lookback, span = len(windows), windows.lookback, windows.lookback + windows.horizon
-    groups = 1 if variates is None else values.shape[1]
-    head, tail = (values[k : k + span - 1].mT.reshape(groups, -1, span - 1) for k in (0, n))
-    steps_down = tail.mT @ tail - head.mT @ head  # (G, U - 1, U - 1): from an entry to the next
-    shifted = [(values[:n] * values[j : j + n]).sum(0) for j in range(span)]
-    first = torch.stack(shifted, 1).reshape(groups, -1, span).sum(1)  # (G, U)
-    whole = first.new_zeros(len(first), span, span)
-    whole[:, 0] = whole[:, :, 0] = first
+    first_row = 0 if windows.starts is None else int(windows.starts[0])
+    rows = _courses(windows, linear)[:, first_row : first_row + n + span - 1]
+    if variates is not None:
+        rows = rows[..., variates]
+    n_courses, _, n_variates = rows.shape
+    groups = 1 if variates is None else n_variates
+    shape = (groups, n_courses, span - 1, n_courses, span - 1)
+    head, tail = (
+        rows[:, k : k + span - 1].permute(2, 0, 1).reshape(groups, -1, n_courses * (span - 1))
+        for k in (0, n)
+    )
+    steps_down = (tail.mT @ tail - head.mT @ head).reshape(shape)  # from an entry to the next
+    shifted = [(rows[:, None, :n] * rows[None, :, j : j + n]).sum(2) for j in range(span)]
+    first = torch.stack(shifted, -1).reshape(n_courses, n_courses, groups, -1, span).sum(3)
+    first = first.permute(2, 0, 1, 3)  # (G, K, K, U)
+    whole = first.new_zeros(groups, n_courses, span, n_courses, span)
+    whole[:, :, 0] = first
+    whole[..., 0] = first.permute(0, 2, 3, 1)
     for i in range(span - 1):
-        whole[:, i + 1, 1:] = whole[:, i, :-1] + steps_down[:, i]
+        whole[:, :, i + 1, :, 1:] = whole[:, :, i, :, :-1] + steps_down[:, :, i]
     weights = first.new_zeros(span)
     if linear.level == "last":
         weights[lookback - 1] = 1.0
     else:
         weights[:lookback] = 1 / lookback
-    level = whole @ weights  # (G, U): of every row with the level
-    whole += (level @ weights)[:, None, None] - level[:, None] - level[:, :, None]
-    gram, cross = whole[:, :lookback, :lookback], whole[:, :lookback, lookback:][..., steps]
+    level = whole @ weights  # (G, K, U, K): of every row with the levels
+    both = torch.einsum("gkul,u->gkl", level, weights)
+    whole += both[:, :, None, :, None] - level.permute(0, 3, 1, 2)[:, :, None] - level[..., None]
+    seen = (slice(0, lookback), slice(span - lookback, span))[:n_courses]
+    read = torch.stack([whole[:, k, part] for k, part in enumerate(seen)], 1)  # (G, K, L, K, U)
+    gram = torch.stack([read[:, :, :, k, part] for k, part in enumerate(seen)], 2)
+    cross = read[:, :, :, 0, lookback:][..., steps]  # (G, K, L, H)
     if linear.basis is not None:
         gram, cross = linear.basis.mT @ gram @ linear.basis, linear.basis.mT @ cross
-    squares = whole.diagonal(dim1=1, dim2=2)[:, lookback:][:, steps]
-    n_variates = values.shape[1] if variates is None else 1
-    counts = torch.full_like(squares, n * n_variates)
-    return Moments(gram=gram[:, None], cross=cross, squares=squares, counts=counts)
+    size = n_courses * gram.shape[-1]
+    squares = whole[:, 0, :, 0].diagonal(dim1=1, dim2=2)[:, lookback:][:, steps]
+    return Moments(
+        gram=gram.transpose(2, 3).reshape(groups, 1, size, size),
+        cross=cross.flatten(1, 2),
+        squares=squares,
+        counts=torch.full_like(squares, n * n_variates // groups),
+    )
+
+
+def _courses(windows: Windows, linear: LinearInput) -> Tensor:
+    """Return the values and, where future covariates are read, their courses, (K, T, M)."""
+    values, future = windows.values.double(), windows.covariates.future
+    if linear.future is None or future is None:
+        return values[None]
+    return torch.stack((values, future.double()[: len(values)] @ linear.future.mT))
 
 
 def _leveled(

@@ -23,13 +23,15 @@ from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, measured
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.prepared.seasons import lookbacks, season_of
+from tsm2.prepared.seasons import calendars, lookbacks, season_of
 from tsm2.prepared.splits import room_in_front, training_rows
 from tsm2.prepared.windows import Covariates
 from tsm2.tables.calendars import check_calendar
+from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.holidays import check_holidays
 from tsm2.tables.quantiles import check_levels, with_median
+from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 from tsm2.training.choices import candidates, choose, chosen, enough_rows
 from tsm2.training.fit import TrainingConfig
@@ -37,7 +39,7 @@ from tsm2.training.fit import TrainingConfig
 __all__ = ["CHOSEN", "Recipe"]
 
 CHOSEN = ("lookback", "level", "separate_heads")
-"""Parameters that may be "auto"."""
+"""Settings of the network that may be "auto"."""
 _SUITS: Mapping[str, Mapping[str, Any]] = {
     # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
     # on mixers that are still at zero.
@@ -50,6 +52,7 @@ _SUITS: Mapping[str, Mapping[str, Any]] = {
     "random": {"learning_rate": 1e-3, "mixer_learning_rate": 3e-3, "sam_radius": 0.35},
 }
 """What None stands for, by how the linear path starts."""
+_BATCHES, _STEPS = (8, 32), 16  # windows in a batch that is "auto", and steps of a pass over few
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +70,7 @@ class Recipe:
     loss: Literal["mse", "mae", "huber", "quantile"] | None
     validation_fraction: float
     target: Hashable | Sequence[Hashable] | None
-    calendar: Sequence[str]
+    calendar: Sequence[str] | Literal["auto"]
     holidays: Sequence[str]
     missing: Missing
     scaling: Literal["series", "global"]
@@ -146,7 +149,34 @@ class Recipe:
             n_variates=len(roles.targets),
         )
         prepared = Prepared.of(rows, units, roles, Covariates(), lookback=tried[0].lookback)
-        return choose(prepared, n_train, tried, self.horizon)
+        found = choose(
+            prepared,
+            n_train,
+            tried,
+            self.horizon,
+            calendars=self._calendars(rows, n_train, roles),
+        )
+        return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
+
+    def _calendars(
+        self, rows: Series, n_train: NDArray[np.int64], roles: Roles
+    ) -> dict[tuple[str, ...], Covariates]:
+        """Return the features of the calendar to try, and their coded rows.
+
+        There are none where gaps are masked: a history may then be shorter than the lookback, and
+        the rows that are missing before it have no stamps.
+        """
+        if self.calendar != "auto" or self.missing == "mask":
+            return {}
+        longest = int(n_train.argmax())
+        first = rows.offsets[longest]
+        train = places(rows.offsets) < np.repeat(n_train, rows.counts)
+        how: dict[str, Any] = {"lookback": 1, "horizon": self.horizon, "missing": self.missing}
+        variates, none = roles.layout(rows.layout), CovariateTables()
+        return {
+            names: Codings.learn(none, names, rows, variates, train=train, **how)[1]
+            for names in calendars(rows.index[first : first + n_train[longest]])
+        }
 
     def choose_for(self, series: Series) -> pd.DataFrame:
         """Return the choices that a fit to series, gaps filled, without covariates would make."""
@@ -157,6 +187,8 @@ class Recipe:
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
         """Return the choices of the fit before, but for what is no longer left to "auto"."""
         fixed = {name: value for name in CHOSEN if (value := getattr(self, name)) != "auto"}
+        if self.calendar != "auto":
+            fixed["calendar"] = self._stated_calendar
         return pd.DataFrame([chosen(choices) | fixed | {"mixers": True, "chosen": True}])
 
     def season_of(self, rows: Series) -> int | None:
@@ -164,9 +196,18 @@ class Recipe:
         return self.season or season_of(rows.layout)
 
     @property
-    def dates(self) -> tuple[str, ...]:
-        """Features of the calendar and holidays to read."""
-        return check_calendar(self.calendar) + check_holidays(self.holidays)
+    def states_dates(self) -> bool:
+        """Whether features of the calendar or holidays are set."""
+        return bool(self._stated_calendar or check_holidays(self.holidays))
+
+    @property
+    def _stated_calendar(self) -> str:
+        return "" if self.calendar == "auto" else ", ".join(check_calendar(self.calendar))
+
+    def dates(self, choices: pd.DataFrame) -> tuple[str, ...]:
+        """Return the features of the calendar and the holidays to read."""
+        names = chosen(choices)["calendar"]
+        return tuple(names.split(", ") if names else ()) + check_holidays(self.holidays)
 
     # --- configs ------------------------------------------------------------------------------
 
@@ -196,10 +237,13 @@ class Recipe:
         }
         return NetworkConfig(**given)
 
-    def training_config(self, choices: pd.DataFrame, *, warm: bool) -> TrainingConfig:
-        """Return how the network is trained, from weights of its own or, `warm`, from earlier ones.
+    def training_config(
+        self, choices: pd.DataFrame, n_windows: int, *, warm: bool
+    ) -> TrainingConfig:
+        """Return how the network is trained on so many windows.
 
-        An exact start is "auto" wherever the mixers start at zero behind a plain stream.
+        It begins with weights of its own or, `warm`, with earlier ones. An exact start is "auto"
+        wherever the mixers start at zero behind a plain stream.
         """
         network, start = self.network, self.linear_start
         if start == "auto":
@@ -214,8 +258,10 @@ class Recipe:
             "linear_start": start,
             "season": chosen(choices)["season"],
         }
-        suits = _SUITS[start]
-        return TrainingConfig(**given | {n: v for n, v in suits.items() if given[n] is None})
+        given |= {name: value for name, value in _SUITS[start].items() if given[name] is None}
+        if given["batch_size"] == "auto":
+            given["batch_size"] = min(_BATCHES[1], max(_BATCHES[0], n_windows // _STEPS))
+        return TrainingConfig(**given)
 
     def seeds(self, *, again: bool = False) -> list[int]:
         """Draw a seed for every network; `again` if the same are needed another time.

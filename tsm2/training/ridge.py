@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from tsm2.errors import WindowError
 from tsm2.prepared.windows import Windows
-from tsm2.training.moments import LinearInput, Moments, sum_moments
+from tsm2.training.moments import LinearInput, Moments, relate_covariates, sum_moments
 
 __all__ = [
     "STRENGTHS",
@@ -243,8 +243,11 @@ class Candidate:
     """Whether every variate has a map of its own, held towards the shared one."""
     season: int | None = None
     """Steps of the season whose naive forecast it is held towards; None for the level."""
+    calendar: tuple[str, ...] = ()
+    """Features of the calendar that it reads too."""
     strength: float = math.nan
-    """Of the ridge; of several maps the geometric mean."""
+    """Of the ridge; of several maps the geometric mean. One that is known is tried again, beside a
+    tenth and ten times of it, and no other."""
     error: float = math.nan
     """Mean squared error over the validation windows, on standardised values."""
 
@@ -260,22 +263,21 @@ class LinearChoice:
 
 
 def choose_linear(
-    cut: Callable[[int], tuple[Windows, Windows | None]],
+    cut: Callable[[Candidate], tuple[Windows, Windows | None]],
     candidates: Sequence[Candidate],
     *,
     margin: float = 0.03,
 ) -> LinearChoice:
     """Choose how a linear forecast is cut and solved, by its error over the validation windows.
 
-    Covariates are not read.
-
     Parameters
     ----------
     cut
-        Makes the training and the validation windows of a lookback. The targets of the validation
-        windows must be the same for all lookbacks, or their errors say nothing.
+        Makes the training and the validation windows of a candidate; its calendar is all that they
+        hold of covariates. The targets of the validation windows must be the same for all, or their
+        errors say nothing.
     candidates
-        What is tried, without strengths and errors. The plainest comes first.
+        What is tried; one whose error is known is not solved again. The plainest comes first.
     margin
         Share by which another's error must be lower than the first one's: with few validation
         windows the lowest error is often luck.
@@ -286,17 +288,22 @@ def choose_linear(
         There are no windows to choose by.
     """
     tried: list[Candidate] = []
-    windows: dict[int, tuple[Windows, Windows | None]] = {}
     for each in candidates:
-        if each.lookback not in windows:
-            windows[each.lookback] = cut(each.lookback)
-        train, validation = windows[each.lookback]
+        if not math.isnan(each.error):
+            tried.append(each)
+            continue
+        train, validation = cut(each)
+        linear = LinearInput(level=each.level)
+        if each.calendar:
+            linear = replace(linear, future=relate_covariates(train, linear, "future"))
+        known = each.strength
         found = solve_linear(
             train,
             validation,
-            LinearInput(level=each.level),
+            linear,
             separate=each.separate,
             season=each.season,
+            strengths=STRENGTHS if math.isnan(known) else (0.1 * known, known, 10 * known),
         )
         if found.error is not None:
             strength = float(found.strength.log().mean().exp())

@@ -47,7 +47,8 @@ def fit(
         typer.Option(help="Columns to forecast, with commas; the others are only read."),
     ] = None,
     calendar: Annotated[
-        str | None, typer.Option(help="Features of the time stamps to read: hour,dayofweek.")
+        str | None,
+        typer.Option(help="Features of the time stamps to read: auto, or hour,dayofweek."),
     ] = None,
     holidays: Annotated[
         str | None, typer.Option(help="Regions whose holidays to read, such as DE-BY,FR.")
@@ -107,7 +108,8 @@ def fit(
     chosen |= {"max_epochs": epochs} if epochs is not None else {}
     chosen |= {"quantiles": parse_levels(quantiles)} if quantiles is not None else {}
     chosen |= {"target": split_names(target)} if target is not None else {}
-    chosen |= {"calendar": split_names(calendar)} if calendar is not None else {}
+    if calendar is not None:
+        chosen["calendar"] = "auto" if calendar == "auto" else split_names(calendar)
     chosen |= {"holidays": split_names(holidays)} if holidays is not None else {}
     chosen |= {"missing": missing} if missing is not None else {}
     chosen |= dict(parse_setting(model, each) for each in settings or [])
