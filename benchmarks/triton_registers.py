@@ -27,13 +27,13 @@ ARCHITECTURES = (80, 90)
 SHOWN = ("SHFL", "LDS", "STS", "BAR", "LDG", "STG", "MUFU", "FFMA", "IMAD")
 SIGNALS = {"u", "delta", "z", "B", "C", "x", "dout", "out", "du", "ddelta", "dz", "dx"}
 MULTIPLES_OF_16 = {"channels", "states", "span"}
-WALK = {"REVERSE": False, "ONE_AXIS": True, "WIDE": False}
+WALK = {"WALKS": 1, "REVERSED": 0, "SWAPPED": 0, "ONE_AXIS": True, "WIDE": False}
 KERNELS: dict[Any, dict[str, Any]] = {
     triton_scan.scan_forward: WALK | {"STEPS": STATE_STEPS, "BLOCK_N": 16},
     triton_scan.scan_backward: WALK | {"WHOLE": True, "STEPS": STATE_STEPS, "BLOCK_N": 16},
     triton_segments.scan_segments: WALK | {"BLOCK_N": 16},
     triton_segments.scan_segments_back: WALK | {"BLOCK_N": 16},
-    triton_segments.join_segments: {"BACKWARD": False, "BLOCK_N": 16},
+    triton_segments.join_segments: {"WALKS": 1, "BACKWARD": False, "BLOCK_N": 16},
     triton_conv.conv_forward: WALK | {"TAPS": 4, "SILU": True, "UNROLLED": 4},
     triton_conv.conv_backward: WALK | {"TAPS": 4, "SILU": True},
 }
@@ -48,7 +48,7 @@ def compiled(
         if argument in constants:
             return "constexpr"
         if argument == "sizes" or argument.endswith("strides"):
-            return ("i32",) * (3 if argument == "sizes" else 5)
+            return ("i32",) * (4 if argument == "sizes" else 6)
         if argument in {"sequences", "segments", "span", "length", "channels", "states"}:
             return "i32"
         return f"*{dtype}" if argument in SIGNALS else "*fp32"

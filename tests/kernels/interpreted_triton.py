@@ -20,6 +20,9 @@ from kernel_cases import (
 
 from tsm2.kernels import causal_conv, dispatch, selective_scan, triton_backend, triton_rows
 
+# isort: split
+from test_cross_scan import FOUR, TWO, assert_agrees, drawn, run
+
 # The interpreter is numpy, which warns of the infinities that a sigmoid passes through.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
 WALKS = [((1,), False), ((1,), True), ((2,), False), ((1, 2), False), ((2, 1), True), ((0,), True)]
@@ -183,3 +186,26 @@ def test_the_number_of_programs_changes_no_more_than_rounding(
     monkeypatch.setattr(triton_backend, "_cut", lambda rows, *_: triton_backend._Cut(1, 32))
     got = run_with_gradients(selective_scan, arguments, {"backend": "triton"})
     assert_close(got, wanted, (1e-6, 1e-6))
+
+
+@pytest.mark.parametrize("conv", [False, True], ids=["shared", "convolved"])
+def test_the_walks_of_an_image_are_one_launch(conv: bool) -> None:
+    """Walks of 20 and 35 tokens, in two and three segments."""
+    assert_agrees("triton", drawn((1, 4, 5), 4, conv=conv), **FOUR)
+    arguments = drawn((1, 5, 7), 4, conv=conv, leave_out=("D", "delta_bias", "conv_bias"))
+    arguments["x"] = out_of_a_wider_buffer(arguments["x"])
+    assert_agrees("triton", arguments, **FOUR)
+
+
+def test_both_directions_of_channel_groups_are_one_launch() -> None:
+    assert_agrees("triton", drawn((3, 18), 2, conv=True), **TWO)
+
+
+def test_walks_in_half_precision_are_computed_in_single() -> None:
+    arguments = drawn((1, 4, 5), 4)
+    wanted = run(**arguments, **FOUR, backend="reference")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = run(**arguments | {"x": arguments["x"].bfloat16()}, **FOUR, backend="triton")
+    assert got.dtype == torch.bfloat16
+    limit = 0.05 * float(wanted.abs().max())
+    torch.testing.assert_close(got.float(), wanted, rtol=0, atol=limit)

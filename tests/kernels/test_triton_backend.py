@@ -31,7 +31,7 @@ def test_the_kernels_agree_with_the_reference_in_the_interpreter() -> None:
     assert "skipped" not in result.stdout
 
 
-WALK = {"REVERSE": True, "ONE_AXIS": True, "WIDE": False}
+WALK = {"WALKS": 1, "REVERSED": 1, "SWAPPED": 0, "ONE_AXIS": True, "WIDE": False}
 SCAN = WALK | {"STEPS": 16, "BLOCK_N": 16, "BLOCK_E": 32}
 CONV = WALK | {"TAPS": 4, "SILU": True, "BLOCK_E": 128}
 KERNELS = [
@@ -39,7 +39,7 @@ KERNELS = [
     ("triton_scan.scan_backward", SCAN | {"WHOLE": True}),
     ("triton_segments.scan_segments", WALK | {"BLOCK_N": 16, "BLOCK_E": 32}),
     ("triton_segments.scan_segments_back", WALK | {"BLOCK_N": 16, "BLOCK_E": 32}),
-    ("triton_segments.join_segments", {"BACKWARD": True, "BLOCK_N": 16, "BLOCK_E": 32}),
+    ("triton_segments.join_segments", {"WALKS": 1, "BACKWARD": True, "BLOCK_N": 16, "BLOCK_E": 32}),
     ("triton_conv.conv_forward", CONV | {"UNROLLED": 4}),
     ("triton_conv.conv_backward", CONV),
 ]
@@ -64,7 +64,7 @@ def compiled(name: str, constants: dict[str, Any], dtype: str, arch: int) -> Any
         if argument in constants:
             return "constexpr"
         if argument == "sizes" or argument.endswith("strides"):
-            return ("i32",) * (3 if argument == "sizes" else 5)
+            return ("i32",) * (4 if argument == "sizes" else 6)
         if argument in NUMBERS:
             return "i32"
         return f"*{dtype}" if argument in SIGNALS else "*fp32"

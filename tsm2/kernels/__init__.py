@@ -5,12 +5,21 @@ Importing this package compiles nothing and loads no compiler.
 """
 
 from tsm2.kernels.dispatch import KernelFallbackWarning, available_backends, explain_backends
-from tsm2.kernels.operations import causal_conv, selective_scan, selective_ssm, warm_up
+from tsm2.kernels.interface import ScanWeights
+from tsm2.kernels.operations import (
+    causal_conv,
+    cross_scan,
+    selective_scan,
+    selective_ssm,
+    warm_up,
+)
 
 __all__ = [
     "KernelFallbackWarning",
+    "ScanWeights",
     "available_backends",
     "causal_conv",
+    "cross_scan",
     "explain_backends",
     "selective_scan",
     "selective_ssm",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tsm2.errors import BackendError
-from tsm2.kernels.interface import DifferentiableKernels, FusedKernels
+from tsm2.kernels.interface import DifferentiableKernels, FusedKernels, StackingKernels
 
 __all__ = [
     "KernelFallbackWarning",
@@ -28,6 +28,7 @@ __all__ = [
     "is_fused",
     "load_differentiable",
     "load_fused",
+    "load_stacking",
     "takes_step_rank",
 ]
 
@@ -47,6 +48,8 @@ class Backend:
     """Whether it provides `FusedKernels`; "auto" takes no other."""
     step_rank: int = 0
     """Largest rank of `delta_weight` that its scan takes, and is faster with than without."""
+    stacks: bool = False
+    """Whether it provides `StackingKernels`, and is faster with them than without."""
 
 
 _EVERYWHERE = frozenset({"cpu", "cuda", "mps", "xpu"})
@@ -66,6 +69,7 @@ _BACKENDS = {  # fastest first
         devices=frozenset({"cuda"}),
         dtypes=_SINGLE,
         fused=True,
+        stacks=True,
     ),
     "torch": Backend(
         module="tsm2.kernels.torch_backend", devices=_EVERYWHERE, dtypes=_ALL, fused=True
@@ -178,6 +182,12 @@ def takes_step_rank(signal: Tensor, requested: str, rank: int) -> bool:
     """Whether the chosen backend's scan takes `delta_weight`; else delta is projected before."""
     name = choose_backend(signal.device.type, signal.dtype, requested)
     return rank <= _BACKENDS[name].step_rank
+
+
+def load_stacking(signal: Tensor, requested: str) -> StackingKernels | None:
+    """Import the chosen backend if it takes several walks at once, else return None."""
+    row = _BACKENDS[choose_backend(signal.device.type, signal.dtype, requested)]
+    return cast(StackingKernels, import_module(row.module)) if row.stacks else None
 
 
 def load_differentiable(signal: Tensor, requested: str) -> DifferentiableKernels:

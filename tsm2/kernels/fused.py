@@ -25,7 +25,23 @@ from tsm2.kernels.interface import (
     state_dtype,
 )
 
-__all__ = ["causal_conv", "projected", "selective_scan", "selective_ssm", "trains_eagerly"]
+__all__ = [
+    "all_tensors",
+    "causal_conv",
+    "declared",
+    "fake_gradients",
+    "needs_graph",
+    "only_wanted",
+    "projected",
+    "register",
+    "scan_backward",
+    "scan_forward",
+    "selective_scan",
+    "selective_ssm",
+    "shape_of_states",
+    "trains_eagerly",
+    "without_autocast",
+]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -34,14 +50,14 @@ _Tensors = TypeVar("_Tensors", ScanTensors, ConvTensors)
 
 def selective_scan(tensors: ScanTensors, walk: Walk, backend: str) -> Tensor:
     """Scan; see `tsm2.kernels.selective_scan`."""
-    keep_states = _needs_graph(tensors)
+    keep_states = needs_graph(tensors)
     out: Tensor
     if torch.compiler.is_compiling():
         out, _ = _scan_operator(*tensors, *walk, keep_states, backend)
     elif keep_states:
         out = _SelectiveScan.apply(*tensors, walk, backend)  # type: ignore[no-untyped-call]
     else:
-        out, _ = _scan_forward(tensors, walk, False, backend)
+        out, _ = scan_forward(tensors, walk, False, backend)
     return out
 
 
@@ -50,19 +66,19 @@ def causal_conv(tensors: ConvTensors, walk: Walk, silu: bool, backend: str) -> T
     out: Tensor
     if torch.compiler.is_compiling():
         out = _conv_operator(*tensors, *walk, silu, backend)
-    elif _needs_graph(tensors):
+    elif needs_graph(tensors):
         out = _CausalConv.apply(*tensors, walk, silu, backend)  # type: ignore[no-untyped-call]
     else:
         out = _conv_forward(tensors, walk, silu, backend)
     return out
 
 
-def trains_eagerly(tensors: SSMTensors) -> bool:
-    """Whether `selective_ssm` takes these: float32 with gradients, no compiler, no autocast."""
+def trains_eagerly(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether one node takes a signal and weights: float32 with gradients, nothing around it."""
     return (
-        _needs_graph(tensors)
+        needs_graph(tensors)
         and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled(tensors.x.device.type)
+        and not torch.is_autocast_enabled(cast(Tensor, tensors[0]).device.type)
         and all(each is None or each.dtype is torch.float32 for each in tensors)
     )
 
@@ -84,13 +100,14 @@ def projected(tensors: ScanTensors) -> ScanTensors:
     return tensors._replace(delta=functional.linear(delta, weight), delta_weight=None)
 
 
-def _needs_graph(tensors: Sequence[Tensor | None]) -> bool:
+def needs_graph(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether gradients of any of these will be asked for."""
     return torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors
     )
 
 
-def _without_autocast(
+def without_autocast(
     function: Callable[Concatenate[_Tensors, _P], _R],
 ) -> Callable[Concatenate[_Tensors, _P], _R]:
     """Keep autocast from lowering the precision of a backend that is made of torch operations."""
@@ -108,18 +125,20 @@ def _without_autocast(
 # --- the four calls ---------------------------------------------------------------------------
 
 
-@_without_autocast
-def _scan_forward(
+@without_autocast
+def scan_forward(
     tensors: ScanTensors, walk: Walk, keep_states: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
+    """Scan with a backend, which may not take steps of low rank."""
     kernels = load_fused(tensors.u, backend)
     return kernels.scan_forward(_as_taken(tensors, backend), walk, keep_states)
 
 
-@_without_autocast
-def _scan_backward(
+@without_autocast
+def scan_backward(
     tensors: ScanTensors, walk: Walk, backend: str, dout: Tensor, states: Tensor
 ) -> ScanTensors:
+    """Find the gradients with a backend, which may not take steps of low rank."""
     kernels = load_fused(tensors.u, backend)
     taken, weight = _as_taken(tensors, backend), tensors.delta_weight
     gradients = kernels.scan_backward(taken, walk, dout, states)
@@ -132,12 +151,12 @@ def _scan_backward(
     return gradients._replace(delta=ddelta, delta_weight=dweight.to(weight.dtype))
 
 
-@_without_autocast
+@without_autocast
 def _conv_forward(tensors: ConvTensors, walk: Walk, silu: bool, backend: str) -> Tensor:
     return load_fused(tensors.x, backend).conv_forward(tensors, walk, silu)
 
 
-@_without_autocast
+@without_autocast
 def _conv_backward(
     tensors: ConvTensors, walk: Walk, silu: bool, backend: str, dout: Tensor
 ) -> ConvTensors:
@@ -165,7 +184,7 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         *tensors, walk, backend = inputs
-        out, states = _scan_forward(ScanTensors(*tensors), walk, True, backend)
+        out, states = scan_forward(ScanTensors(*tensors), walk, True, backend)
         ctx.save_for_backward(states, *tensors)
         ctx.settings = (walk, backend)
         return out
@@ -177,7 +196,7 @@ class _SelectiveScan(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         states, *tensors = ctx.saved_tensors  # asked for once: checkpointing allows no more
         walk, backend = ctx.settings
-        gradients = _scan_backward(ScanTensors(*tensors), walk, backend, dout, states)
+        gradients = scan_backward(ScanTensors(*tensors), walk, backend, dout, states)
         return (*gradients, None, None)
 
 
@@ -213,7 +232,7 @@ class _SelectiveSSM(torch.autograd.Function):
         tensors = SSMTensors(*saved)
         u = _conv_forward(tensors.conv(), walk, True, backend)
         selected = functional.linear(u, tensors.select_weight)
-        out, states = _scan_forward(tensors.scan(u, selected), walk, True, backend)
+        out, states = scan_forward(tensors.scan(u, selected), walk, True, backend)
         ctx.save_for_backward(u, selected, states, *saved)
         ctx.settings = (walk, backend)
         return out
@@ -225,7 +244,7 @@ class _SelectiveSSM(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         u, selected, states, *saved = ctx.saved_tensors  # asked for once, as above
         tensors, (walk, backend) = SSMTensors(*saved), ctx.settings
-        scan = _scan_backward(tensors.scan(u, selected), walk, backend, dout, states)
+        scan = scan_backward(tensors.scan(u, selected), walk, backend, dout, states)
         dselected = torch.cat((scan.delta, scan.B, scan.C), dim=-1).flatten(0, -2)
         dselect_weight = dselected.t() @ u.flatten(0, -2)  # (R + 2 N, E)
         scan.u.flatten(0, -2).addmm_(dselected, tensors.select_weight)
@@ -241,13 +260,17 @@ class _SelectiveSSM(torch.autograd.Function):
 _library = torch.library.Library("tsm2", "DEF")  # type: ignore[no-untyped-call]
 
 
-def _flattened(kind: type[Any]) -> str:
-    """Declare the tensors of a kind, and their walk."""
-    tensors = (
+def declared(kind: type[Any]) -> str:
+    """Declare the tensors of a kind."""
+    return ", ".join(
         f"{'Tensor' if hint is Tensor else 'Tensor?'} {name}"
         for name, hint in kind.__annotations__.items()
     )
-    return f"{', '.join(tensors)}, int[] axes, bool reverse"
+
+
+def _flattened(kind: type[Any]) -> str:
+    """Declare the tensors of a kind, and their walk."""
+    return f"{declared(kind)}, int[] axes, bool reverse"
 
 
 def _gathered(kind: type[Any], flat: Sequence[Any]) -> Any:
@@ -258,12 +281,12 @@ def _gathered(kind: type[Any], flat: Sequence[Any]) -> Any:
 
 
 def _flat_scan(*flat: Any) -> tuple[Tensor, Tensor]:
-    return _scan_forward(*_gathered(ScanTensors, flat))
+    return scan_forward(*_gathered(ScanTensors, flat))
 
 
 def _flat_scan_backward(dout: Tensor, states: Tensor, *flat: Any) -> tuple[Tensor, ...]:
     tensors, walk, backend = _gathered(ScanTensors, flat)
-    return _all_tensors(_scan_backward(tensors, walk, backend, dout, states), dout)
+    return all_tensors(scan_backward(tensors, walk, backend, dout, states), dout)
 
 
 def _flat_conv(*flat: Any) -> Tensor:
@@ -272,18 +295,18 @@ def _flat_conv(*flat: Any) -> Tensor:
 
 def _flat_conv_backward(dout: Tensor, *flat: Any) -> tuple[Tensor, ...]:
     tensors, walk, silu, backend = _gathered(ConvTensors, flat)
-    return _all_tensors(_conv_backward(tensors, walk, silu, backend, dout), dout)
+    return all_tensors(_conv_backward(tensors, walk, silu, backend, dout), dout)
 
 
-def _all_tensors(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
+def all_tensors(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
     """Put an empty tensor where there is none: operators return nothing else."""
     return tuple(like.new_empty(0) if each is None else each for each in gradients)
 
 
-def _only_wanted(
+def only_wanted(
     gradients: Sequence[Tensor], arguments: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """Drop the gradients of arguments that are None: the inverse of `_all_tensors`."""
+    """Drop the gradients of arguments that are None: the inverse of `all_tensors`."""
     pairs = zip(gradients, arguments, strict=True)
     return tuple(None if argument is None else gradient for gradient, argument in pairs)
 
@@ -294,15 +317,20 @@ def _fake_scan(*flat: Any) -> tuple[Tensor, Tensor]:
     out = u.new_empty(u.shape)
     if not keep_states:
         return out, u.new_empty(0)
-    length = prod(u.shape[axis] for axis in walk.axes)
-    sequences = prod(size for axis, size in enumerate(u.shape[:-1]) if axis not in walk.axes)
-    borders: Any = torch.sym_max(0, (length - 1) // STATE_STEPS)  # type: ignore[no-untyped-call]
-    kept = (sequences, borders, A.shape[1], u.shape[-1])
+    kept = shape_of_states(u.shape[:-1], walk, A)
     return out, u.new_empty(kept, dtype=state_dtype(u))
 
 
+def shape_of_states(lead: Sequence[int], walk: Walk, A: Tensor) -> tuple[Any, ...]:
+    """Say how many states a scan keeps, (sequences, chunks - 1, N, E)."""
+    length = prod(lead[axis] for axis in walk.axes)
+    sequences = prod(size for axis, size in enumerate(lead) if axis not in walk.axes)
+    borders: Any = torch.sym_max(0, (length - 1) // STATE_STEPS)  # type: ignore[no-untyped-call]
+    return sequences, borders, A.shape[-1], A.shape[-2]
+
+
 def _fake_scan_backward(dout: Tensor, states: Tensor, *flat: Any) -> tuple[Tensor, ...]:
-    return _fake_gradients(dout, _gathered(ScanTensors, flat)[0])
+    return fake_gradients(dout, _gathered(ScanTensors, flat)[0])
 
 
 def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
@@ -310,11 +338,12 @@ def _fake_conv(x: Tensor, *rest: Any) -> Tensor:
 
 
 def _fake_conv_backward(dout: Tensor, *flat: Any) -> tuple[Tensor, ...]:
-    return _fake_gradients(dout, _gathered(ConvTensors, flat)[0])
+    return fake_gradients(dout, _gathered(ConvTensors, flat)[0])
 
 
-def _fake_gradients(dout: Tensor, arguments: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    return _all_tensors(
+def fake_gradients(dout: Tensor, arguments: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Say what the gradients are, without their values."""
+    return all_tensors(
         [None if each is None else each.new_empty(each.shape) for each in arguments], dout
     )
 
@@ -330,7 +359,7 @@ def _keep_scan(ctx: Any, inputs: Any, output: Any) -> None:
 def _gradients_of_scan(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     gradients = _scan_backward_operator(dout, *saved, *ctx.settings)
-    return (*_only_wanted(gradients, saved[1:]), None, None, None, None)
+    return (*only_wanted(gradients, saved[1:]), None, None, None, None)
 
 
 def _keep_conv(ctx: Any, inputs: Any, output: Any) -> None:
@@ -342,53 +371,56 @@ def _keep_conv(ctx: Any, inputs: Any, output: Any) -> None:
 def _gradients_of_conv(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     gradients = _conv_backward_operator(dout, *saved, *ctx.settings)
-    return (*_only_wanted(gradients, saved), None, None, None, None)
+    return (*only_wanted(gradients, saved), None, None, None, None)
 
 
-def _register(
+def register(
     name: str,
     arguments: str,
     returns: str,
     call: Callable[..., Any],
     fake: Callable[..., Any],
+    autograd: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Any:
+    """Make an operator; `autograd` is what it keeps for its gradients, and how they follow."""
     library = cast(Any, _library)
     library.define(f"{name}({arguments}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag,))
     library.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"tsm2::{name}", fake, lib=_library)
-    return getattr(torch.ops.tsm2, name).default
+    operator = getattr(torch.ops.tsm2, name).default
+    if autograd is not None:
+        keep, gradients = autograd
+        torch.library.register_autograd(operator, gradients, setup_context=keep, lib=_library)
+    return operator
 
 
-_scan_operator = _register(
+_scan_operator = register(
     "selective_scan",
     f"{_flattened(ScanTensors)}, bool keep_states, str backend",
     "(Tensor, Tensor)",
     _flat_scan,
     _fake_scan,
+    (_keep_scan, _gradients_of_scan),
 )
-_scan_backward_operator = _register(
+_scan_backward_operator = register(
     "selective_scan_backward",
     f"Tensor dout, Tensor states, {_flattened(ScanTensors)}, str backend",
     f"({', '.join(['Tensor'] * len(ScanTensors._fields))})",
     _flat_scan_backward,
     _fake_scan_backward,
 )
-_conv_operator = _register(
+_conv_operator = register(
     "causal_conv",
     f"{_flattened(ConvTensors)}, bool silu, str backend",
     "Tensor",
     _flat_conv,
     _fake_conv,
+    (_keep_conv, _gradients_of_conv),
 )
-_conv_backward_operator = _register(
+_conv_backward_operator = register(
     "causal_conv_backward",
     f"Tensor dout, {_flattened(ConvTensors)}, bool silu, str backend",
     "(Tensor, Tensor, Tensor)",
     _flat_conv_backward,
     _fake_conv_backward,
 )
-for _operator, _keep, _gradients in (
-    (_scan_operator, _keep_scan, _gradients_of_scan),
-    (_conv_operator, _keep_conv, _gradients_of_conv),
-):
-    torch.library.register_autograd(_operator, _gradients, setup_context=_keep, lib=_library)

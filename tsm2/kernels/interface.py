@@ -39,6 +39,8 @@ __all__ = [
     "FusedKernels",
     "SSMTensors",
     "ScanTensors",
+    "ScanWeights",
+    "StackingKernels",
     "Walk",
     "as_arguments",
     "converted",
@@ -118,6 +120,32 @@ class SSMTensors(NamedTuple):
         return ScanTensors(u, delta, self.A, B, C, *rest)
 
 
+class ScanWeights(NamedTuple):
+    """What one of the scans of `cross_scan` has of its own."""
+
+    select_weight: Tensor  # (R + 2 N, E)
+    A: Tensor  # (E, N)
+    D: Tensor | None = None  # (E,)
+    delta_bias: Tensor | None = None  # (E,)
+    delta_weight: Tensor | None = None  # (E, R)
+    conv_weight: Tensor | None = None  # (E, K)
+    conv_bias: Tensor | None = None  # (E,)
+
+    def ssm(self, x: Tensor) -> SSMTensors:
+        """Return what `selective_ssm` reads; there must be a convolution."""
+        weight: Any = self.conv_weight
+        rest = (self.D, None, self.delta_bias, self.delta_weight)
+        return SSMTensors(x, weight, self.conv_bias, self.select_weight, self.A, *rest)
+
+    def reads(self, u: Tensor, selected: Tensor) -> ScanTensors:
+        """Return what the scan reads; delta, B and C are parts of what was selected."""
+        states = self.A.shape[-1]
+        sizes = [selected.shape[-1] - 2 * states, states, states]
+        delta, B, C = torch.split(selected, sizes, dim=-1)
+        rest = (self.D, None, self.delta_bias, self.delta_weight)
+        return ScanTensors(u, delta, self.A, B, C, *rest)
+
+
 _Tensors = TypeVar("_Tensors", ScanTensors, ConvTensors)
 
 
@@ -190,6 +218,36 @@ class FusedKernels(Protocol):
 
     def conv_backward(
         self, tensors: ConvTensors, walk: Walk, silu: bool, dout: Tensor
+    ) -> ConvTensors:
+        """Return the gradients."""
+        ...
+
+
+class StackingKernels(Protocol):
+    """What a backend's module provides, too, if it runs several walks in one launch.
+
+    The walks go over the same axes. All tensors have an axis in front with an entry for each walk;
+    that of the signal has one entry alone where all walks read the same, and so has its gradient.
+    """
+
+    def scans_forward(
+        self, tensors: ScanTensors, walks: tuple[Walk, ...], keep_states: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum of the outputs, (*lead, E), and the states, those of the walks stacked."""
+        ...
+
+    def scans_backward(
+        self, tensors: ScanTensors, walks: tuple[Walk, ...], dout: Tensor, states: Tensor
+    ) -> ScanTensors:
+        """Return the gradients."""
+        ...
+
+    def convs_forward(self, tensors: ConvTensors, walks: tuple[Walk, ...], silu: bool) -> Tensor:
+        """Return the outputs, stacked."""
+        ...
+
+    def convs_backward(
+        self, tensors: ConvTensors, walks: tuple[Walk, ...], silu: bool, dout: Tensor
     ) -> ConvTensors:
         """Return the gradients."""
         ...

@@ -6,6 +6,7 @@ Source: Gu & Dao (2023), arXiv:2312.00752, section 3.2, algorithm 2.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -13,18 +14,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from tsm2.errors import ParameterError
-from tsm2.kernels import fused
-from tsm2.kernels.dispatch import is_fused, load_differentiable
+from tsm2.kernels import fused, stacked
+from tsm2.kernels.dispatch import is_fused, load_differentiable, load_stacking
+from tsm2.kernels.exporting import is_exporting
 from tsm2.kernels.interface import (
     ConvTensors,
     ScanTensors,
+    ScanWeights,
     SSMTensors,
     Walk,
     converted,
     state_dtype,
 )
 
-__all__ = ["causal_conv", "selective_scan", "selective_ssm", "warm_up"]
+__all__ = ["causal_conv", "cross_scan", "selective_scan", "selective_ssm", "warm_up"]
 
 
 def selective_scan(
@@ -127,7 +130,7 @@ def selective_scan(
     for name, tensor, columns in (("delta", delta, rank), ("B", B, states), ("C", C, states)):
         _check_like("u", u, name, tensor, (*lead, columns))
 
-    if is_fused(backend) and not torch.compiler.is_exporting():
+    if is_fused(backend) and not is_exporting():
         return fused.selective_scan(tensors, walk, backend)
     tensors = fused.projected(tensors)
     kernels = load_differentiable(u, backend)
@@ -207,7 +210,7 @@ def causal_conv(
         raise ParameterError(f"activation must be 'silu' or None, got {activation!r}")
 
     silu = activation == "silu"
-    if is_fused(backend) and not torch.compiler.is_exporting():
+    if is_fused(backend) and not is_exporting():
         return fused.causal_conv(tensors, walk, silu, backend)
     kernels = load_differentiable(x, backend)
     return kernels.causal_conv(converted(tensors, state_dtype(x)), walk, silu).to(x.dtype)
@@ -275,20 +278,97 @@ def selective_ssm(
     >>> torch.equal(y, causal_conv(x, one))  # nothing is selected, D passes it on
     True
     """
-    channels = x.shape[-1]
     tensors = SSMTensors(
         x, conv_weight, conv_bias, select_weight, A, D, z, delta_bias, delta_weight
     )
     walk = _checked_walk(axes, reverse, "x", x)
     _check_taps(x, "conv_weight", conv_weight, "conv_bias", conv_bias)
-    states = _check_parameters("x", x, tensors)
-    rank = channels if delta_weight is None else delta_weight.shape[1]
-    _check_like("x", x, "select_weight", select_weight, (rank + 2 * states, channels))
+    _check_selection(x, tensors)
     if is_fused(backend) and fused.trains_eagerly(tensors):
         return fused.selective_ssm(tensors, walk, backend)
     order: Any = {"axes": axes, "reverse": reverse, "backend": backend}
     u = causal_conv(x, conv_weight, conv_bias, **order)
     return selective_scan(*tensors.scan(u, functional.linear(u, select_weight)), **order)
+
+
+def cross_scan(
+    x: Tensor,
+    scans: Sequence[ScanWeights],
+    *,
+    axes: Sequence[Sequence[int]],
+    reverse: Sequence[bool],
+    backend: str = "auto",
+) -> Tensor:
+    r"""Select and scan one signal along several walks, and add the outputs.
+
+        u_k = causal_conv(x)  or  x        [delta_k | B_k | C_k] = S_k u_k
+        y   = sum over k of selective_scan(u_k, delta_k, A_k, B_k, C_k)
+
+    The same as these calls one by one; what the walks share is done once. On a GPU all of them are
+    one launch.
+
+    Parameters
+    ----------
+    x
+        Input signal, (\*lead, E).
+    scans
+        What each scan has of its own, `ScanWeights`: the arguments of `selective_ssm` of these
+        names, in the same shapes for all scans. Without a `conv_weight` they read x itself.
+    axes, reverse
+        Of each scan, as in `selective_scan`. All go over the same axes, in any order.
+    backend
+        As in `selective_scan`.
+
+    Returns
+    -------
+    y, (\*lead, E), contiguous, in the dtype of `x`.
+
+    Raises
+    ------
+    ParameterError
+        Two shapes, devices or dtypes disagree, or an axis does not fit; also a ValueError.
+    BackendError
+        The named backend is unknown or cannot run on this device and dtype.
+
+    Warns
+    -----
+    KernelFallbackWarning
+        "auto" could not take the kernels made for this device; said once.
+
+    References
+    ----------
+    Liu et al. (2024), arXiv:2401.10166, section 4.3: the cross-scan of VMamba.
+
+    Examples
+    --------
+    Without decay and with steps of length 1, both directions of a running sum:
+
+    >>> x, zero = torch.ones(1, 3, 1), torch.zeros(1, 1)
+    >>> unit_step = torch.ones(1).expm1().log()  # softplus of this is 1
+    >>> scan = ScanWeights(torch.tensor([[0.0], [1.0], [1.0]]), zero, delta_bias=unit_step)
+    >>> cross_scan(x, [scan, scan], axes=[(1,), (1,)], reverse=[False, True]).flatten().tolist()
+    [4.0, 4.0, 4.0]
+    """
+    walks = _checked_walks(axes, reverse, x, scans)
+    for scan in scans:
+        if scan.conv_weight is not None:
+            _check_taps(x, "conv_weight", scan.conv_weight, "conv_bias", scan.conv_bias)
+        _check_selection(x, scan)
+    convolved = scans[0].conv_weight is not None
+    if is_fused(backend) and not is_exporting():
+        if torch.compiler.is_compiling() or load_stacking(x, backend) is not None:
+            return stacked.cross_scan(x, scans, walks, backend)
+        if not convolved:
+            return stacked.shared_scan(x, scans, walks, backend)
+    outputs = []
+    for scan, walk in zip(scans, walks, strict=True):
+        order: Any = {"axes": walk.axes, "reverse": walk.reverse, "backend": backend}
+        if convolved:
+            outputs.append(selective_ssm(*scan.ssm(x), **order))
+        else:
+            selected = functional.linear(x, scan.select_weight)
+            outputs.append(selective_scan(*scan.reads(x, selected), **order))
+    return reduce(torch.add, outputs)
 
 
 def warm_up(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -330,6 +410,32 @@ def _checked_walk(axes: Sequence[int], reverse: bool, name: str, signal: Tensor)
     return Walk(counted, reverse)
 
 
+def _checked_walks(
+    axes: Sequence[Sequence[int]], reverse: Sequence[bool], x: Tensor, scans: Sequence[ScanWeights]
+) -> tuple[Walk, ...]:
+    """Return the walks of a cross-scan; raise unless its scans go together."""
+    if not len(axes) == len(reverse) == len(scans) > 0:
+        raise ParameterError(
+            f"a cross-scan needs axes and reverse for each scan, got {len(axes)} and "
+            f"{len(reverse)} for {len(scans)} scans"
+        )
+    walks = tuple(
+        _checked_walk(each, back, "x", x) for each, back in zip(axes, reverse, strict=True)
+    )
+    if len({tuple(sorted(walk.axes)) for walk in walks}) > 1:
+        raise ParameterError(f"all scans of a cross-scan must go over the same axes, got {axes}")
+    first = scans[0]
+    for scan in scans[1:]:
+        for name, wanted, given in zip(ScanWeights._fields, first, scan, strict=True):
+            shapes = [None if each is None else tuple(each.shape) for each in (wanted, given)]
+            if shapes[0] != shapes[1]:
+                raise ParameterError(
+                    f"all scans of a cross-scan need {name} of one shape, got {shapes[0]} and "
+                    f"{shapes[1]}"
+                )
+    return walks
+
+
 def _check_taps(
     x: Tensor, weight_name: str, weight: Tensor, bias_name: str, bias: Tensor | None
 ) -> None:
@@ -341,7 +447,17 @@ def _check_taps(
     _check_like("x", x, bias_name, bias, (channels,))
 
 
-def _check_parameters(signal_name: str, signal: Tensor, tensors: ScanTensors | SSMTensors) -> int:
+def _check_selection(x: Tensor, tensors: SSMTensors | ScanWeights) -> None:
+    """Raise unless what a scan selects by, and its parameters, fit the signal."""
+    states, channels, weight = _check_parameters("x", x, tensors), x.shape[-1], tensors.delta_weight
+    rank = channels if weight is None else weight.shape[1]
+    wanted = (rank + 2 * states, channels)
+    _check_like("x", x, "select_weight", tensors.select_weight, wanted)
+
+
+def _check_parameters(
+    signal_name: str, signal: Tensor, tensors: ScanTensors | SSMTensors | ScanWeights
+) -> int:
     """Return a scan's number of states; raise unless what does not depend on it fits the signal."""
     channels, A, delta_weight = signal.shape[-1], tensors.A, tensors.delta_weight
     if A.ndim != 2 or A.shape[0] != channels:
@@ -353,7 +469,8 @@ def _check_parameters(signal_name: str, signal: Tensor, tensors: ScanTensors | S
         _check_like(signal_name, signal, "delta_weight", delta_weight, wanted)
     _check_like(signal_name, signal, "A", A, tuple(A.shape))
     _check_like(signal_name, signal, "D", tensors.D, (channels,))
-    _check_like(signal_name, signal, "z", tensors.z, tuple(signal.shape))
+    if not isinstance(tensors, ScanWeights):
+        _check_like(signal_name, signal, "z", tensors.z, tuple(signal.shape))
     _check_like(signal_name, signal, "delta_bias", tensors.delta_bias, (channels,))
     states: int = A.shape[1]
     return states

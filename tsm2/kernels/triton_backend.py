@@ -17,7 +17,16 @@ from tsm2.kernels import triton_conv, triton_scan, triton_segments
 from tsm2.kernels.interface import STATE_STEPS, ConvTensors, ScanTensors, Walk, as_arguments
 from tsm2.kernels.triton_rows import Rows, rows_of
 
-__all__ = ["conv_backward", "conv_forward", "scan_backward", "scan_forward"]
+__all__ = [
+    "conv_backward",
+    "conv_forward",
+    "convs_backward",
+    "convs_forward",
+    "scan_backward",
+    "scan_forward",
+    "scans_backward",
+    "scans_forward",
+]
 
 _Tensors = TypeVar("_Tensors", ScanTensors, ConvTensors)
 
@@ -77,7 +86,10 @@ class _Cut(NamedTuple):
 
 
 def _cut(rows: Rows, blocks: int, per_processor: int, device: torch.device) -> _Cut:
-    """Cut sequences into as many segments as keep a device busy; one if they do so uncut."""
+    """Cut sequences into as many segments as keep a device busy; one if they do so uncut.
+
+    Each is cut for `blocks` programs, of channels or of walks.
+    """
     if _INTERPRETED:  # so that the smallest tensors have several
         return _Cut(-(-rows.length // STATE_STEPS), STATE_STEPS)
     wanted = -(-_processors(device) * per_processor // max(1, rows.sequences * blocks))
@@ -107,26 +119,58 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 def scan_forward(tensors: ScanTensors, walk: Walk, keep_states: bool) -> tuple[Tensor, Tensor]:
     """Scan, and keep the states before every chunk but the first."""
+    return _scan_forward(tensors, (walk,), keep_states, stacked=False)
+
+
+def scans_forward(
+    tensors: ScanTensors, walks: tuple[Walk, ...], keep_states: bool
+) -> tuple[Tensor, Tensor]:
+    """Scan along every walk in one launch, and add the outputs."""
+    out, kept = _scan_forward(tensors, walks, keep_states, stacked=True)
+    return out.sum(0), kept
+
+
+def scan_backward(tensors: ScanTensors, walk: Walk, dout: Tensor, states: Tensor) -> ScanTensors:
+    """Find all gradients, from the last chunk to the first."""
+    return _scan_backward(tensors, (walk,), dout, states, stacked=False)
+
+
+def scans_backward(
+    tensors: ScanTensors, walks: tuple[Walk, ...], dout: Tensor, states: Tensor
+) -> ScanTensors:
+    """Find the gradients of all scans in one launch."""
+    gradients = _scan_backward(tensors, walks, dout[None], states, stacked=True)
+    if len(tensors.u) == 1:  # all read the same
+        gradients = gradients._replace(u=gradients.u.sum(0, keepdim=True))
+    return gradients
+
+
+def _scan_forward(
+    tensors: ScanTensors, walks: tuple[Walk, ...], keep_states: bool, *, stacked: bool
+) -> tuple[Tensor, Tensor]:
+    """Scan; what is stacked has an axis in front, with an entry for each walk."""
     u, delta, A, B, C, D, z, delta_bias, _ = tensors
-    channels, states = A.shape
-    out = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    rows = rows_of(u.shape[:-1], [u, delta, z, B, C], walk.axes, max(channels, states))
+    channels, states = A.shape[-2:]
+    front = (len(walks),) if stacked else ()
+    lead = u.shape[len(front) : -1]
+    out = torch.empty((*front, *lead, channels), dtype=u.dtype, device=u.device)
+    rows = _rows_of_walks(lead, [u, delta, z, B, C], walks, max(channels, states), stacked=stacked)
     borders = max(0, (rows.length - 1) // STATE_STEPS)
-    shape = (rows.sequences, borders, states, channels) if keep_states else (0,)
+    shape = (*front, rows.sequences, borders, states, channels) if keep_states else (0,)
     kept = torch.empty(shape, dtype=torch.float32, device=u.device)
     if out.numel():
         block = scan_block(channels)
         blocks = -(-channels // block)
-        cut = _cut(rows, blocks, _ITEMS_PER_PROCESSOR, u.device)
+        cut = _cut(rows, blocks * len(walks), _ITEMS_PER_PROCESSOR, u.device)
         rate, skip, bias = A.contiguous(), _contiguous(D), _contiguous(delta_bias)
         u_, delta_, z_, B_, C_ = rows.tensors
         u_strides, delta_strides, z_strides, B_strides, C_strides, row_strides = rows.strides
         tile = {"BLOCK_N": _power_of_two(states), "BLOCK_E": block, "num_warps": _WARPS}
-        order = _order(rows, walk)
-        grid = (rows.sequences * cut.segments, blocks)
+        order = _order(rows, walks)
+        grid = (rows.sequences * cut.segments, blocks, len(walks))
         starts = None
         if cut.segments > 1:
-            starts, sums = _borders_of(rows, cut, A)
+            starts, sums = _borders_of(rows, cut, A, len(walks))
             _SEGMENTS.scan_segments[grid](
                 u_,
                 delta_,
@@ -146,7 +190,7 @@ def scan_forward(tensors: ScanTensors, walk: Walk, keep_states: bool) -> tuple[T
                 **order,
                 **tile,
             )
-            _join(starts, sums, rate, rows, cut, tile, backward=False)
+            _join(starts, sums, rate, rows, cut, len(walks), tile, backward=False)
         _SCAN.scan_forward[grid](
             u_,
             delta_,
@@ -177,40 +221,49 @@ def scan_forward(tensors: ScanTensors, walk: Walk, keep_states: bool) -> tuple[T
     return out, kept
 
 
-def scan_backward(tensors: ScanTensors, walk: Walk, dout: Tensor, states: Tensor) -> ScanTensors:
-    """Find all gradients, from the last chunk to the first."""
+def _scan_backward(
+    tensors: ScanTensors, walks: tuple[Walk, ...], dout: Tensor, states: Tensor, *, stacked: bool
+) -> ScanTensors:
+    """Find the gradients; what is stacked has an axis in front, with an entry for each walk."""
     u, delta, A, B, C, D, z, delta_bias, _ = tensors
     if not u.numel():
         return _zeros_like(tensors)
-    channels, n_states = A.shape
-    rows = rows_of(u.shape[:-1], [u, delta, z, B, C, dout], walk.axes, max(channels, n_states))
+    channels, n_states = A.shape[-2:]
+    n_walks, front = len(walks), (len(walks),) if stacked else ()
+    lead = u.shape[len(front) : -1]
+    signals = [u, delta, z, B, C, dout]
+    rows = _rows_of_walks(lead, signals, walks, max(channels, n_states), stacked=stacked)
     device, block = u.device, scan_block(channels)
     blocks = -(-channels // block)
-    cut = _cut(rows, 1, _PROGRAMS_PER_PROCESSOR, device)
-    programs = _shared_out(rows.sequences * cut.segments, _PROGRAMS_PER_PROCESSOR, device)
+    cut = _cut(rows, n_walks, _PROGRAMS_PER_PROCESSOR, device)
+    per_walk = max(1, _PROGRAMS_PER_PROCESSOR // n_walks)
+    programs = _shared_out(rows.sequences * cut.segments, per_walk, device)
     # A program takes all blocks one after the other, unless too few programs are busy then.
-    groups = 2 if _INTERPRETED else _processors(device) * _PROGRAMS_PER_PROCESSOR // programs
+    groups = 2 if _INTERPRETED else _processors(device) * per_walk // programs
     groups = max(1, min(blocks, groups))
     tile = {"BLOCK_N": _power_of_two(n_states), "BLOCK_E": block, "num_warps": _WARPS}
-    order = _order(rows, walk)
+    order = _order(rows, walks)
 
     single: Any = {"dtype": torch.float32, "device": device}
-    du = torch.empty(u.shape, dtype=u.dtype, device=device)
-    ddelta = torch.empty(u.shape, dtype=delta.dtype, device=device)
-    dz = None if z is None else torch.empty(u.shape, dtype=z.dtype, device=device)
+    wide = (*front, *lead, channels)
+    du = torch.empty(wide, dtype=u.dtype, device=device)
+    ddelta = torch.empty(wide, dtype=delta.dtype, device=device)
+    dz = None if z is None else torch.empty(wide, dtype=z.dtype, device=device)
     added = torch.float32 if blocks > 1 else B.dtype  # what is added to is not rounded between
-    dB = torch.empty((groups, *B.shape), dtype=added, device=device)
-    dC = torch.empty((groups, *B.shape), dtype=added, device=device)
-    sums = torch.empty((programs, channels * (n_states + 2)), **single)
-    scratch = torch.empty((programs, groups, STATE_STEPS, tile["BLOCK_N"], block), **single)
+    dB = torch.empty((*front, groups, *lead, n_states), dtype=added, device=device)
+    dC = torch.empty_like(dB)
+    sums = torch.empty((*front, programs, channels * (n_states + 2)), **single)
+    scratch = torch.empty(
+        (n_walks, programs, groups, STATE_STEPS, tile["BLOCK_N"], block), **single
+    )
 
     rate, skip, bias = A.contiguous(), _contiguous(D), _contiguous(delta_bias)
     u_, delta_, z_, B_, C_, dout_ = rows.tensors
     _, delta_strides, z_strides, _, C_strides, dout_strides, _ = rows.strides
     ends = None
     if cut.segments > 1:
-        ends, lengths = _borders_of(rows, cut, A)
-        _SEGMENTS.scan_segments_back[(rows.sequences * cut.segments, blocks)](
+        ends, lengths = _borders_of(rows, cut, A, n_walks)
+        _SEGMENTS.scan_segments_back[(rows.sequences * cut.segments, blocks, n_walks)](
             delta_,
             z_,
             C_,
@@ -231,8 +284,8 @@ def scan_backward(tensors: ScanTensors, walk: Walk, dout: Tensor, states: Tensor
             **order,
             **tile,
         )
-        _join(ends, lengths, rate, rows, cut, tile, backward=True)
-    _SCAN.scan_backward[(programs, groups)](
+        _join(ends, lengths, rate, rows, cut, n_walks, tile, backward=True)
+    _SCAN.scan_backward[(programs, groups, n_walks)](
         u_,
         delta_,
         z_,
@@ -264,45 +317,77 @@ def scan_backward(tensors: ScanTensors, walk: Walk, dout: Tensor, states: Tensor
         **order,
         **tile,
     )
-    dA, dD, ddelta_bias = torch.split(sums, [channels * n_states, channels, channels], 1)
+    axis = len(front)  # of the parts that are added up
+    dA, dD, ddelta_bias = torch.split(sums, [channels * n_states, channels, channels], -1)
+    dA = _total(dA, axis).view(*front, n_states, channels).transpose(-1, -2)
     gradients = ScanTensors(
         u=du,
         delta=ddelta,
-        A=_total(dA).view(n_states, channels).t().contiguous(),
-        B=_total(dB),
-        C=_total(dC),
-        D=None if D is None else _total(dD),
+        A=dA.contiguous(),
+        B=_total(dB, axis),
+        C=_total(dC, axis),
+        D=None if D is None else _total(dD, axis),
         z=dz,
-        delta_bias=None if delta_bias is None else _total(ddelta_bias),
+        delta_bias=None if delta_bias is None else _total(ddelta_bias, axis),
     )
     return as_arguments(gradients, tensors)
 
 
-def _borders_of(rows: Rows, cut: _Cut, A: Tensor) -> tuple[Tensor, Tensor]:
+def _borders_of(rows: Rows, cut: _Cut, A: Tensor, walks: int) -> tuple[Tensor, Tensor]:
     """Return room for a state and a sum of steps at each segment's border."""
     single: Any = {"dtype": torch.float32, "device": A.device}
-    channels, states = A.shape
-    tiles = torch.empty((rows.sequences, cut.segments, states, channels), **single)
-    return tiles, torch.empty((rows.sequences, cut.segments, channels), **single)
+    channels, states = A.shape[-2:]
+    tiles = torch.empty((walks, rows.sequences, cut.segments, states, channels), **single)
+    return tiles, torch.empty((walks, rows.sequences, cut.segments, channels), **single)
 
 
 def _join(
-    tiles: Tensor, sums: Tensor, A: Tensor, rows: Rows, cut: _Cut, tile: Any, *, backward: bool
+    tiles: Tensor,
+    sums: Tensor,
+    A: Tensor,
+    rows: Rows,
+    cut: _Cut,
+    walks: int,
+    tile: Any,
+    *,
+    backward: bool,
 ) -> None:
-    channels, states = A.shape
+    channels, states = A.shape[-2:]
     blocks = -(-channels // tile["BLOCK_E"])
-    _SEGMENTS.join_segments[(rows.sequences, blocks)](
-        tiles, sums, A, cut.segments, channels, states, BACKWARD=backward, **tile
+    _SEGMENTS.join_segments[(rows.sequences, blocks, walks)](
+        tiles, sums, A, cut.segments, channels, states, WALKS=walks, BACKWARD=backward, **tile
     )
 
 
-def _order(rows: Rows, walk: Walk) -> dict[str, bool]:
-    return {"REVERSE": walk.reverse, "ONE_AXIS": rows.one_axis, "WIDE": rows.wide}
+def _rows_of_walks(
+    lead: tuple[int, ...],
+    tensors: list[Tensor | None],
+    walks: tuple[Walk, ...],
+    columns: int,
+    *,
+    stacked: bool,
+) -> Rows:
+    axes = walks[0].axes
+    swapped = any(walk.axes != axes for walk in walks)
+    return rows_of(lead, tensors, axes, columns, stacked=stacked, swapped=swapped)
 
 
-def _total(parts: Tensor) -> Tensor:
-    """Add up the first axis."""
-    return parts[0] if len(parts) == 1 else parts.sum(0)
+def _order(rows: Rows, walks: tuple[Walk, ...]) -> dict[str, int]:
+    """Say how the walks go: a bit for each, the first one's axes being the order to swap."""
+    backwards = (walk.reverse << k for k, walk in enumerate(walks))
+    swapped = ((walk.axes != walks[0].axes) << k for k, walk in enumerate(walks))
+    return {
+        "WALKS": len(walks),
+        "REVERSED": sum(backwards),
+        "SWAPPED": sum(swapped),
+        "ONE_AXIS": rows.one_axis,
+        "WIDE": rows.wide,
+    }
+
+
+def _total(parts: Tensor, axis: int) -> Tensor:
+    """Add up an axis."""
+    return parts.squeeze(axis) if parts.shape[axis] == 1 else parts.sum(axis)
 
 
 # --- convolution ------------------------------------------------------------------------------
@@ -310,14 +395,42 @@ def _total(parts: Tensor) -> Tensor:
 
 def conv_forward(tensors: ConvTensors, walk: Walk, silu: bool) -> Tensor:
     """Convolve."""
+    return _conv_forward(tensors, (walk,), silu, stacked=False)
+
+
+def convs_forward(tensors: ConvTensors, walks: tuple[Walk, ...], silu: bool) -> Tensor:
+    """Convolve along every walk in one launch."""
+    return _conv_forward(tensors, walks, silu, stacked=True)
+
+
+def conv_backward(tensors: ConvTensors, walk: Walk, silu: bool, dout: Tensor) -> ConvTensors:
+    """Find the gradients of x, weight and bias."""
+    return _conv_backward(tensors, (walk,), silu, dout, stacked=False)
+
+
+def convs_backward(
+    tensors: ConvTensors, walks: tuple[Walk, ...], silu: bool, dout: Tensor
+) -> ConvTensors:
+    """Find the gradients of all convolutions in one launch."""
+    gradients = _conv_backward(tensors, walks, silu, dout, stacked=True)
+    if len(tensors.x) == 1:  # all read the same
+        gradients = gradients._replace(x=gradients.x.sum(0, keepdim=True))
+    return gradients
+
+
+def _conv_forward(
+    tensors: ConvTensors, walks: tuple[Walk, ...], silu: bool, *, stacked: bool
+) -> Tensor:
     x, weight, bias = tensors
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    front = (len(walks),) if stacked else ()
+    lead = x.shape[len(front) : -1]
+    out = torch.empty((*front, *lead, x.shape[-1]), dtype=x.dtype, device=x.device)
     if out.numel():
-        channels, taps = weight.shape
-        rows = rows_of(x.shape[:-1], [x], walk.axes, channels)
+        channels, taps = weight.shape[-2:]
+        rows = _rows_of_walks(lead, [x], walks, channels, stacked=stacked)
         cut = _conv_cut(rows, _CONV_SPAN)
         block = conv_block(channels)
-        _CONV.conv_forward[(rows.sequences * cut.segments, -(-channels // block))](
+        _CONV.conv_forward[(rows.sequences * cut.segments, -(-channels // block), len(walks))](
             rows.tensors[0],
             weight.contiguous(),
             _contiguous(bias),
@@ -332,24 +445,29 @@ def conv_forward(tensors: ConvTensors, walk: Walk, silu: bool) -> Tensor:
             UNROLLED=_TOKENS_AT_ONCE,
             BLOCK_E=block,
             num_warps=_WARPS,
-            **_order(rows, walk),
+            **_order(rows, walks),
         )
     return out
 
 
-def conv_backward(tensors: ConvTensors, walk: Walk, silu: bool, dout: Tensor) -> ConvTensors:
-    """Find the gradients of x, weight and bias."""
+def _conv_backward(
+    tensors: ConvTensors, walks: tuple[Walk, ...], silu: bool, dout: Tensor, *, stacked: bool
+) -> ConvTensors:
     x, weight, bias = tensors
     if not x.numel():
         return _zeros_like(tensors)
-    channels, taps = weight.shape
-    rows = rows_of(x.shape[:-1], [x, dout], walk.axes, channels)
+    channels, taps = weight.shape[-2:]
+    front = (len(walks),) if stacked else ()
+    lead = x.shape[len(front) : -1]
+    rows = _rows_of_walks(lead, [x, dout], walks, channels, stacked=stacked)
     cut = _conv_cut(rows, _CONV_SPAN_BACK)
     block = conv_block(channels)
-    programs = _shared_out(rows.sequences * cut.segments, 2 * _PROGRAMS_PER_PROCESSOR, x.device)
-    sums = torch.empty((programs, channels * (taps + 1)), dtype=torch.float32, device=x.device)
-    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    _CONV.conv_backward[(programs, -(-channels // block))](
+    per_walk = max(1, 2 * _PROGRAMS_PER_PROCESSOR // len(walks))
+    programs = _shared_out(rows.sequences * cut.segments, per_walk, x.device)
+    shape = (*front, programs, channels * (taps + 1))
+    sums = torch.empty(shape, dtype=torch.float32, device=x.device)
+    dx = torch.empty((*front, *lead, channels), dtype=x.dtype, device=x.device)
+    _CONV.conv_backward[(programs, -(-channels // block), len(walks))](
         rows.tensors[0],
         weight.contiguous(),
         _contiguous(bias),
@@ -366,11 +484,11 @@ def conv_backward(tensors: ConvTensors, walk: Walk, silu: bool, dout: Tensor) ->
         SILU=silu,
         BLOCK_E=block,
         num_warps=_WARPS,
-        **_order(rows, walk),
+        **_order(rows, walks),
     )
-    dweight, dbias = torch.split(sums, [channels * taps, channels], 1)
-    total = _total(dweight).view(channels, taps)
-    gradients = ConvTensors(dx, total, None if bias is None else _total(dbias))
+    dweight, dbias = torch.split(sums, [channels * taps, channels], -1)
+    total = _total(dweight, len(front)).view(*front, channels, taps)
+    gradients = ConvTensors(dx, total, None if bias is None else _total(dbias, len(front)))
     return as_arguments(gradients, tensors)
 
 

@@ -41,10 +41,11 @@ class Rows(NamedTuple):
 
     tensors: list[Tensor | None]
     strides: tuple[tuple[int, ...], ...]
-    """For each tensor, elements between neighbours along three batch and two scan axes; then, in
-    rows, those of a contiguous tensor."""
+    """For each tensor, elements between neighbours along three batch and two scan axes, and between
+    walks; then, in rows, those of a contiguous tensor."""
     sizes: tuple[int, ...]
-    """Of the last two batch axes and the last scan axis, which tell the positions apart."""
+    """Of the last two batch axes and the last scan axis, which tell the positions apart; then of
+    the first scan axis."""
     sequences: int
     length: int
     wide: bool
@@ -57,12 +58,20 @@ class Rows(NamedTuple):
 
 
 def rows_of(
-    lead: tuple[int, ...], tensors: list[Tensor | None], axes: tuple[int, ...], columns: int
+    lead: tuple[int, ...],
+    tensors: list[Tensor | None],
+    axes: tuple[int, ...],
+    columns: int,
+    *,
+    stacked: bool = False,
+    swapped: bool = False,
 ) -> Rows:
     """Describe tensors that have the same lead axes and at most so many columns; None stays None.
 
-    A tensor is copied if its channels do not lie next to each other, and all are if their batch
-    axes cannot be merged to three, which takes views of views.
+    `stacked` tensors have an axis in front with an entry for each walk, or one for all of them;
+    where some of the walks have `swapped` axes the two are kept apart. A tensor is copied if its
+    channels do not lie next to each other, and all are if their batch axes cannot be merged to
+    three, which takes views of views.
     """
     tensors = [
         tensor
@@ -70,27 +79,39 @@ def rows_of(
         else tensor.contiguous()
         for tensor in tensors
     ]
-    walks = _walks(lead, tuple(None if t is None else t.stride() for t in tensors), axes)
+    walks = _walks(lead, _strides(tensors, stacked), axes, swapped)
     if walks is None:
         tensors = [None if tensor is None else tensor.contiguous() for tensor in tensors]
         # A contiguous tensor has at most three groups: before, between and behind the scan axes.
-        in_order = tuple(None if t is None else t.stride() for t in tensors)
-        walks = cast(_Walks, _walks(lead, in_order, axes))
+        walks = cast(_Walks, _walks(lead, _strides(tensors, stacked), axes, swapped))
     strides, sizes, sequences, length, farthest, farthest_row = walks
     wide = max(farthest + columns, (farthest_row + 1) * columns) > _LARGEST_NUMBER
     return Rows(tensors, strides, sizes, sequences, length, wide)
 
 
+def _strides(tensors: list[Tensor | None], stacked: bool) -> tuple[tuple[int, ...] | None, ...]:
+    """Return the strides of each tensor, those between walks first: 0 where all read the same."""
+    if not stacked:
+        return tuple(None if each is None else (0, *each.stride()) for each in tensors)
+    return tuple(
+        None if each is None else (each.stride(0) * (len(each) > 1), *each.stride()[1:])
+        for each in tensors
+    )
+
+
 @lru_cache(maxsize=1024)
 def _walks(
-    lead: tuple[int, ...], all_strides: tuple[tuple[int, ...] | None, ...], axes: tuple[int, ...]
+    lead: tuple[int, ...],
+    all_strides: tuple[tuple[int, ...] | None, ...],
+    axes: tuple[int, ...],
+    swapped: bool,
 ) -> _Walks | None:
     """Find where rows are, or None if there are more batch axes than a kernel has.
 
     A step of training asks the same thousands of times, which took longer than the kernels ran.
     """
     in_order = tuple(prod(lead[axis + 1 :]) for axis in range(len(lead)))  # strides, in rows
-    given = [strides for strides in all_strides if strides is not None]
+    given = [strides[1:] for strides in all_strides if strides is not None]
     batch = [axis for axis, size in enumerate(lead) if axis not in axes and size > 1]
     groups = _merged(batch, lead, [*given, in_order])
     if len(groups) > _BATCH_AXES:
@@ -99,20 +120,19 @@ def _walks(
     places: list[list[int]] = [*[[]] * missing[0], *groups, *[[]] * missing[1]]
     places += [[axis] for axis in axes]
     sizes = [prod(lead[axis] for axis in place) for place in places]
+    sequences, length = prod(sizes[:3]), prod(sizes[3:])
     strides = tuple(
-        tuple(0 if each is None or not place else each[place[-1]] for place in places)
-        for each in (*all_strides, in_order)
+        (0,) * 6 if each is None else (*(each[1 + p[-1]] if p else 0 for p in places), each[0])
+        for each in (*all_strides, (sequences * length, *in_order))
     )
-    if all(each[3] == sizes[4] * each[4] for each in strides):  # one behind the other
-        sizes = [*sizes[:3], 1, sizes[3] * sizes[4]]
+    if not swapped and all(each[3] == sizes[4] * each[4] for each in strides):
+        sizes = [*sizes[:3], 1, sizes[3] * sizes[4]]  # one behind the other
     reaches = [
-        sum((size - 1) * stride for size, stride in zip(sizes[3:], each[3:], strict=True))
+        sum((size - 1) * stride for size, stride in zip(sizes[3:], each[3:5], strict=True))
         for each in strides
     ]
-    sequences, length = prod(sizes[:3]), prod(sizes[3:])
-    return _Walks(
-        strides, (*sizes[1:3], sizes[4]), sequences, length, max(reaches[:-1]), reaches[-1]
-    )
+    places_told = (*sizes[1:3], sizes[4], sizes[3])
+    return _Walks(strides, places_told, sequences, length, max(reaches[:-1]), reaches[-1])
 
 
 def _merged(
@@ -140,27 +160,39 @@ def place_of_sequence(sequence: tl.tensor, sizes: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def to_sequence(sequence: tl.tensor, strides: tl.tensor) -> tl.tensor:
-    """Return how far a sequence is from the first."""
-    return sequence[0] * strides[0] + sequence[1] * strides[1] + sequence[2] * strides[2]
+def to_sequence(sequence: tl.tensor, walk: tl.tensor, strides: tl.tensor) -> tl.tensor:
+    """Return how far a walk's sequence is from the first of the first walk."""
+    within = sequence[0] * strides[0] + sequence[1] * strides[1] + sequence[2] * strides[2]
+    return within + tl.cast(walk, tl.int64) * strides[5]
 
 
 @triton.jit
 def place_in_walk(
     t: tl.tensor,
+    walk: tl.tensor,
     length: tl.tensor,
     sizes: tl.tensor,
-    REVERSE: tl.constexpr,
+    REVERSED: tl.constexpr,
+    SWAPPED: tl.constexpr,
     ONE_AXIS: tl.constexpr,
     WIDE: tl.constexpr,
 ) -> tl.tensor:
-    """Return the position of the walk's t-th token along the two scan axes."""
-    at = length - 1 - t if REVERSE else t
+    """Return the position of a walk's t-th token along the two scan axes.
+
+    Bit `walk` of REVERSED says that the walk goes from the last token to the first, and that of
+    SWAPPED that the first axis is its fastest.
+    """
+    at = tl.where((REVERSED >> walk) & 1 != 0, length - 1 - t, t)
     if WIDE:
         at = tl.cast(at, tl.int64)
     if ONE_AXIS:
         return at * 0, at
-    return at // sizes[2], at % sizes[2]
+    if SWAPPED == 0:
+        return at // sizes[2], at % sizes[2]
+    swapped = (SWAPPED >> walk) & 1 != 0
+    fastest = tl.where(swapped, sizes[3], sizes[2])
+    slow, fast = at // fastest, at % fastest
+    return tl.where(swapped, fast, slow), tl.where(swapped, slow, fast)
 
 
 @triton.jit

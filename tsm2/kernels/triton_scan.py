@@ -62,11 +62,17 @@ def optional_row(pointer: tl.tensor, columns: tl.tensor, mask: tl.tensor) -> tl.
 
 @triton.jit
 def decays(
-    A: tl.tensor, e: tl.tensor, n: tl.tensor, channels: tl.tensor, states: tl.tensor
+    A: tl.tensor,
+    walk: tl.tensor,
+    e: tl.tensor,
+    n: tl.tensor,
+    channels: tl.tensor,
+    states: tl.tensor,
 ) -> tl.tensor:
     """Read the rates of a block, (N, E), as powers of two."""
     inside = (n < states)[:, None] & (e < channels)[None, :]
-    rates = tl.load(A + (e[None, :] * states + n[:, None]), mask=inside, other=0.0)
+    at = (walk * channels + e)[None, :] * states + n[:, None]
+    rates = tl.load(A + at, mask=inside, other=0.0)
     return rates.to(tl.float32) * LOG2_E
 
 
@@ -95,7 +101,9 @@ def scan_forward(
     length: tl.tensor,
     channels: tl.tensor,
     states: tl.tensor,
-    REVERSE: tl.constexpr,
+    WALKS: tl.constexpr,
+    REVERSED: tl.constexpr,
+    SWAPPED: tl.constexpr,
     ONE_AXIS: tl.constexpr,
     WIDE: tl.constexpr,
     STEPS: tl.constexpr,
@@ -104,35 +112,37 @@ def scan_forward(
 ) -> None:
     """Scan one item, for one block of channels."""
     item = tl.program_id(0)
+    walk = tl.program_id(2) if WALKS > 1 else 0
+    item_of_all = walk * tl.num_programs(0) + item
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     in_e, in_n = e < channels, n < states
     in_ne = in_n[:, None] & in_e[None, :]
     in_state = n[:, None] * channels + e[None, :]
-    decay = decays(A, e, n, channels, states)
-    skip, bias = optional_row(D, e, in_e), optional_row(delta_bias, e, in_e)
-    sequence = item // segments
-    s = place_of_sequence(sequence, sizes)
-    u += to_sequence(s, u_strides)
-    delta += to_sequence(s, delta_strides)
-    B += to_sequence(s, B_strides)
-    C += to_sequence(s, C_strides)
-    out += to_sequence(s, row_strides) * channels
+    decay = decays(A, walk, e, n, channels, states)
+    skip = optional_row(D, walk * channels + e, in_e)
+    bias = optional_row(delta_bias, walk * channels + e, in_e)
+    s = place_of_sequence(item // segments, sizes)
+    u += to_sequence(s, walk, u_strides)
+    delta += to_sequence(s, walk, delta_strides)
+    B += to_sequence(s, walk, B_strides)
+    C += to_sequence(s, walk, C_strides)
+    out += to_sequence(s, walk, row_strides) * channels
     if z is not None:
-        z += to_sequence(s, z_strides)
+        z += to_sequence(s, walk, z_strides)
     h = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     if starts is not None:
-        starts += tl.cast(item, tl.int64) * states * channels
+        starts += tl.cast(item_of_all, tl.int64) * states * channels
         h = tl.load(starts + in_state, mask=in_ne, other=0.0)
     chunks = (length + STEPS - 1) // STEPS
     first = item % segments * (span // STEPS)
     for chunk in range(first, tl.minimum(first + span // STEPS, chunks)):
         if kept is not None:
-            border = tl.cast(sequence, tl.int64) * (chunks - 1) + chunk - 1
+            border = tl.cast(item_of_all // segments, tl.int64) * (chunks - 1) + chunk - 1
             later = in_ne & (e[None, :] * 0 + chunk > 0)
             tl.store(kept + border * states * channels + in_state, h, mask=later)
         for t in range(chunk * STEPS, tl.minimum((chunk + 1) * STEPS, length)):
-            token = place_in_walk(t, length, sizes, REVERSE, ONE_AXIS, WIDE)
+            token = place_in_walk(t, walk, length, sizes, REVERSED, SWAPPED, ONE_AXIS, WIDE)
             u_t = row(u, to_token(token, u_strides, ONE_AXIS), e, in_e)
             d, _ = softplus(row(delta, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias)
             B_t = row(B, to_token(token, B_strides, ONE_AXIS), n, in_n)
@@ -180,7 +190,9 @@ def scan_backward(
     length: tl.tensor,
     channels: tl.tensor,
     states: tl.tensor,
-    REVERSE: tl.constexpr,
+    WALKS: tl.constexpr,
+    REVERSED: tl.constexpr,
+    SWAPPED: tl.constexpr,
     ONE_AXIS: tl.constexpr,
     WIDE: tl.constexpr,
     WHOLE: tl.constexpr,  # no block has channels or states to spare: no masks to keep
@@ -190,13 +202,15 @@ def scan_backward(
 ) -> None:
     """Find the gradients in the items of one program, for the blocks of one group."""
     program, group = tl.program_id(0), tl.program_id(1)
+    walk = tl.program_id(2) if WALKS > 1 else 0
+    program_of_all = walk * tl.num_programs(0) + program
     n = tl.arange(0, BLOCK_N)
     in_n = n < states
     if WHOLE:
         in_n = tl.full((BLOCK_N,), True, tl.int1)
     chunks = (length + STEPS - 1) // STEPS
     tile: tl.constexpr = BLOCK_N * BLOCK_E
-    scratch += (tl.cast(program, tl.int64) * tl.num_programs(1) + group) * (STEPS * tile)
+    scratch += (tl.cast(program_of_all, tl.int64) * tl.num_programs(1) + group) * (STEPS * tile)
     scratch += n[:, None] * BLOCK_E + tl.arange(0, BLOCK_E)[None, :]
     for block in range(group, tl.cdiv(channels, BLOCK_E), tl.num_programs(1)):
         e = block * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -205,25 +219,27 @@ def scan_backward(
             in_e = tl.full((BLOCK_E,), True, tl.int1)
         in_ne = in_n[:, None] & in_e[None, :]
         in_more = in_n & (n * 0 + block > group)  # dB and dC hold those of earlier blocks
-        decay = decays(A, e, n, channels, states)
-        skip, bias = optional_row(D, e, in_e), optional_row(delta_bias, e, in_e)
+        decay = decays(A, walk, e, n, channels, states)
+        skip = optional_row(D, walk * channels + e, in_e)
+        bias = optional_row(delta_bias, walk * channels + e, in_e)
         sum_A = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
         sum_D = tl.zeros((BLOCK_E,), tl.float32)
         sum_bias = tl.zeros((BLOCK_E,), tl.float32)
         for item in range(program, sequences * segments, tl.num_programs(0)):
             sequence = item // segments
             s = place_of_sequence(sequence, sizes)
-            u_s = u + to_sequence(s, u_strides)
-            delta_s = delta + to_sequence(s, delta_strides)
-            B_s = B + to_sequence(s, B_strides)
-            C_s = C + to_sequence(s, C_strides)
-            dout_s = dout + to_sequence(s, dout_strides)
-            first_row = to_sequence(s, row_strides)
-            part = (first_row + tl.cast(group, tl.int64) * sequences * length) * states
+            u_s = u + to_sequence(s, walk, u_strides)
+            delta_s = delta + to_sequence(s, walk, delta_strides)
+            B_s = B + to_sequence(s, walk, B_strides)
+            C_s = C + to_sequence(s, walk, C_strides)
+            dout_s = dout + to_sequence(s, walk, dout_strides)
+            first_row = to_sequence(s, walk, row_strides)
+            part = tl.cast(walk * (tl.num_programs(1) - 1) + group, tl.int64)
+            part = (first_row + part * sequences * length) * states
             in_state = n[:, None] * channels + e[None, :]
             g = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)  # a[t+1] g[t+1]
             if ends is not None:
-                end = tl.cast(item, tl.int64) * states * channels
+                end = tl.cast(walk * sequences * segments + item, tl.int64) * states * channels
                 g = tl.load(ends + end + in_state, mask=in_ne, other=0.0)
             first = item % segments * (span // STEPS)
             behind = tl.minimum(first + span // STEPS, chunks)
@@ -231,12 +247,14 @@ def scan_backward(
                 chunk = behind - 1 - turn
                 start = chunk * STEPS
                 steps = tl.minimum(STEPS, length - start)
-                border = tl.cast(sequence, tl.int64) * (chunks - 1) + chunk - 1
+                border = tl.cast(walk * sequences + sequence, tl.int64) * (chunks - 1) + chunk - 1
                 later = in_ne & (e[None, :] * 0 + chunk > 0)
                 h = tl.load(kept + border * states * channels + in_state, mask=later, other=0.0)
                 for k in range(steps):
                     tl.store(scratch + k * tile, h)
-                    token = place_in_walk(start + k, length, sizes, REVERSE, ONE_AXIS, WIDE)
+                    token = place_in_walk(
+                        start + k, walk, length, sizes, REVERSED, SWAPPED, ONE_AXIS, WIDE
+                    )
                     at = to_token(token, row_strides, ONE_AXIS)
                     u_t = row(u_s, to_token(token, u_strides, ONE_AXIS), e, in_e)
                     x = row(delta_s, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias
@@ -246,7 +264,7 @@ def scan_backward(
                     h = tl.exp2(d[None, :] * decay) * h + B_t[:, None] * (d * u_t)[None, :]
                     if z is not None:
                         C_t = row(C_s, to_token(token, C_strides, ONE_AXIS), n, in_n)
-                        z_s = z + to_sequence(s, z_strides)
+                        z_s = z + to_sequence(s, walk, z_strides)
                         z_t = row(z_s, to_token(token, z_strides, ONE_AXIS), e, in_e)
                         gate = tl.sigmoid(z_t)
                         y = tl.sum(h * C_t[:, None], 0) + skip * u_t
@@ -258,7 +276,9 @@ def scan_backward(
                     tl.store(dC_at, dC_t + tl.load(dC_at, mask=in_more, other=0.0), mask=in_n)
                 tl.debug_barrier()  # the scratch is read as another thread may have written it
                 for k in range(steps - 1, -1, -1):
-                    token = place_in_walk(start + k, length, sizes, REVERSE, ONE_AXIS, WIDE)
+                    token = place_in_walk(
+                        start + k, walk, length, sizes, REVERSED, SWAPPED, ONE_AXIS, WIDE
+                    )
                     at = to_token(token, row_strides, ONE_AXIS)
                     u_t = row(u_s, to_token(token, u_strides, ONE_AXIS), e, in_e)
                     x = row(delta_s, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias
@@ -267,7 +287,7 @@ def scan_backward(
                     C_t = row(C_s, to_token(token, C_strides, ONE_AXIS), n, in_n)
                     dy = row(dout_s, to_token(token, dout_strides, ONE_AXIS), e, in_e)
                     if z is not None:
-                        z_s = z + to_sequence(s, z_strides)
+                        z_s = z + to_sequence(s, walk, z_strides)
                         z_t = row(z_s, to_token(token, z_strides, ONE_AXIS), e, in_e)
                         dy *= z_t * tl.sigmoid(z_t)
                     g += C_t[:, None] * dy[None, :]
@@ -285,7 +305,7 @@ def scan_backward(
                     sum_D += dy * u_t
                     sum_bias += dx
                 tl.debug_barrier()  # before the next chunk overwrites the scratch
-        to = sums + tl.cast(program, tl.int64) * channels * (states + 2)
+        to = sums + tl.cast(program_of_all, tl.int64) * channels * (states + 2)
         tl.store(to + (n[:, None] * channels + e[None, :]), sum_A, mask=in_ne)
         tl.store(to + (channels * states + e), sum_D, mask=in_e)
         tl.store(to + (channels * (states + 1) + e), sum_bias, mask=in_e)

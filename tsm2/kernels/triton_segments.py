@@ -37,7 +37,9 @@ def scan_segments(
     length: tl.tensor,
     channels: tl.tensor,
     states: tl.tensor,
-    REVERSE: tl.constexpr,
+    WALKS: tl.constexpr,
+    REVERSED: tl.constexpr,
+    SWAPPED: tl.constexpr,
     ONE_AXIS: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -45,25 +47,27 @@ def scan_segments(
 ) -> None:
     """Scan one segment from zero, for one block of channels."""
     item = tl.program_id(0)
+    walk = tl.program_id(2) if WALKS > 1 else 0
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     in_e, in_n = e < channels, n < states
-    decay, bias = decays(A, e, n, channels, states), optional_row(delta_bias, e, in_e)
+    decay = decays(A, walk, e, n, channels, states)
+    bias = optional_row(delta_bias, walk * channels + e, in_e)
     s = place_of_sequence(item // segments, sizes)
-    u += to_sequence(s, u_strides)
-    delta += to_sequence(s, delta_strides)
-    B += to_sequence(s, B_strides)
+    u += to_sequence(s, walk, u_strides)
+    delta += to_sequence(s, walk, delta_strides)
+    B += to_sequence(s, walk, B_strides)
     first = item % segments * span
     h = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     total = tl.zeros((BLOCK_E,), tl.float32)
     for t in range(first, tl.minimum(first + span, length)):
-        token = place_in_walk(t, length, sizes, REVERSE, ONE_AXIS, WIDE)
+        token = place_in_walk(t, walk, length, sizes, REVERSED, SWAPPED, ONE_AXIS, WIDE)
         u_t = row(u, to_token(token, u_strides, ONE_AXIS), e, in_e)
         d, _ = softplus(row(delta, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias)
         B_t = row(B, to_token(token, B_strides, ONE_AXIS), n, in_n)
         h = tl.exp2(d[None, :] * decay) * h + B_t[:, None] * (d * u_t)[None, :]
         total += d
-    _write(ends, sums, h, total, item, e, n, channels, states)
+    _write(ends, sums, h, total, walk * tl.num_programs(0) + item, e, n, channels, states)
 
 
 @triton.jit
@@ -86,7 +90,9 @@ def scan_segments_back(
     length: tl.tensor,
     channels: tl.tensor,
     states: tl.tensor,
-    REVERSE: tl.constexpr,
+    WALKS: tl.constexpr,
+    REVERSED: tl.constexpr,
+    SWAPPED: tl.constexpr,
     ONE_AXIS: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -94,22 +100,24 @@ def scan_segments_back(
 ) -> None:
     """Find what one segment gives back to the one before it, for one block of channels."""
     item = tl.program_id(0)
+    walk = tl.program_id(2) if WALKS > 1 else 0
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     in_e, in_n = e < channels, n < states
-    decay, bias = decays(A, e, n, channels, states), optional_row(delta_bias, e, in_e)
+    decay = decays(A, walk, e, n, channels, states)
+    bias = optional_row(delta_bias, walk * channels + e, in_e)
     s = place_of_sequence(item // segments, sizes)
-    delta += to_sequence(s, delta_strides)
-    C += to_sequence(s, C_strides)
-    dout += to_sequence(s, dout_strides)
+    delta += to_sequence(s, walk, delta_strides)
+    C += to_sequence(s, walk, C_strides)
+    dout += to_sequence(s, walk, dout_strides)
     if z is not None:
-        z += to_sequence(s, z_strides)
+        z += to_sequence(s, walk, z_strides)
     first = item % segments * span
     last = tl.minimum(first + span, length) - 1
     g = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     total = tl.zeros((BLOCK_E,), tl.float32)
     for k in range(last - first + 1):
-        token = place_in_walk(last - k, length, sizes, REVERSE, ONE_AXIS, WIDE)
+        token = place_in_walk(last - k, walk, length, sizes, REVERSED, SWAPPED, ONE_AXIS, WIDE)
         d, _ = softplus(row(delta, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias)
         C_t = row(C, to_token(token, C_strides, ONE_AXIS), n, in_n)
         dy = row(dout, to_token(token, dout_strides, ONE_AXIS), e, in_e)
@@ -118,7 +126,7 @@ def scan_segments_back(
             dy *= z_t * tl.sigmoid(z_t)
         g = tl.exp2(d[None, :] * decay) * (g + C_t[:, None] * dy[None, :])
         total += d
-    _write(starts, sums, g, total, item, e, n, channels, states)
+    _write(starts, sums, g, total, walk * tl.num_programs(0) + item, e, n, channels, states)
 
 
 @triton.jit
@@ -148,20 +156,23 @@ def join_segments(
     segments: tl.tensor,
     channels: tl.tensor,
     states: tl.tensor,
+    WALKS: tl.constexpr,
     BACKWARD: tl.constexpr,  # from the last segment to the first
     BLOCK_N: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ) -> None:
     """Walk over the segments of one sequence, for one block of channels."""
+    walk = tl.program_id(2) if WALKS > 1 else 0
+    sequence = walk * tl.num_programs(0) + tl.program_id(0)
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     in_e = e < channels
     inside = (n < states)[:, None] & in_e[None, :]
-    decay = decays(A, e, n, channels, states)
+    decay = decays(A, walk, e, n, channels, states)
     h = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     for k in range(segments):
         number = segments - 1 - k if BACKWARD else k
-        at = (tl.cast(tl.program_id(0), tl.int64) * segments + number) * channels
+        at = (tl.cast(sequence, tl.int64) * segments + number) * channels
         place = tiles + at * states + (n[:, None] * channels + e[None, :])
         added = tl.load(place, mask=inside, other=0.0)
         d = tl.load(sums + at + e, mask=in_e, other=0.0)

@@ -7,7 +7,8 @@ a time mixer, a variate mixer or a cross-scan over an image; nothing else differ
     y   = W_o (sum_k scan_k(c_k) * silu(W_g x))
 
 On an image one convolution over both of its axes can serve all scans; and the scans can run over
-groups of the inner features of each token instead of over tokens, which mixes channels.
+groups of the inner features of each token instead of over tokens, which mixes channels. In both
+cases the scans are one `cross_scan`.
 
 `AxisLinear` and `AxisMLP` are the fixed mixers that the ablations put in its place.
 
@@ -19,13 +20,13 @@ and initial values that they leave open are Mamba's: Gu & Dao (2023), arXiv:2312
 
 import math
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsm2.kernels import causal_conv, selective_scan, selective_ssm
+from tsm2.kernels import ScanWeights, causal_conv, cross_scan, selective_scan, selective_ssm
 
 __all__ = ["AxisLinear", "AxisMLP", "DirectedScan", "SelectiveMixer"]
 
@@ -116,6 +117,18 @@ class DirectedScan(nn.Module):
         convolved = self._convolved(value)
         step, B, C = self._selected(convolved, source)
         return selective_scan(convolved, step, A, B, C, *parameters, **order)
+
+    def weights(self) -> ScanWeights:
+        """Return what this scan has of its own in a `cross_scan`."""
+        return ScanWeights(
+            select_weight=self.select.weight,
+            A=-torch.exp(self.log_rate),
+            D=self.skip,
+            delta_bias=self.step.bias,
+            delta_weight=self.step.weight,
+            conv_weight=self.conv_weight,
+            conv_bias=self.conv_bias,
+        )
 
     def steps(self, value: Tensor, source: Tensor) -> Tensor:
         """Return the lengths of the steps that `forward` takes, (*lead, E)."""
@@ -224,29 +237,53 @@ class SelectiveMixer(nn.Module):
         )
         self.norm = nn.LayerNorm(inner) if norm == "layer" else None
         self.project_out = nn.Linear(inner, features, bias=False)
+        images_or_groups = image_conv is not None or channel_group is not None
+        self.as_one = images_or_groups and selection == "convolved"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mixed tokens, (*lead, F), for tokens `x` of that shape."""
-        value = self.project_in(x)  # (*lead, E)
+        value = self._value(x)
         gate = None if self.project_gate is None else self.project_gate(x)
+        if self.as_one:
+            total = self._scanned_as_one(value).reshape(*x.shape[:-1], -1)  # (*lead, E)
+        else:
+            fused = gate if self.norm is None else None  # a norm stands between sum and gate
+            total = reduce(torch.add, [scan(value, x, fused) for scan in self.scans])
+            gate = None if self.norm is None else gate
+        if self.norm is not None:
+            total = self.norm(total)
+        if gate is not None:
+            total = total * functional.silu(gate)
+        mixed: Tensor = self.project_out(total)
+        return mixed
+
+    def steps(self, x: Tensor) -> list[Tensor]:
+        """Return the lengths of the steps that each scan takes, (*lead, E), for tokens `x`.
+
+        Where channels are mixed they are those of the groups, (tokens, G, E / G).
+        """
+        value = self._value(x)
+        return [cast(DirectedScan, scan).steps(value, x) for scan in self.scans]
+
+    def _value(self, x: Tensor) -> Tensor:
+        """Return what is scanned: tokens, (*lead, E), or their groups, (tokens, G, E / G)."""
+        value: Tensor = self.project_in(x)
         if self.image_conv is not None:
             image = self.image_conv(value.permute(0, 3, 1, 2))  # (B, E, H, W), channels last
             value = functional.silu(image.permute(0, 2, 3, 1))
-        fused = gate if self.norm is None else None  # a norm stands between the sum and the gate
         if self.channel_group is not None:
-            groups = (-1, value.shape[-1] // self.channel_group, self.channel_group)
-            value = value.reshape(groups)  # (tokens, G, E / G)
-            fused = None if fused is None else fused.reshape(groups)
-        scanned = [scan(value, x, fused) for scan in self.scans]
-        total = reduce(torch.add, scanned)
-        if self.channel_group is not None:
-            total = total.reshape(*x.shape[:-1], -1)  # (*lead, E)
-        if self.norm is not None:
-            total = self.norm(total)
-            if gate is not None:
-                total = total * functional.silu(gate)
-        mixed: Tensor = self.project_out(total)
-        return mixed
+            value = value.reshape(-1, value.shape[-1] // self.channel_group, self.channel_group)
+        return value
+
+    def _scanned_as_one(self, value: Tensor) -> Tensor:
+        scans = [cast(DirectedScan, scan) for scan in self.scans]
+        return cross_scan(
+            value,
+            [scan.weights() for scan in scans],
+            axes=[scan.axes for scan in scans],
+            reverse=[scan.reverse for scan in scans],
+            backend=scans[0].backend,
+        )
 
 
 def _depthwise(channels: int, width: int) -> nn.Conv2d:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tsm2.kernels.exporting import is_exporting
+
 __all__ = ["count_patches", "cut_patches", "interpolate_gaps", "running_max"]
 
 
@@ -37,7 +39,7 @@ def running_max(values: Tensor) -> Tensor:
 
     For an exporter, which has no such operator, in log2 T steps of twice the reach.
     """
-    if not torch.compiler.is_exporting():
+    if not is_exporting():
         return values.cummax(-1).values
     reach, steps = 1, values.shape[-1]
     while reach < steps:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsm2.errors import ParameterError
 from tsm2.networks.mixers import DirectedScan, SelectiveMixer
@@ -112,16 +112,11 @@ def _listen(step: MixerStep, stage: int, place: int, found: list[Selection]) -> 
     if not isinstance(mixer, SelectiveMixer):
         return []
     scans = [scan for scan in mixer.scans if isinstance(scan, DirectedScan)]
-    lengths: list[Tensor] = []
 
-    def note(scan: DirectedScan, arguments: tuple[Tensor, Tensor, Tensor | None], _: Any) -> None:
-        value, source, _ = arguments
-        lengths.append(scan.steps(value, source).mean(-1))  # the lead axes of the scan
-
-    def collect(_: nn.Module, __: Any, mixed: Tensor) -> None:
-        lead = mixed.shape[:3]  # (B, H, W)
-        steps = torch.stack([each.reshape(*lead, -1) for each in lengths], dim=1)
-        lengths.clear()
+    def collect(mixer: SelectiveMixer, arguments: tuple[Tensor], _: Any) -> None:
+        lead = arguments[0].shape[:3]  # (B, H, W)
+        lengths = [each.mean(-1).reshape(*lead, -1) for each in mixer.steps(*arguments)]
+        steps = torch.stack(lengths, dim=1)
         found.append(
             Selection(
                 stage=stage,
@@ -132,8 +127,7 @@ def _listen(step: MixerStep, stage: int, place: int, found: list[Selection]) -> 
             )
         )
 
-    hooks: list[Any] = [scan.register_forward_hook(note) for scan in scans]
-    return [*hooks, step.register_forward_hook(collect)]
+    return [mixer.register_forward_hook(collect)]
 
 
 def _order_name(kind: MixerKind, scan: DirectedScan) -> str:

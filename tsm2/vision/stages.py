@@ -15,12 +15,12 @@ Source: Behrouz et al. (2024), arXiv:2403.19888, section 4, table 8, figures 2 a
 from collections.abc import Iterable
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tsm2.errors import ParameterError
+from tsm2.kernels.exporting import is_exporting
 from tsm2.networks.blocks import MixerBranch, PreNorm, WeightedAverage
 from tsm2.networks.mixers import AxisMLP, SelectiveMixer
 from tsm2.vision.config import ViM2Config
@@ -55,7 +55,7 @@ class Stem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Embed (B, in_chans, height, width) as (B, F, H, W); a rest is filled up with zeros."""
-        if not torch.compiler.is_exporting():
+        if not is_exporting():
             self._check(image)
         patches = self.proj(_fill_up(image, self.patch_size))
         embedded: Tensor = self.norm(patches.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -109,7 +109,7 @@ def _fill_up(image: Tensor, size: int) -> Tensor:
     For an exporter, which keeps the sizes open, it is always size - 1 rows and columns: what is
     too much is less than a stride, and the convolution leaves it out.
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return functional.pad(image, (0, size - 1, 0, size - 1))
     below, right = (-extent % size for extent in image.shape[-2:])
     return functional.pad(image, (0, right, 0, below)) if below or right else image

@@ -1,0 +1,344 @@
+"""Several scans of one signal: what they share is done once.
+
+The scans of an image's mixer read the same tensor and differ in their order and their parameters.
+So what they select by is one matrix product for all of them, and their outputs are added as they
+come. Where a backend runs all of them in one launch, and in every graph that torch.compile makes,
+their tensors are stacked: an axis in front has an entry for each walk, or one that all of them
+read. Both passes of that are operators of torch.library.
+
+Sizes: K walks; the others as in `tsm2.kernels.interface`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from tsm2.kernels import fused
+from tsm2.kernels.dispatch import load_fused, load_stacking
+from tsm2.kernels.interface import (
+    ConvTensors,
+    ScanTensors,
+    ScanWeights,
+    Walk,
+    state_dtype,
+)
+
+__all__ = ["cross_scan", "shared_scan", "stacked"]
+
+
+# --- one after the other --------------------------------------------------------------------------
+
+
+def shared_scan(
+    x: Tensor, scans: Sequence[ScanWeights], walks: tuple[Walk, ...], backend: str
+) -> Tensor:
+    """Scan one signal along every walk, without convolutions; eager code alone."""
+    weights = [tensor for scan in scans for tensor in scan]
+    if fused.trains_eagerly([x, *weights]):
+        out: Tensor = _SharedScan.apply(x, walks, backend, *weights)  # type: ignore[no-untyped-call]
+        return out
+    select = torch.cat([scan.select_weight for scan in scans])
+    parts = _parts(functional.linear(x, select), scans)
+    outputs = (
+        fused.selective_scan(scan.reads(x, selected), walk, backend)
+        for scan, selected, walk in zip(scans, parts, walks, strict=True)
+    )
+    total = next(outputs)
+    for each in outputs:
+        total = total + each if total.requires_grad else total.add_(each)
+    return total
+
+
+class _SharedScan(torch.autograd.Function):
+    """Selection and scans as one node; gradients of what they share are added in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, walks: Any, backend: str, *weights: Any) -> Tensor:
+        scans = _gather_scans(weights)
+        select = torch.cat([scan.select_weight for scan in scans])
+        selected = functional.linear(x, select)
+        out, kept = None, []
+        for scan, part, walk in zip(scans, _parts(selected, scans), walks, strict=True):
+            y, states = fused.scan_forward(scan.reads(x, part), walk, True, backend)
+            out = y if out is None else out.add_(y)
+            kept.append(states)
+        ctx.save_for_backward(x, selected, select, *kept, *weights)
+        ctx.settings = (walks, backend)
+        return cast(Tensor, out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dout: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        walks, backend = ctx.settings
+        x, selected, select, *rest = ctx.saved_tensors  # asked for once: see `fused`
+        kept, weights = rest[: len(walks)], rest[len(walks) :]
+        scans = _gather_scans(weights)
+        dselected, dx = torch.empty_like(selected), None
+        found = []
+        for k, (scan, walk) in enumerate(zip(scans, walks, strict=True)):
+            tensors = scan.reads(x, _parts(selected, scans)[k])
+            scanned = fused.scan_backward(tensors, walk, backend, dout, kept[k])
+            dx = scanned.u if dx is None else dx.add_(scanned.u)
+            torch.cat((scanned.delta, scanned.B, scanned.C), -1, out=_parts(dselected, scans)[k])
+            found.append(scanned)
+        rows = dselected.flatten(0, -2)
+        cast(Tensor, dx).flatten(0, -2).addmm_(rows, select)
+        dselect = _parts(x.flatten(0, -2).t() @ rows, scans)  # turned
+        gradients = (
+            ScanWeights(part.t(), each.A, each.D, each.delta_bias, each.delta_weight)
+            for part, each in zip(dselect, found, strict=True)
+        )
+        return (dx, None, None, *(each for scan in gradients for each in scan))
+
+
+def _gather_scans(weights: Sequence[Tensor | None]) -> list[ScanWeights]:
+    n = len(ScanWeights._fields)
+    return [ScanWeights(*cast(Any, weights[k : k + n])) for k in range(0, len(weights), n)]
+
+
+def _parts(selected: Tensor, scans: Sequence[ScanWeights]) -> tuple[Tensor, ...]:
+    """Take apart what was selected for each scan."""
+    return torch.split(selected, [len(scan.select_weight) for scan in scans], -1)
+
+
+# --- stacked --------------------------------------------------------------------------------------
+
+
+def cross_scan(
+    x: Tensor, scans: Sequence[ScanWeights], walks: tuple[Walk, ...], backend: str
+) -> Tensor:
+    """Convolve, select and scan along every walk; see `tsm2.kernels.cross_scan`."""
+    axes, reverses = [axis for walk in walks for axis in walk.axes], [w.reverse for w in walks]
+    weights = stacked(scans)
+    select = weights.select_weight  # (K, R + 2 N, E)
+    if weights.conv_weight is None:
+        u = x[None]
+        selected = functional.linear(x, select.flatten(0, 1))
+        selected = selected.view(*x.shape[:-1], *select.shape[:2]).movedim(-2, 0)
+    else:
+        taps, bias = weights.conv_weight, weights.conv_bias
+        u = _convs_operator(x[None], taps, bias, axes, reverses, True, backend)
+        selected = torch.bmm(u.flatten(1, -2), select.transpose(1, 2))
+        selected = selected.view(*u.shape[:-1], -1)
+    tensors = weights.reads(u, selected)  # selected: (K, *lead, R + 2 N)
+    keep_states = fused.needs_graph(tensors)
+    out: Tensor
+    out, _ = _scans_operator(*tensors, axes, reverses, keep_states, backend)
+    return out
+
+
+def stacked(parts: Sequence[Any]) -> Any:
+    """Stack the tensors of equal places; None where there are none."""
+    return type(parts[0])(*map(_stack, zip(*parts, strict=True)))
+
+
+def _stack(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    return None if tensors[0] is None else torch.stack(cast("list[Tensor]", list(tensors)))
+
+
+@fused.without_autocast
+def _scans_forward(
+    tensors: ScanTensors, walks: tuple[Walk, ...], keep_states: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    kernels = load_stacking(tensors.u, backend)
+    if kernels is not None:
+        return kernels.scans_forward(_projected(tensors), walks, keep_states)
+    out, kept = None, []
+    for k, walk in enumerate(walks):
+        y, states = fused.scan_forward(_at(tensors, k), walk, keep_states, backend)
+        out = y if out is None else out.add_(y)
+        kept.append(states)
+    return cast(Tensor, out), torch.stack(kept) if keep_states else kept[0]
+
+
+@fused.without_autocast
+def _scans_backward(
+    tensors: ScanTensors, walks: tuple[Walk, ...], backend: str, dout: Tensor, states: Tensor
+) -> ScanTensors:
+    kernels = load_stacking(tensors.u, backend)
+    if kernels is None:
+        each = [
+            fused.scan_backward(_at(tensors, k), walk, backend, dout, states[k])
+            for k, walk in enumerate(walks)
+        ]
+        gradients: ScanTensors = stacked(each)
+        if len(tensors.u) == 1:
+            gradients = gradients._replace(u=gradients.u.sum(0, keepdim=True))
+        return gradients
+    gradients = kernels.scans_backward(_projected(tensors), walks, dout, states)
+    weight = tensors.delta_weight
+    if weight is None:
+        return gradients
+    wide = gradients.delta.flatten(1, -2)  # (K, rows, E)
+    low = tensors.delta.flatten(1, -2).to(wide.dtype)
+    ddelta = torch.bmm(wide, weight.to(wide.dtype)).view(tensors.delta.shape)
+    dweight = torch.bmm(wide.transpose(1, 2), low).to(weight.dtype)
+    return gradients._replace(delta=ddelta, delta_weight=dweight)
+
+
+def _projected(tensors: ScanTensors) -> ScanTensors:
+    """Project steps of low rank onto the channels."""
+    delta, weight = tensors.delta, tensors.delta_weight
+    if weight is None:
+        return tensors
+    wide = torch.bmm(delta.flatten(1, -2), weight.to(delta.dtype).transpose(1, 2))
+    return tensors._replace(delta=wide.view(*delta.shape[:-1], weight.shape[1]), delta_weight=None)
+
+
+@fused.without_autocast
+def _convs_forward(
+    tensors: ConvTensors, walks: tuple[Walk, ...], silu: bool, backend: str
+) -> Tensor:
+    kernels = load_stacking(tensors.x, backend)
+    if kernels is not None:
+        return kernels.convs_forward(tensors, walks, silu)
+    single = load_fused(tensors.x, backend)
+    return torch.stack(
+        [single.conv_forward(_at(tensors, k), walk, silu) for k, walk in enumerate(walks)]
+    )
+
+
+@fused.without_autocast
+def _convs_backward(
+    tensors: ConvTensors, walks: tuple[Walk, ...], silu: bool, backend: str, dout: Tensor
+) -> ConvTensors:
+    kernels = load_stacking(tensors.x, backend)
+    if kernels is not None:
+        return kernels.convs_backward(tensors, walks, silu, dout)
+    single = load_fused(tensors.x, backend)
+    each = [
+        single.conv_backward(_at(tensors, k), walk, silu, dout[k]) for k, walk in enumerate(walks)
+    ]
+    gradients: ConvTensors = stacked(each)
+    if len(tensors.x) == 1:
+        gradients = gradients._replace(x=gradients.x.sum(0, keepdim=True))
+    return gradients
+
+
+def _at(tensors: Any, walk: int) -> Any:
+    """Return what one walk reads."""
+    return type(tensors)(*(None if t is None else t[walk if len(t) > 1 else 0] for t in tensors))
+
+
+# --- operators ------------------------------------------------------------------------------------
+
+
+def _flattened(kind: type[Any]) -> str:
+    """Declare the tensors of a kind, and their walks: the axes of all, one after the other."""
+    return f"{fused.declared(kind)}, int[] axes, bool[] reverses"
+
+
+def _gathered(kind: type[Any], flat: Sequence[Any]) -> Any:
+    """Return the tensors, their walks and what follows: the inverse of `_flattened`."""
+    n = len(kind._fields)
+    axes, reverses, *settings = flat[n:]
+    each = len(axes) // len(reverses)
+    walks = tuple(
+        Walk(tuple(axes[k * each : (k + 1) * each]), reverse) for k, reverse in enumerate(reverses)
+    )
+    return kind(*flat[:n]), walks, *settings
+
+
+def _flat_scans(*flat: Any) -> tuple[Tensor, Tensor]:
+    return _scans_forward(*_gathered(ScanTensors, flat))
+
+
+def _flat_scans_backward(dout: Tensor, states: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    tensors, walks, backend = _gathered(ScanTensors, flat)
+    gradients = _scans_backward(tensors, walks, backend, dout, states)
+    return fused.all_tensors(gradients, dout)
+
+
+def _flat_convs(*flat: Any) -> Tensor:
+    return _convs_forward(*_gathered(ConvTensors, flat))
+
+
+def _flat_convs_backward(dout: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    tensors, walks, silu, backend = _gathered(ConvTensors, flat)
+    return fused.all_tensors(_convs_backward(tensors, walks, silu, backend, dout), dout)
+
+
+def _fake_scans(*flat: Any) -> tuple[Tensor, Tensor]:
+    (u, _, A, *_), walks, keep_states, _ = _gathered(ScanTensors, flat)
+    out = u.new_empty(u.shape[1:])
+    if not keep_states:
+        return out, u.new_empty(0)
+    kept = fused.shape_of_states(u.shape[1:-1], walks[0], A)
+    return out, u.new_empty((len(walks), *kept), dtype=state_dtype(u))
+
+
+def _fake_scans_backward(dout: Tensor, states: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    return fused.fake_gradients(dout, _gathered(ScanTensors, flat)[0])
+
+
+def _fake_convs(x: Tensor, *rest: Any) -> Tensor:
+    (_, weight, _), *_ = _gathered(ConvTensors, (x, *rest))
+    return x.new_empty((weight.shape[0], *x.shape[1:]))
+
+
+def _fake_convs_backward(dout: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    return fused.fake_gradients(dout, _gathered(ConvTensors, flat)[0])
+
+
+def _keep_scans(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, axes, reverses, _, backend = inputs
+    _, states = output
+    ctx.mark_non_differentiable(states)
+    ctx.save_for_backward(states, *tensors)
+    ctx.settings = (axes, reverses, backend)
+
+
+def _gradients_of_scans(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    gradients = _scans_backward_operator(dout, *saved, *ctx.settings)
+    return (*fused.only_wanted(gradients, saved[1:]), None, None, None, None)
+
+
+def _keep_convs(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, axes, reverses, silu, backend = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.settings = (axes, reverses, silu, backend)
+
+
+def _gradients_of_convs(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    gradients = _convs_backward_operator(dout, *saved, *ctx.settings)
+    return (*fused.only_wanted(gradients, saved), None, None, None, None)
+
+
+_scans_operator = fused.register(
+    "selective_scans",
+    f"{_flattened(ScanTensors)}, bool keep_states, str backend",
+    "(Tensor, Tensor)",
+    _flat_scans,
+    _fake_scans,
+    (_keep_scans, _gradients_of_scans),
+)
+_scans_backward_operator = fused.register(
+    "selective_scans_backward",
+    f"Tensor dout, Tensor states, {_flattened(ScanTensors)}, str backend",
+    f"({', '.join(['Tensor'] * len(ScanTensors._fields))})",
+    _flat_scans_backward,
+    _fake_scans_backward,
+)
+_convs_operator = fused.register(
+    "causal_convs",
+    f"{_flattened(ConvTensors)}, bool silu, str backend",
+    "Tensor",
+    _flat_convs,
+    _fake_convs,
+    (_keep_convs, _gradients_of_convs),
+)
+_convs_backward_operator = fused.register(
+    "causal_convs_backward",
+    f"Tensor dout, {_flattened(ConvTensors)}, bool silu, str backend",
+    "(Tensor, Tensor, Tensor)",
+    _flat_convs_backward,
+    _fake_convs_backward,
+)
