@@ -24,7 +24,7 @@ import pandas as pd
 from tsm2.errors import DependencyError, OutputError, ParameterError
 from tsm2.saving import replacing
 from tsm2.tables.containers import Form, to_library
-from tsm2.tables.spreadsheet import mark_formulas, unmark_formulas
+from tsm2.tables.spreadsheet import mark_formulas, may_hold_text, unmark_formulas
 
 __all__ = ["BacktestFile", "check_target", "in_blocks", "write_backtest"]
 
@@ -258,9 +258,10 @@ def _csv_writer(path: Path) -> Iterator[_Writer]:
 def _csv_pieces(path: Path, rows: int, like: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
     if like is None:  # BacktestFile has said so before
         raise TypeError("a CSV file does not say what types its columns have")
+    text = [place for place, dtype in enumerate(like.dtypes) if may_hold_text(dtype)]
     how: dict[str, Any] = {"names": like.columns, "header": 0, "dtype": str}
     for chunk in pd.read_csv(path, keep_default_na=False, chunksize=rows, **how):
-        for place in range(chunk.shape[1]):
+        for place in text:
             chunk.isetitem(place, unmark_formulas(chunk.iloc[:, place]).array)
         yield chunk
 

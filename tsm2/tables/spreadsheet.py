@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["mark_formulas", "unmark_formulas"]
+__all__ = ["mark_formulas", "may_hold_text", "unmark_formulas"]
 
 _FIRST = ("=", "+", "-", "@", "\t", "\r")
 
@@ -19,9 +19,9 @@ def mark_formulas(frame: pd.DataFrame) -> pd.DataFrame:
     marked.columns.name = frame.columns.name
     for place in range(marked.shape[1]):
         column = marked.iloc[:, place]
-        if _may_hold_text(column.dtype):
+        if may_hold_text(column.dtype):
             marked.isetitem(place, column.map(_marked).array)
-    if any(map(_may_hold_text, frame.index.to_frame().dtypes)):
+    if any(map(may_hold_text, frame.index.to_frame().dtypes)):
         marked.index = frame.index.map(
             lambda label: tuple(map(_marked, label)) if isinstance(label, tuple) else _marked(label)
         ).set_names(frame.index.names)
@@ -39,7 +39,8 @@ def unmark_formulas(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return column.str.replace(r"^'(?=[=+\-@\t\r])", "", regex=True)
 
 
-def _may_hold_text(dtype: Any) -> bool:
+def may_hold_text(dtype: Any) -> bool:
+    """Say if a column of some type may hold text; numbers and points in time never do."""
     types = pd.api.types
     return not (types.is_numeric_dtype(dtype) or types.is_datetime64_any_dtype(dtype))
 
