@@ -27,7 +27,7 @@ from tsm2.backtesting import error_table
 
 RESULTS = Path(__file__).parent / "results" / "backtest_memory.csv"
 SIZES = (10_000, 20_000, 40_000, 80_000)
-CSV_UP_TO = 20_000  # rows; as text, millions of rows take minutes
+CSV_UP_TO = 10_000  # rows; as text, millions of rows take minutes
 VARIATES = 7
 
 

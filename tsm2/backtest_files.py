@@ -232,12 +232,12 @@ def _parquet_writer(path: Path) -> Iterator[_Writer]:
             file.close()
 
 
-def _parquet_pieces(path: Path, rows: int, like: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
-    from pyarrow import Table, parquet
+def _parquet_pieces(path: Path, _: int, like: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
+    from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=rows):
-            piece: pd.DataFrame = Table.from_batches([batch]).to_pandas()
+        for number in range(file.num_row_groups):  # iter_batches holds on to what it has read
+            piece: pd.DataFrame = file.read_row_group(number).to_pandas()
             yield piece if like is None else piece.set_axis(like.columns, axis="columns")
 
 

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _BATCH = 256
-_BLOCK = 2**18  # rows of a backtest whose errors are summed at once
+_BLOCK = 2**17  # rows of a backtest whose errors are summed at once
 
 _FloorForecast: TypeAlias = Callable[[NDArray[np.int64]], dict[str, pd.DataFrame]]
 
