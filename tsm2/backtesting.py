@@ -1,59 +1,65 @@
 """Backtests: forecast every window of a table and set the forecasts beside what happened.
 
-A model may be fitted again as the backtest moves on, always to rows before the first one that it
-forecasts:
-
-    window="expanding"   fit 1 |======|          fit 2 |=========|       fit 3 |============|
-    window="sliding"     fit 1 |======|          fit 2    |======|       fit 3       |======|
+`tsm2.refitting` fits the model again as the backtest moves on.
 
 Sizes: S series, T rows, M variates, W windows, B windows in a batch, L lookback, H horizon, Q
 quantiles.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 
 from tsm2 import metrics
-from tsm2.errors import ParameterError
+from tsm2.backtest_files import BacktestFile, in_blocks
 from tsm2.fitted.model import FittedModel, known_before
 from tsm2.fitted.rolling import whole_horizons
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.walk import Walk
 from tsm2.prepared.windows import Covariates
-from tsm2.tables.containers import as_frame, to_library
+from tsm2.tables.containers import Form, as_frame, to_library
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import fill_forward
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import bound_level, bound_name
 from tsm2.tables.series import Series
-from tsm2.tables.stamps import is_before
-from tsm2.training.choices import chosen
-from tsm2.training.processes import check_side_by_side
-from tsm2.training.recipe import Recipe
 
 __all__ = [
+    "BacktestFile",
+    "Pieces",
+    "backtest_pieces",
     "backtest_table",
+    "batches",
+    "deviations",
     "error_table",
+    "floor_pieces",
     "floor_tables",
     "mean_squared_error",
     "naive_scale_table",
+    "outcomes",
     "recalibrated",
-    "refit_table",
     "scale_of_rows",
     "scale_table",
     "walked",
 ]
 
 _BATCH = 256
+_BLOCK = 2**17  # rows of a backtest whose errors are summed at once
 
-Fit: TypeAlias = Callable[[Series, CovariateTables, pd.DataFrame], FittedModel]
+_FloorForecast: TypeAlias = Callable[[NDArray[np.int64]], dict[str, pd.DataFrame]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """A backtest that is made again, piece by piece, whenever its errors are measured."""
+
+    make: Callable[[], Iterator[pd.DataFrame]]
 
 
 def walked(
@@ -176,16 +182,29 @@ def backtest_table(
     says which one, see `series_column`.
     """
     forecast, bounds = [], []
-    for batch in _batches(starts):
+    for batch in batches(starts):
         forecast.append(model.forecast(prepared, batch, horizon, size=_BATCH))
         if quantiles:
             bounds.append(model.quantiles(prepared, batch, horizon, quantiles, size=_BATCH))
-    table = _outcomes(prepared, starts, horizon)
+    table = outcomes(prepared.series, starts, horizon)
     table["forecast"] = np.concatenate(forecast).ravel()
     if quantiles:
         columns = np.concatenate(bounds).reshape(len(table), -1)
         table[[bound_name(level) for level in quantiles]] = columns
     return table
+
+
+def backtest_pieces(
+    model: FittedModel,
+    prepared: Prepared,
+    starts: NDArray[np.int64],
+    horizon: int,
+    *,
+    quantiles: Sequence[float] = (),
+) -> Iterator[pd.DataFrame]:
+    """Yield the table of `backtest_table` in pieces, which its forecasts are made in as well."""
+    for batch in batches(starts):
+        yield backtest_table(model, prepared, batch, horizon, quantiles=quantiles)
 
 
 def floor_tables(
@@ -211,25 +230,63 @@ def floor_tables(
     A table as that of `backtest_table` for each, by its name. A gap is the value before it, and
     where nothing is known of the season before, the last row comes again.
     """
+    forecast, starts = _floor(model, series, start, horizon, stride, season)
+    return forecast(starts)
+
+
+def floor_pieces(
+    model: FittedModel,
+    series: Series,
+    *,
+    start: object,
+    horizon: int,
+    stride: int,
+    season: int | None,
+) -> dict[str, Pieces]:
+    """Return the tables of `floor_tables` as what yields their pieces, made anew each time."""
+    forecast, starts = _floor(model, series, start, horizon, stride, season)
+    first = forecast(starts[:1])
+    return {name: Pieces(partial(_named_pieces, forecast, starts, name)) for name in first}
+
+
+def _named_pieces(
+    forecast: _FloorForecast, starts: NDArray[np.int64], name: str
+) -> Iterator[pd.DataFrame]:
+    for batch in batches(starts):
+        yield forecast(batch)[name]
+
+
+def _floor(
+    model: FittedModel,
+    series: Series,
+    start: object,
+    horizon: int,
+    stride: int,
+    season: int | None,
+) -> tuple[_FloorForecast, NDArray[np.int64]]:
+    """Return what forecasts windows, and the windows."""
     whole, starts = _windows(model, series, start, horizon, stride)
     units = model.units(filled(whole, model.missing), starts)
     prepared = Prepared.of(whole, units, model.roles, Covariates(), lookback=model.lookback)
     series = prepared.series
     values = fill_forward(series.values, series.offsets)
-    last = np.repeat(values[starts - 1][:, None], horizon, axis=1)  # (W, H, M)
-    found = {"repeat last": last}
-    if season is not None:
-        rows = starts[:, None] - season + np.arange(horizon) % season
-        seen = starts - season >= series.offsets[prepared.owners(starts)]
-        again = np.where(seen[:, None, None], values[rows.clip(min=0)], np.nan)
-        found["seasonal naive"] = np.where(np.isnan(again), last, again)
-    table = _outcomes(prepared, starts, horizon)
-    return {name: table.assign(forecast=each.ravel()) for name, each in found.items()}
+
+    def forecast(starts: NDArray[np.int64]) -> dict[str, pd.DataFrame]:
+        last = np.repeat(values[starts - 1][:, None], horizon, axis=1)  # (W, H, M)
+        found = {"repeat last": last}
+        if season is not None:
+            rows = starts[:, None] - season + np.arange(horizon) % season
+            seen = starts - season >= series.offsets[prepared.owners(starts)]
+            again = np.where(seen[:, None, None], values[rows.clip(min=0)], np.nan)
+            found["seasonal naive"] = np.where(np.isnan(again), last, again)
+        table = outcomes(series, starts, horizon)
+        return {name: table.assign(forecast=each.ravel()) for name, each in found.items()}
+
+    return forecast, starts
 
 
-def _outcomes(prepared: Prepared, starts: NDArray[np.int64], horizon: int) -> pd.DataFrame:
-    """Return what happened in windows: a row per window, step and variate."""
-    series = prepared.series
+def outcomes(series: Series, starts: NDArray[np.int64], horizon: int) -> pd.DataFrame:
+    """Return what happened in windows of the targets: a row per window, step and variate."""
     n_windows, n_variates = len(starts), len(series.layout.columns)
     steps = np.arange(horizon)
     per_window = horizon * n_variates
@@ -242,13 +299,18 @@ def _outcomes(prepared: Prepared, starts: NDArray[np.int64], horizon: int) -> pd
             "variate": pd.Categorical.from_codes(
                 np.tile(np.arange(n_variates), n_windows * horizon), categories=variates
             ),
-            "actual": prepared.actual(starts, horizon).ravel(),
+            "actual": series.rows_from(starts, horizon).ravel(),
         }
     )
     if not series.layout.alone:
-        owner = prepared.owners(starts).repeat(per_window)
-        names = pd.Index(series.ids, dtype=series.layout.id_dtype, tupleize_cols=False)
-        table.insert(0, series_column(series.layout, table.columns), names[owner])
+        here, owner = np.unique(series.owners_of(starts - 1), return_inverse=True)
+        names = pd.Index(
+            [series.ids[number] for number in here],
+            dtype=series.layout.id_dtype,
+            tupleize_cols=False,
+        )
+        name = series_column(series.layout, table.columns)
+        table.insert(0, name, names[owner.repeat(per_window)])
     return table
 
 
@@ -260,7 +322,7 @@ def mean_squared_error(
     What did not become known, NaN, counts for nothing; parameters as for `backtest_table`.
     """
     squared, cells = 0.0, 0
-    for batch in _batches(starts):
+    for batch in batches(starts):
         actual, scale = prepared.actual(batch, horizon), prepared.units_of(batch).scale
         unit = scale if scale.ndim == 1 else scale[:, None]
         errors = (model.forecast(prepared, batch, horizon, size=_BATCH) - actual) / unit
@@ -269,7 +331,8 @@ def mean_squared_error(
     return squared / max(cells, 1)
 
 
-def _batches(starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def batches(starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield windows, (W,), as many at a time as are forecast at once."""
     for first in range(0, len(starts), _BATCH):
         yield starts[first : first + _BATCH]
 
@@ -291,7 +354,8 @@ def error_table(
     Parameters
     ----------
     table
-        What `TSM2Forecaster.backtest` returned.
+        What `TSM2Forecaster.backtest` returned: a table, or the `BacktestFile` that it wrote, which
+        is read piece by piece.
     by
         Column or columns, such as "variate" or "step", whose values get a row each; None for one
         row, "all".
@@ -314,10 +378,70 @@ def error_table(
     >>> error_table(table).loc["a"].round(3).to_dict()
     {'MSE': 0.5, 'MAE': 0.5, 'quantile loss': 0.425, 'coverage-80': 0.5}
     """
-    table, form = as_frame(table)
-    unit: Any = 1.0 if scale is None else scale
-    if scale is not None:
-        unit = scale_of_rows(table, scale)
+    keys = None if by is None else [by] if isinstance(by, str) else list(by)
+
+    def measured(block: pd.DataFrame, first: int) -> pd.DataFrame:
+        if scale is None:
+            return _errors(block, 1.0)
+        part = scale[first : first + len(block)] if isinstance(scale, np.ndarray) else scale
+        return _errors(block, scale_of_rows(block, part))
+
+    blocks, form = _blocks(table)
+    means: Any = _means(blocks, keys, measured)
+    if keys is None or form.library == "pandas":
+        return to_library(means, form)
+    return to_library(means.reset_index(), form)
+
+
+def deviations(table: Any) -> dict[Hashable, float]:
+    """Return the deviation of what happened to each variate of a backtest; 1 if it never moved."""
+
+    def happened(block: pd.DataFrame, _: int) -> pd.DataFrame:
+        return block[["actual"]]
+
+    levels = _means(_blocks(table)[0], ["variate"], happened)["actual"].to_dict()
+
+    def squared(block: pd.DataFrame, _: int) -> pd.DataFrame:
+        level = block["variate"].map(levels).astype(np.float64)
+        return (block["actual"] - level).pow(2).to_frame()
+
+    variances = _means(_blocks(table)[0], ["variate"], squared).iloc[:, 0]
+    return dict(variances.where(variances > 0, 1.0).pow(0.5))
+
+
+def _means(
+    blocks: Iterable[pd.DataFrame],
+    keys: list[str] | None,
+    measured: Callable[[pd.DataFrame, int], pd.DataFrame],
+) -> Any:
+    """Return the means of what is measured of rows, NaN left out, for all that have the same keys.
+
+    `measured` gets a block of rows, and the number of its first one.
+    """
+    total, first = pd.DataFrame(), 0
+    for block in blocks:
+        each = measured(block, first)
+        sums = pd.concat({"sum": each, "count": each.notna()}, axis="columns").astype(np.float64)
+        sums = _grouped(sums, None if keys is None else [block[name] for name in keys])
+        total = _grouped(pd.concat((total, sums)), keys) if len(total) else sums
+        first += len(block)
+    means: Any = total["sum"] / total["count"]  # pandas-stubs take it for a column
+    return means
+
+
+def _blocks(table: Any) -> tuple[Iterable[pd.DataFrame], Form]:
+    """Return a backtest in blocks of rows, the same ones wherever it lies, and what it was."""
+    if isinstance(table, BacktestFile):
+        return table.pieces(_BLOCK), table.form
+    if isinstance(table, Pieces):
+        return in_blocks(table.make(), _BLOCK), Form()
+    frame, form = as_frame(table)
+    firsts = range(0, max(len(frame), 1), _BLOCK)
+    return (frame.iloc[first : first + _BLOCK] for first in firsts), form
+
+
+def _errors(table: pd.DataFrame, unit: Any) -> pd.DataFrame:
+    """Return the errors of each row of a backtest, divided by its unit."""
     actual, forecast = (table[name].to_numpy(np.float64) / unit for name in ("actual", "forecast"))
     each = {
         "MSE": metrics.mse(actual, forecast, axis=()),
@@ -332,12 +456,17 @@ def error_table(
         if lower != upper and upper in levels:
             inside = metrics.coverage(table["actual"], table[lower], table[upper], axis=())
             each[lower.replace("lo-", "coverage-")] = inside
-    errors = pd.DataFrame(each, index=table.index).astype(np.float64)
-    if by is None:
-        return to_library(errors.mean().to_frame("all").T, form)
-    keys = [table[name] for name in ([by] if isinstance(by, str) else by)]
-    means = errors.groupby(keys, observed=True, sort=False).mean()
-    return means if form.library == "pandas" else to_library(means.reset_index(), form)
+    return pd.DataFrame(each, index=table.index).astype(np.float64)
+
+
+def _grouped(sums: pd.DataFrame, keys: list[Any] | None) -> pd.DataFrame:
+    """Add up rows that have the same keys, or all of them, as they come."""
+    if keys is None:
+        return sums.sum().to_frame("all").T
+    if all(isinstance(key, pd.Series) for key in keys):
+        return sums.groupby(keys, observed=True, sort=False).sum()
+    levels = list(range(len(keys)))
+    return sums.groupby(level=levels, observed=True, sort=False).sum()
 
 
 def scale_of_rows(
@@ -355,162 +484,3 @@ def scale_of_rows(
         series = names.get_indexer(pd.Index(table.iloc[:, 0].tolist(), tupleize_cols=False))
     units: NDArray[np.float64] = scale.to_numpy(np.float64)[series, variates]
     return units
-
-
-def refit_table(
-    recipe: Recipe,
-    fit: Fit,
-    series: Series,
-    *,
-    start: object,
-    horizon: int,
-    stride: int,
-    every: int,
-    window: Literal["expanding", "sliding"],
-    n_jobs: int | None = None,
-    quantiles: Sequence[float] = (),
-    given: CovariateTables = CovariateTables(),  # noqa: B008 (frozen)
-) -> pd.DataFrame:
-    """Forecast every window of a walk, each with a model that was fitted shortly before it.
-
-    Parameters
-    ----------
-    recipe
-        What is asked of every fit.
-    fit
-        Fits series with their covariates and choices made before.
-    series
-        One table or several series. A series is in a fit from its first whole window on; before,
-        it is forecast as one that the fit has not seen.
-    start
-        Label of the first row to forecast, as for `Walk.starts_in`.
-    horizon, stride
-        Rows of a forecast, and from one to the next.
-    every
-        How many forecasts, one behind another in time, one fit makes: of several series, those of
-        all of them from the same row are one.
-    window
-        "expanding" fits to all rows before a fit's first forecast, "sliding" to the last of them,
-        as many as the first fit had of each series.
-    n_jobs
-        Fits side by side, as joblib counts them.
-    quantiles
-        As in `backtest_table`.
-    given
-        Covariates of all rows.
-
-    Returns
-    -------
-    The columns of `backtest_table`.
-
-    Raises
-    ------
-    ParameterError
-        There is no start, `window` is unknown, or `n_jobs` is no count or more than 1 where several
-        processes share the fits.
-    WindowError
-        No window fits, or the rows before the start are too few to fit to.
-    """
-    if start is None:
-        raise ParameterError(
-            "refit needs start, the label of the first row to forecast: the rows before it are "
-            "what the first fit learns from."
-        )
-    if window not in ("expanding", "sliding"):
-        raise ParameterError(f"window must be 'expanding' or 'sliding', got {window!r}.")
-    if not isinstance(n_jobs, int | None) or n_jobs == 0:
-        raise ParameterError(
-            f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
-        )
-    asked: Any = n_jobs  # joblib's hint forgets None
-    check_side_by_side(effective_n_jobs(asked))
-    known = _with_windows(series.head(_rows_before(series, start)), recipe)
-    choices = recipe.choose_for(filled(known, recipe.missing))
-    walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)
-    starts = walk.starts_in(series, start)
-    # Places of a list name its series as long as they are together.
-    series = replace(series, layout=series.layout.with_names())
-    read = filled(series, recipe.missing)
-    stamps = series.index[starts]
-    cutoffs = stamps.unique().sort_values()
-    fits: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    for first in range(0, len(cutoffs), every):
-        those = np.asarray(stamps.isin(cutoffs[first : first + every]))
-        fits.append((_rows_before(series, cutoffs[first]), starts[those]))
-    first_counts = fits[0][0]
-    backtests: Any = Parallel(n_jobs=n_jobs)(
-        delayed(_refit_piece)(
-            fit,
-            _with_windows(
-                read.between(n_known - _learnt(n_known, first_counts, window), n_known), recipe
-            ),
-            *_around(series, read, own, walk),
-            horizon,
-            quantiles,
-            given,
-            choices,
-        )
-        for n_known, own in fits
-    )
-    whole: pd.DataFrame = pd.concat(backtests, ignore_index=True)
-    per_window = len(whole) // len(starts)
-    owner = np.concatenate([series.owners[own] for _, own in fits]).repeat(per_window)
-    return whole.iloc[np.argsort(owner, kind="stable")].reset_index(drop=True)
-
-
-def _rows_before(series: Series, label: object) -> NDArray[np.int64]:
-    """Count the rows of each series before a label, (S,)."""
-    before = is_before(series.index, label)
-    return np.add.reduceat(before, series.offsets[:-1], dtype=np.int64)
-
-
-def _learnt(
-    n_known: NDArray[np.int64], first: NDArray[np.int64], window: Literal["expanding", "sliding"]
-) -> NDArray[np.int64]:
-    """Count the rows of each series that a fit learns from, (S,); `first` had none of new ones."""
-    if window == "expanding":
-        return n_known
-    return np.where(first > 0, np.minimum(n_known, first), n_known)
-
-
-def _around(
-    series: Series, read: Series, starts: NDArray[np.int64], walk: Walk
-) -> tuple[Series, Series, NDArray[np.int64]]:
-    """Return the rows that windows lie in, what is read of them, and the windows' first rows."""
-    owned, first, count = np.unique(series.owners[starts], return_index=True, return_counts=True)
-    before, stop = np.zeros(len(series.ids), np.int64), np.zeros(len(series.ids), np.int64)
-    before[owned] = starts[first] - walk.lookback - series.offsets[owned]
-    stop[owned] = starts[first + count - 1] + walk.horizon - series.offsets[owned]
-    tested, seen = series.between(before, stop), read.between(before, stop)
-    here = stop > before
-    shift = (tested.offsets[:-1] - series.offsets[:-1] - before)[series.owners[starts]]
-    return tested.chosen(here), seen.chosen(here), starts + shift
-
-
-def _refit_piece(
-    fit: Fit,
-    known: Series,
-    tested: Series,
-    read: Series,
-    starts: NDArray[np.int64],
-    horizon: int,
-    quantiles: Sequence[float],
-    given: CovariateTables,
-    choices: pd.DataFrame,
-) -> pd.DataFrame:
-    """Fit to the known rows and forecast the windows of the tested ones."""
-    model = fit(known, given, choices)
-    ahead = whole_horizons(horizon, model.horizon)
-    prepared = model.prepare(tested, given, starts=starts, ahead=ahead, read=read)
-    return backtest_table(model, prepared, starts, horizon, quantiles=quantiles)
-
-
-def _with_windows(series: Series, recipe: Recipe) -> Series:
-    """Leave out series that give a fit no window yet; if none does, the fit says so of all."""
-    needed = recipe.horizon + 2
-    if recipe.lookback != "auto" and recipe.missing != "mask":
-        needed = recipe.lookback + recipe.horizon  # else rows before are taken as unknown
-    enough = series.counts >= needed
-    if series.layout.alone or enough.all():
-        return series
-    return series.chosen(enough if enough.any() else series.counts > 0)

@@ -28,13 +28,15 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import validate_data
 
 from tsm2 import saving
+from tsm2.backtest_files import check_target, write_backtest
 from tsm2.backtesting import (
+    backtest_pieces,
     backtest_table,
+    floor_pieces,
     floor_tables,
     mean_squared_error,
     naive_scale_table,
     recalibrated,
-    refit_table,
     scale_table,
     walked,
 )
@@ -65,6 +67,7 @@ from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
+from tsm2.refitting import refit_pieces, refit_table
 from tsm2.tables.containers import to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
@@ -999,6 +1002,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         quantiles: Sequence[float] | None = None,
         coverage: float | None = None,
         intervals: Literal["calibrated", "adaptive"] = "calibrated",
+        to: str | os.PathLike[str] | None = None,
         past_covariates: CovariateTable = None,
         future_covariates: CovariateTable = None,
         static_covariates: CovariateTable = None,
@@ -1035,12 +1039,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             series: they widen after misses and narrow without, so that the coverage holds where
             the table drifts away from the rows that quantiles were calibrated on
             (`tsm2.fitted.adaptive`).
+        to
+            A .parquet or .csv file to write the table to while the forecasts are made, so that
+            memory does not grow with their number; Parquet needs pyarrow. The file takes its place
+            when it is whole. None returns the table, as "adaptive" intervals need.
 
         Returns
         -------
-        A DataFrame, or a table of the library of `X`, with one row per forecast, step and variate:
-        `cutoff` (last row seen), `step` (from 1), `time`, `variate`, `actual`, `forecast`; then a
-        column per quantile, such as `lo-80` and `hi-80`.
+        With `to`, the `tsm2.backtesting.BacktestFile`, which `error_table` takes like the table.
+        Without, a DataFrame, or a table of the library of `X`, with one row per forecast, step and
+        variate: `cutoff` (last row seen), `step` (from 1), `time`, `variate`, `actual`, `forecast`;
+        then a column per quantile, such as `lo-80` and `hi-80`.
         Of several series, the first column says which: it has the name of the column or level that
         held their names, or "series". `tsm2.backtesting.error_table` sums it up.
 
@@ -1050,6 +1059,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             `start` is no row of the table.
         WindowError
             No window fits.
+        OutputError
+            The file cannot be written.
         """
         if coverage is not None and quantiles is not None:
             raise ParameterError("pass coverage or quantiles, not both.")
@@ -1064,32 +1075,42 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         asked = levels
         levels = with_median(levels) if intervals == "adaptive" else levels
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        path = None if to is None else check_target(check_path("to", to))
+        if path is not None and intervals == "adaptive":
+            raise ParameterError(
+                "to writes forecasts as they are made, but intervals='adaptive' looks at all of a "
+                "series once they are there: leave one of the two out."
+            )
         if refit is False:
             model, windows = self._walked(X, horizon, given, start=start, stride=stride)
-            table = backtest_table(model, *windows, quantiles=levels)
             layout = windows[0].series.layout
-            if intervals == "adaptive":
-                table = adapted_table(table, asked, several=not layout.alone)
-            return to_library(table, layout.form)
-        steps, stride = self._count_steps(horizon), check_count("stride", stride)
-        self._check_parameters()
-        series = self._read(X, frequency=self.frequency)
-        table = refit_table(
-            self._recipe(),
-            self._fitted_copy,
-            series,
-            start=start,
-            horizon=steps,
-            stride=stride,
-            every=1 if refit is True else check_count("refit", refit),
-            window=window,
-            n_jobs=n_jobs,
-            quantiles=levels,
-            given=given,
-        )
+            if path is not None:
+                pieces = backtest_pieces(model, *windows, quantiles=levels)
+                return write_backtest(path, pieces, layout.form)
+            table = backtest_table(model, *windows, quantiles=levels)
+        else:
+            steps, stride = self._count_steps(horizon), check_count("stride", stride)
+            self._check_parameters()
+            series = self._read(X, frequency=self.frequency)
+            layout = series.layout
+            refits: dict[str, Any] = {
+                "start": start,
+                "horizon": steps,
+                "stride": stride,
+                "every": 1 if refit is True else check_count("refit", refit),
+                "window": window,
+                "n_jobs": n_jobs,
+                "quantiles": levels,
+                "given": given,
+            }
+            whose = self._recipe(), self._fitted_copy, series
+            if path is not None:
+                pieces = refit_pieces(*whose, **refits, folder=path.absolute().parent)
+                return write_backtest(path, pieces, layout.form)
+            table = refit_table(*whose, **refits)
         if intervals == "adaptive":
-            table = adapted_table(table, asked, several=not series.layout.alone)
-        return to_library(table, series.layout.form)
+            table = adapted_table(table, asked, several=not layout.alone)
+        return to_library(table, layout.form)
 
     def _fitted_copy(
         self, series: Series, given: CovariateTables, choices: pd.DataFrame
@@ -1142,6 +1163,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         start: object = None,
         horizon: int | None = None,
         stride: int = 1,
+        lazy: bool = False,
     ) -> dict[str, Any]:
         """Return the backtests of the forecasts that cost nothing, on the windows of `backtest`.
 
@@ -1149,6 +1171,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ----------
         X, start, horizon, stride
             As in `backtest`.
+        lazy
+            Return, in place of each table, what makes it piece by piece whenever
+            `tsm2.backtesting.error_table` measures it, so that memory does not grow with windows.
 
         Returns
         -------
@@ -1158,9 +1183,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         model, history = self._model(), self._read_history(X)
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         season = self._recipe().season_of(history)
-        tables = floor_tables(
-            model, history, start=start, horizon=steps, stride=stride, season=season
-        )
+        walk: dict[str, Any] = {"start": start, "horizon": steps, "stride": stride}
+        if lazy:
+            return dict(floor_pieces(model, history, **walk, season=season))
+        tables = floor_tables(model, history, **walk, season=season)
         return {name: to_library(each, history.layout.form) for name, each in tables.items()}
 
     def error_scale(

@@ -155,6 +155,12 @@ def test_backtest_measures_every_window(work: Path) -> None:
     table = pd.read_csv(out)
     assert len(table) == 35 * 6 * 2
     assert table["cutoff"].iloc[0] == "2024-01-09 07:00:00"
+    streamed = tsm2(
+        "backtest", work / "model", work / "data.csv", "--start", start, "--to", work / "to.csv"
+    )
+    assert streamed.returncode == 0, streamed.stderr
+    assert streamed.stdout == result.stdout
+    assert (work / "to.csv").read_text() == out.read_text()
     refit = ("--start", start, "--stride", 12, "--refit", 2, "--window", "sliding")
     again = tsm2("backtest", work / "model", work / "data.csv", *refit)
     assert again.returncode == 0, again.stderr
@@ -353,6 +359,9 @@ def test_mistakes_are_one_line(work: Path, tmp_path: Path) -> None:
     assert "such as 0.8 for 80 %" in refused("predict", model, data, "--coverage", 80)
     assert "got '10%'" in refused("predict", model, data, "--quantiles", "10%")
     assert "stride must be" in refused("backtest", model, data, "--stride", 0)
+    both = refused("backtest", model, data, "--out", out / "a.csv", "--to", out / "b.csv")
+    assert "give --out or --to, not both" in both
+    assert ".parquet or a .csv file" in refused("backtest", model, data, "--to", out / "b.txt")
     assert "is not a row" in refused("backtest", model, data, "--start", "2030-01-01")
     assert "did you mean" in refused("data", "get", "ETTh11").lower()
     assert not out.exists()

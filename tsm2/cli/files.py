@@ -20,6 +20,7 @@ from tsm2.cli.values import split_names
 from tsm2.errors import OutputError
 from tsm2.tables.csv import FileOptions, FileTable, TextTable, read_text
 from tsm2.tables.dates import KnownStamps
+from tsm2.tables.spreadsheet import mark_formulas
 
 if TYPE_CHECKING:
     from tsm2.forecaster import TSM2Forecaster
@@ -183,46 +184,13 @@ def write(frame: pd.DataFrame, out: Path | None, *, as_json: bool = False) -> No
             print_json(record)
         return
     try:
-        _as_text(frame).to_csv(sys.stdout if out is None else out, quoting=csv.QUOTE_MINIMAL)
+        mark_formulas(frame).to_csv(sys.stdout if out is None else out, quoting=csv.QUOTE_MINIMAL)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     if out is not None:
         say(f"written: {out}")
-
-
-def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mark text that a spreadsheet would take for a formula, by the apostrophe that they know.
-
-    Names of series and columns come from files of others: "=HYPERLINK(...)" must stay a name.
-    """
-    marked = frame.rename(columns=_marked)
-    marked.columns.name = frame.columns.name
-    for place in range(marked.shape[1]):
-        column = marked.iloc[:, place]
-        if _may_hold_text(column.dtype):
-            marked.isetitem(place, column.map(_marked).array)
-    if any(map(_may_hold_text, frame.index.to_frame().dtypes)):
-        marked.index = frame.index.map(
-            lambda label: tuple(map(_marked, label)) if isinstance(label, tuple) else _marked(label)
-        ).set_names(frame.index.names)
-    return marked
-
-
-def _may_hold_text(dtype: Any) -> bool:
-    types = pd.api.types
-    return not (types.is_numeric_dtype(dtype) or types.is_datetime64_any_dtype(dtype))
-
-
-def _marked(cell: Any) -> Any:
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return cell
-    try:
-        float(cell)
-    except ValueError:
-        return f"'{cell}"
-    return cell  # a number that is written as text
 
 
 def require_writable(out: Path) -> None:

@@ -57,6 +57,7 @@ from tsm2.training import choose_device
 __all__ = ["FittedModel", "known_before"]
 
 _CONTEXTS = 1024  # that are forecast at once
+_WHOLE = 64  # which batches of several series are a multiple of
 _INSPECTED = 64  # windows
 
 Rows = NDArray[np.int64]
@@ -485,12 +486,21 @@ class FittedModel:
     def _batches(
         self, prepared: Prepared, starts: Rows, steps: int, size: int
     ) -> Iterator[tuple[slice, Batch]]:
-        """Yield which windows, and what the network reads of them."""
+        """Yield which windows, and what the network reads of them.
+
+        Libraries of linear algebra add up in another order where rows are few, so that a forecast
+        would depend on how many others are made beside it. Batches of several series are therefore
+        filled up to whole ones, with their last window again: a series is forecast alike, to the
+        bit, alone and among a million.
+        """
         windows = prepared.windows(starts, whole_horizons(steps, self.horizon))
         device = choose_device(self.device)
+        whole = 1 if prepared.series.layout.alone else _WHOLE
         for first in range(0, len(starts), size):
-            which = torch.arange(first, min(first + size, len(starts)))
-            yield slice(first, first + size), windows.gather(which).lean().to(device)
+            stop = min(first + size, len(starts))
+            filled_up = first + -(-(stop - first) // whole) * whole
+            which = torch.arange(first, filled_up).clamp(max=stop - 1)
+            yield slice(first, stop), windows.gather(which).lean().to(device)
 
     @torch.inference_mode()
     def _in_batches(
@@ -506,7 +516,7 @@ class FittedModel:
         pieces: list[Numbers] = []
         lacking = self.calibration is not None and bool(self.calibration.lacking.any())
         for which, batch in self._batches(prepared, starts, steps, size):
-            standard = run(batch).movedim(-1, 1).movedim(2, -1)
+            standard = run(batch)[: which.stop - which.start].movedim(-1, 1).movedim(2, -1)
             pieces.append(units.take(which).restore(standard))
             _require_finite(pieces[-1], batch, may_lack=lacking)
         return np.concatenate(pieces)

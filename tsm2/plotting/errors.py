@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tsm2.backtesting import scale_of_rows
+from tsm2.backtest_files import BacktestFile
+from tsm2.backtesting import deviations, error_table
 from tsm2.plotting.figures import (
     COLORS,
     HISTORY,
@@ -42,8 +43,8 @@ def plot_errors(
     Parameters
     ----------
     table
-        What `TSM2Forecaster.backtest` returns, of one table or of several series, which are drawn
-        as their mean.
+        What `TSM2Forecaster.backtest` returns, a table or a file, of one table or of several
+        series, which are drawn as their mean.
     scale
         What errors are divided by, as for `tsm2.backtesting.error_table`; None for the deviation of
         what happened, variate by variate, or with `units` for nothing.
@@ -72,16 +73,13 @@ def plot_errors(
         The library is not installed, `max_variates` is below 1, a column is not there, or there
         are fewer than two Axes.
     """
-    frame: pd.DataFrame = as_frame(table)[0]
-    variate = frame["variate"].astype("object")
-    shown = choose_columns(pd.Index(variate.unique()), columns, max_variates)
+    source = table if isinstance(table, BacktestFile) else as_frame(table)[0]
     if scale is None and units is None:
-        deviations = frame.groupby(variate, sort=False)["actual"].std(ddof=0)
-        scale = deviations.where(deviations > 0, 1.0).to_dict()
-    errors = (frame["forecast"] - frame["actual"]).abs()
-    if scale is not None:
-        errors = errors / scale_of_rows(frame, scale)
-    steps = errors.groupby([variate, frame["step"]], sort=False).mean().unstack(0)
+        scale = deviations(source)
+    steps = error_table(source, by=["variate", "step"], scale=scale)["MAE"].unstack(0)
+    steps.columns = steps.columns.astype("object")
+    means = error_table(source, by="variate", scale=scale)["MAE"]
+    shown = choose_columns(means.index.astype("object"), columns, max_variates)
     lines = [
         Line(
             x=steps.index,
@@ -93,7 +91,6 @@ def plot_errors(
         for number, column in enumerate(shown)
     ]
     lines.append(Line(x=steps.index, y=steps.mean(axis=1), label="all", color=HISTORY, width=2))
-    means = errors.groupby(variate, sort=False).mean()
     what = f"mean absolute error, in {'deviations' if units is None else units}"
     panels = [
         Panel(x_label="step", y_label=what, parts=lines, from_zero=True),

@@ -144,7 +144,7 @@ class Prepared:
 
     def owners(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the series of windows, (W,), given by their first target rows."""
-        return self.series.owners[starts - 1]
+        return self.series.owners_of(starts - 1)
 
     def units_of(self, starts: NDArray[np.int64]) -> Scaling:
         """Return the units of windows, (W, Mt), given by their first target rows, (W,)."""
@@ -152,8 +152,7 @@ class Prepared:
 
     def actual(self, starts: NDArray[np.int64], horizon: int) -> NDArray[np.float64]:
         """Return what happened in windows, (W, H, Mt), given by their first target rows."""
-        view = np.lib.stride_tricks.sliding_window_view(self.series.values, horizon, axis=0)
-        return view[starts].swapaxes(1, 2)
+        return self.series.rows_from(starts, horizon)
 
 
 def filled(series: Series, missing: Missing) -> Series:

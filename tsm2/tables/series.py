@@ -73,6 +73,15 @@ class Series:
         """Number of the series that each row belongs to, (T,)."""
         return owners(self.offsets)
 
+    def owners_of(self, rows: Whole) -> Whole:
+        """Return the number of the series that some rows belong to, without looking at others."""
+        return np.searchsorted(self.offsets, rows, side="right") - 1
+
+    def rows_from(self, starts: Whole, n: int) -> NDArray[np.float64]:
+        """Return n rows from each of some rows on, (W, n, M), given by number, (W,)."""
+        view = np.lib.stride_tricks.sliding_window_view(self.values, n, axis=0)
+        return view[starts].swapaxes(1, 2)
+
     @property
     def first_stamps(self) -> pd.Index:
         """Stamp of the first row of each series, (S,)."""

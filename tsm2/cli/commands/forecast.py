@@ -98,6 +98,12 @@ def backtest(
     out: Annotated[
         Path | None, typer.Option(help="CSV file with every forecast beside the truth.")
     ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="The same, .parquet or .csv, written while forecasts are made: for any number."
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the errors per step and variate, .png or .svg.")
     ] = None,
@@ -115,6 +121,7 @@ def backtest(
     from tsm2.backtesting import error_table
     from tsm2.cli.files import Covariates, covariates_for, read_for, require_writable, write
     from tsm2.cli.values import chosen_levels, parse_label
+    from tsm2.errors import ParameterError
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.training.memory import keep_freed_memory
 
@@ -122,6 +129,8 @@ def backtest(
     model = TSM2Forecaster.load(model_folder)
     files = Covariates(past=past, future=future, static=static)
     frame = read_for(model, data, time_column, reading)
+    if out is not None and to is not None:
+        raise ParameterError("give --out or --to, not both: they hold the same table.")
     if out is not None:
         require_writable(out)
     stamps = pd.Index(frame[model.time_col]) if model.layout_.series == "long" else frame.index
@@ -136,27 +145,31 @@ def backtest(
         window=window,  # type: ignore[arg-type]
         n_jobs=jobs,
         quantiles=levels,
+        to=to,
         **covariates_for(model, files, time_column, reading),
     )
     walk: dict[str, Any] = {"horizon": horizon, "start": first}
     scale, naive = (model.error_scale(frame, kind=kind, **walk) for kind in ("deviation", "naive"))
 
-    def measured(table: pd.DataFrame, by: str | None) -> pd.DataFrame:
+    def measured(table: Any, by: str | None) -> pd.DataFrame:
         errors: pd.DataFrame = error_table(table, by=by, scale=scale)
         errors.insert(2, "MASE", error_table(table, by=by, scale=naive)["MAE"])
         if by is not None:
             errors.insert(3, "MAE in units", error_table(table, by=by)["MAE"])
         return errors
 
-    floor = model.backtest_floor(frame, stride=stride, **walk)
+    floor = model.backtest_floor(frame, stride=stride, lazy=to is not None, **walk)
     parts = [measured(table, "variate"), measured(table, None)]
     parts += [measured(each, None).set_axis([name]) for name, each in floor.items()]
     summary = pd.concat(parts)
-    n_windows = (table["step"] == 1).sum() // table["variate"].nunique()
+    pieces = [table] if to is None else table.pieces()
+    n_windows = sum((piece["step"] == 1).sum() for piece in pieces) // (len(parts[0]))
     title = f"Errors over {n_windows} windows: MSE and MAE of standardised values, and the floor"
     print_table(summary, "variate", title, min_width=40, as_json=as_json)
     if out is not None:
         write(table.set_index(table.columns[0]), out)
+    if to is not None:
+        say(f"written: {to}")
     if plot is not None:
         from tsm2.plotting import plot_errors, save_figure
 

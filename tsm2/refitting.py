@@ -1,0 +1,314 @@
+"""Backtests with refits: a model that is fitted again as the backtest moves on.
+
+Every fit learns from rows before the first one that it forecasts, and from nothing else:
+
+    window="expanding"   fit 1 |======|          fit 2 |=========|       fit 3 |============|
+    window="sliding"     fit 1 |======|          fit 2    |======|       fit 3       |======|
+
+Sizes: S series, T rows, M variates, W windows, B windows in a batch, L lookback, H horizon, Q
+quantiles.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, effective_n_jobs
+from numpy.typing import NDArray
+
+from tsm2.backtesting import backtest_table, batches, outcomes
+from tsm2.errors import ParameterError
+from tsm2.fitted.model import FittedModel
+from tsm2.fitted.rolling import whole_horizons
+from tsm2.prepared.prepared import Prepared, filled
+from tsm2.prepared.walk import Walk
+from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.quantiles import bound_name
+from tsm2.tables.ragged import ranges
+from tsm2.tables.series import Series
+from tsm2.tables.stamps import is_before
+from tsm2.training.choices import chosen
+from tsm2.training.processes import check_side_by_side
+from tsm2.training.recipe import Recipe
+
+__all__ = ["refit_pieces", "refit_table"]
+
+Fit: TypeAlias = Callable[[Series, CovariateTables, pd.DataFrame], FittedModel]
+
+
+def refit_table(
+    recipe: Recipe,
+    fit: Fit,
+    series: Series,
+    *,
+    start: object,
+    horizon: int,
+    stride: int,
+    every: int,
+    window: Literal["expanding", "sliding"],
+    n_jobs: int | None = None,
+    quantiles: Sequence[float] = (),
+    given: CovariateTables = CovariateTables(),  # noqa: B008 (frozen)
+) -> pd.DataFrame:
+    """Forecast every window of a walk, each with a model that was fitted shortly before it.
+
+    Parameters
+    ----------
+    recipe
+        What is asked of every fit.
+    fit
+        Fits series with their covariates and choices made before.
+    series
+        One table or several series. A series is in a fit from its first whole window on; before,
+        it is forecast as one that the fit has not seen.
+    start
+        Label of the first row to forecast, as for `Walk.starts_in`.
+    horizon, stride
+        Rows of a forecast, and from one to the next.
+    every
+        How many forecasts, one behind another in time, one fit makes: of several series, those of
+        all of them from the same row are one.
+    window
+        "expanding" fits to all rows before a fit's first forecast, "sliding" to the last of them,
+        as many as the first fit had of each series.
+    n_jobs
+        Fits side by side, as joblib counts them.
+    quantiles
+        As in `backtest_table`.
+    given
+        Covariates of all rows.
+
+    Returns
+    -------
+    The columns of `backtest_table`.
+
+    Raises
+    ------
+    ParameterError
+        There is no start, `window` is unknown, or `n_jobs` is no count or more than 1 where several
+        processes share the fits.
+    WindowError
+        No window fits, or the rows before the start are too few to fit to.
+    """
+    _check_refits(start, window, n_jobs)
+    plan = _Refits.planned(
+        recipe, series, start, horizon=horizon, stride=stride, every=every, window=window
+    )
+    backtests: Any = Parallel(n_jobs=n_jobs)(
+        delayed(_refit_piece)(
+            fit,
+            known,
+            *plan.around(places),
+            horizon,
+            quantiles,
+            given,
+            plan.choices,
+        )
+        for known, places in plan.fits()
+    )
+    whole: pd.DataFrame = pd.concat(backtests, ignore_index=True)
+    per_window = len(whole) // len(plan.starts)
+    places = np.concatenate([places for _, places in plan.parts])
+    order = ranges(np.argsort(places) * per_window, np.full(len(places), per_window))
+    return whole.iloc[order].reset_index(drop=True)
+
+
+def refit_pieces(
+    recipe: Recipe,
+    fit: Fit,
+    series: Series,
+    *,
+    start: object,
+    horizon: int,
+    stride: int,
+    every: int,
+    window: Literal["expanding", "sliding"],
+    n_jobs: int | None = None,
+    quantiles: Sequence[float] = (),
+    given: CovariateTables = CovariateTables(),  # noqa: B008 (frozen)
+    folder: Path,
+) -> Iterator[pd.DataFrame]:
+    """Yield the table of `refit_table` in pieces.
+
+    Forecasts come fit by fit, and the table goes series by series: they wait in a file without a
+    name in `folder`. Fits run side by side, their forecasts are made one behind another.
+    """
+    _check_refits(start, window, n_jobs)
+    plan = _Refits.planned(
+        recipe, series, start, horizon=horizon, stride=stride, every=every, window=window
+    )
+    models: Any = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(fit)(known, given, plan.choices) for known, _ in plan.fits()
+    )
+    columns = ["forecast", *map(bound_name, quantiles)]
+    with TemporaryFile(dir=folder) as waiting:
+        for model, (_, places) in zip(models, plan.parts, strict=True):
+            prepared, starts = _prepared_piece(model, *plan.around(places), horizon, given)
+            for batch, where in zip(batches(starts), batches(places), strict=True):
+                table = backtest_table(model, prepared, batch, horizon, quantiles=quantiles)
+                rows = table[columns].to_numpy(np.float64).reshape(len(batch), -1)
+                for place, row in zip(where, rows, strict=True):
+                    waiting.seek(int(place) * row.nbytes)
+                    waiting.write(row.tobytes())
+        waiting.seek(0)
+        targets = model.roles.of_targets(plan.series)
+        for batch in batches(plan.starts):
+            table = outcomes(targets, batch, horizon)
+            cells = len(table) * len(columns)
+            numbers = np.frombuffer(waiting.read(8 * cells), np.float64)
+            table[columns] = numbers.reshape(len(table), len(columns))
+            yield table
+
+
+def _check_refits(start: object, window: object, n_jobs: object) -> None:
+    if start is None:
+        raise ParameterError(
+            "refit needs start, the label of the first row to forecast: the rows before it are "
+            "what the first fit learns from."
+        )
+    if window not in ("expanding", "sliding"):
+        raise ParameterError(f"window must be 'expanding' or 'sliding', got {window!r}.")
+    if not isinstance(n_jobs, int | None) or n_jobs == 0:
+        raise ParameterError(
+            f"n_jobs must be a count of processes, -1 for all processors, or None, got {n_jobs!r}."
+        )
+    asked: Any = n_jobs  # joblib's hint forgets None
+    check_side_by_side(effective_n_jobs(asked))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Refits:
+    """Which rows each fit of a backtest learns from, and which windows it forecasts."""
+
+    recipe: Recipe
+    walk: Walk
+    window: Literal["expanding", "sliding"]
+    choices: pd.DataFrame
+    """What the first fit chooses, for all."""
+    series: Series
+    read: Series
+    """What is read of their rows."""
+    starts: NDArray[np.int64]
+    """First forecast row of every window, (W,), rising."""
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    """Of each fit, the rows that are known of every series, (S,), and the places of its windows."""
+
+    @classmethod
+    def planned(
+        cls,
+        recipe: Recipe,
+        series: Series,
+        start: object,
+        *,
+        horizon: int,
+        stride: int,
+        every: int,
+        window: Literal["expanding", "sliding"],
+    ) -> Self:
+        known = _with_windows(series.head(_rows_before(series, start)), recipe)
+        choices = recipe.choose_for(filled(known, recipe.missing))
+        walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)
+        starts = walk.starts_in(series, start)
+        # Places of a list name its series as long as they are together.
+        series = replace(series, layout=series.layout.with_names())
+        stamps = series.index[starts]
+        cutoffs = stamps.unique().sort_values()
+        parts = []
+        for first in range(0, len(cutoffs), every):
+            those = np.asarray(stamps.isin(cutoffs[first : first + every]))
+            parts.append((_rows_before(series, cutoffs[first]), np.flatnonzero(those)))
+        return cls(
+            recipe=recipe,
+            walk=walk,
+            window=window,
+            choices=choices,
+            series=series,
+            read=filled(series, recipe.missing),
+            starts=starts,
+            parts=parts,
+        )
+
+    def fits(self) -> Iterator[tuple[Series, NDArray[np.int64]]]:
+        """Yield the rows of each fit, and the places of its windows."""
+        first = self.parts[0][0]
+        for n_known, places in self.parts:
+            learnt = _learnt(n_known, first, self.window)
+            known = self.read.between(n_known - learnt, n_known)
+            yield _with_windows(known, self.recipe), places
+
+    def around(self, places: NDArray[np.int64]) -> tuple[Series, Series, NDArray[np.int64]]:
+        """Return the rows that windows lie in, what is read of them, and their first rows."""
+        return _around(self.series, self.read, self.starts[places], self.walk)
+
+
+def _rows_before(series: Series, label: object) -> NDArray[np.int64]:
+    """Count the rows of each series before a label, (S,)."""
+    before = is_before(series.index, label)
+    return np.add.reduceat(before, series.offsets[:-1], dtype=np.int64)
+
+
+def _learnt(
+    n_known: NDArray[np.int64], first: NDArray[np.int64], window: Literal["expanding", "sliding"]
+) -> NDArray[np.int64]:
+    """Count the rows of each series that a fit learns from, (S,); `first` had none of new ones."""
+    if window == "expanding":
+        return n_known
+    return np.where(first > 0, np.minimum(n_known, first), n_known)
+
+
+def _around(
+    series: Series, read: Series, starts: NDArray[np.int64], walk: Walk
+) -> tuple[Series, Series, NDArray[np.int64]]:
+    """Return the rows that windows lie in, what is read of them, and the windows' first rows."""
+    owned, first, count = np.unique(series.owners[starts], return_index=True, return_counts=True)
+    before, stop = np.zeros(len(series.ids), np.int64), np.zeros(len(series.ids), np.int64)
+    before[owned] = starts[first] - walk.lookback - series.offsets[owned]
+    stop[owned] = starts[first + count - 1] + walk.horizon - series.offsets[owned]
+    tested, seen = series.between(before, stop), read.between(before, stop)
+    here = stop > before
+    shift = (tested.offsets[:-1] - series.offsets[:-1] - before)[series.owners[starts]]
+    return tested.chosen(here), seen.chosen(here), starts + shift
+
+
+def _refit_piece(
+    fit: Fit,
+    known: Series,
+    tested: Series,
+    read: Series,
+    starts: NDArray[np.int64],
+    horizon: int,
+    quantiles: Sequence[float],
+    given: CovariateTables,
+    choices: pd.DataFrame,
+) -> pd.DataFrame:
+    """Fit to the known rows and forecast the windows of the tested ones."""
+    model = fit(known, given, choices)
+    prepared, starts = _prepared_piece(model, tested, read, starts, horizon, given)
+    return backtest_table(model, prepared, starts, horizon, quantiles=quantiles)
+
+
+def _prepared_piece(
+    model: FittedModel,
+    tested: Series,
+    read: Series,
+    starts: NDArray[np.int64],
+    horizon: int,
+    given: CovariateTables,
+) -> tuple[Prepared, NDArray[np.int64]]:
+    ahead = whole_horizons(horizon, model.horizon)
+    return model.prepare(tested, given, starts=starts, ahead=ahead, read=read), starts
+
+
+def _with_windows(series: Series, recipe: Recipe) -> Series:
+    """Leave out series that give a fit no window yet; if none does, the fit says so of all."""
+    needed = recipe.horizon + 2
+    if recipe.lookback != "auto" and recipe.missing != "mask":
+        needed = recipe.lookback + recipe.horizon  # else rows before are taken as unknown
+    enough = series.counts >= needed
+    if series.layout.alone or enough.all():
+        return series
+    return series.chosen(enough if enough.any() else series.counts > 0)
