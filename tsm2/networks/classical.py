@@ -30,7 +30,7 @@ Whole = NDArray[np.int64]
 NAMES = ("last", "seasonal", "longer", "level", "theta", "growing", "regression")
 """The K forecasts."""
 
-_SMOOTHING = (0.03, 0.1, 0.25, 0.5, 0.8, 1.0)
+_SMOOTHING = (0.05, 0.2, 0.5, 1.0)
 _CYCLE_DECAY = 0.85  # weight of a season beside the one after it
 _FEWEST = 24  # steps to regress on
 _RIDGE = 2.0  # steps
@@ -252,9 +252,10 @@ def _smoothed(
     ends, errors = [], []
     for alpha in _SMOOTHING:
         a = np.float32(alpha)
-        smooth, _ = lfilter(
-            np.array([a]), np.array([1, a - 1]), adjusted, zi=(1 - a) * adjusted[:, :1]
-        )
+        smooth = adjusted
+        if alpha < 1:
+            start = (1 - a) * adjusted[:, :1]
+            smooth, _ = lfilter(np.array([a]), np.array([1, a - 1]), adjusted, zi=start)
         errors.append(((adjusted[:, 1:] - smooth[:, :-1]) ** 2 * weights[:, 1:]).sum(1))
         ends.append(smooth[:, -1])
     best = np.argmin(errors, 0)
@@ -283,11 +284,10 @@ def _regression(
     lags += [np.where(none, k, np.maximum(lag, 1)) for k, lag in zip(others, around, strict=True)]
     lag = np.minimum(np.stack(lags, 1), np.maximum((steps - first) // 2, 1)[:, None])  # (N, G)
     t = np.arange(steps)
-    place = t - lag[..., None]
-    read = np.take_along_axis(
-        np.repeat(values[:, None], lag.shape[1], 1), np.maximum(place, 0), 2
-    )  # (N, G, T)
-    design = np.concatenate((read, np.ones((n, 1, steps), np.float32)), 1)
+    design = np.ones((n, lag.shape[1] + 1, steps), np.float32)
+    for k, each in enumerate(lag.T):
+        place = np.maximum(t - each[:, None], 0)
+        design[:, k] = np.take_along_axis(values, place, 1)
     counted = weights * (t >= (first + lag.max(1))[:, None])
     prior = np.zeros((n, design.shape[1]), np.float32)
     prior[np.arange(n), np.where(none, 0, 4)] = 1
