@@ -96,6 +96,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "random_state": ["random_state"],
     "n_estimators": [_COUNT],
     "n_jobs": [_COUNT, Interval(Integral, None, -1, closed="right"), None],
+    "pretrained": [str, None],
     "warm_start": ["boolean"],
     "verbose": ["verbose"],
 }
@@ -132,6 +133,8 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
             "readout='last' needs zero_start=False: mixers that start at zero would forecast "
             "a constant and learn nothing."
         )
+    if given["pretrained"] is not None:
+        _check_pretrained(given)
     loss, quantiles = given["loss"], given["quantiles"]
     if quantiles is not None and with_median(check_levels(quantiles)) == (0.5,):
         raise ParameterError(
@@ -143,6 +146,22 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
             f"as (0.1, 0.9), are learnt by loss='quantile' and by nothing else. Pass both, or "
             f"neither."
         )
+
+
+def _check_pretrained(given: Mapping[str, Any]) -> None:
+    """Check that nothing is asked of a pretrained network that it was not trained for."""
+    unasked = {"target": None, "calendar": (), "holidays": (), "n_estimators": 1}
+    for name, value in unasked.items():
+        if (
+            given[name] is not None
+            and given[name] != value
+            and not (isinstance(given[name], list | tuple) and not len(given[name]))
+        ):
+            raise ParameterError(
+                f"{name}={given[name]!r} does not go with pretrained={given['pretrained']!r}: that "
+                f"network reads the columns that it forecasts and nothing else. Leave {name} out, "
+                f"or pass pretrained=None and fit a network of your own."
+            )
 
 
 def changed_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

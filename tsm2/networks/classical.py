@@ -3,8 +3,8 @@
     0 "last"        the last value
     1 "seasonal"    the last season again
     2 "longer"      the last longer season again, or the mean of the last two
-    3 "level"       mean season + exponentially smoothed level
-    4 "theta"       the same, and half the slope of a straight line
+    3 "level"       mean season + mean level of the last two seasons or so
+    4 "theta"       mean season + exponentially smoothed level + half the slope of a straight line
     5 "growing"     the same of the logarithms, where all is positive
     6 "regression"  on a few lags, around the season, held towards "seasonal"; fed its own forecasts
 
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 __all__ = ["NAMES", "ClassicalForecasts", "classical_forecasts", "find_periods"]
 
@@ -31,6 +30,8 @@ NAMES = ("last", "seasonal", "longer", "level", "theta", "growing", "regression"
 """The K forecasts."""
 
 _SMOOTHING = (0.05, 0.2, 0.5, 1.0)
+_HELD, _CUTS = 5, 2  # a share of a fifth is held out, two times
+_STEADY = 0.1  # smoothing of a level that hardly follows, where there is no season
 _CYCLE_DECAY = 0.85  # weight of a season beside the one after it
 _FEWEST = 24  # steps to regress on
 _RIDGE = 2.0  # steps
@@ -84,27 +85,34 @@ def classical_forecasts(
     first = np.where(known.any(1), known.argmax(1), steps - 1)
     weights = known.astype(np.float32)
     periods, strengths = find_periods(values, weights, first, seasons)
-    held = np.clip((steps - first) // 4, 1, horizon)
-    place = np.arange(steps) - held[:, None]  # the history without its end, moved to the end
-    earlier = np.take_along_axis(values, np.maximum(place, 0), 1)
-    earlier_weights = np.take_along_axis(weights, np.maximum(place, 0), 1) * (place >= 0)
-    both = _forecasts(
-        np.concatenate((values, earlier)),
-        np.concatenate((weights, earlier_weights)),
-        np.concatenate((first, np.minimum(first + held, steps - 1))),
-        np.concatenate((periods, periods)),
+    held = np.clip((steps - first) // _HELD, 1, horizon)
+    histories, known_parts, firsts = [values], [weights], [first]
+    for cut in range(1, _CUTS + 1):
+        place = np.arange(steps) - cut * held[:, None]  # without its end, moved to the end
+        at = np.maximum(place, 0)
+        histories.append(np.take_along_axis(values, at, 1))
+        known_parts.append(np.take_along_axis(weights, at, 1) * (place >= 0))
+        firsts.append(np.minimum(first + cut * held, steps - 1))
+    courses = _forecasts(
+        np.concatenate(histories),
+        np.concatenate(known_parts),
+        np.concatenate(firsts),
+        np.tile(periods, (_CUTS + 1, 1)),
         horizon,
-        np.concatenate((offset, offset)),
-    )
+        np.tile(offset, _CUTS + 1),
+    ).reshape(_CUTS + 1, n, len(NAMES), horizon)
     ahead = np.arange(horizon)
-    target_place = np.minimum(steps - held[:, None] + ahead, steps - 1)
-    counted = np.take_along_axis(weights, target_place, 1) * (ahead < held[:, None])
-    target = np.take_along_axis(values, target_place, 1)
-    away = np.abs(both[n:] - target[:, None]) * counted[:, None]
-    errors = away.sum(-1) / np.maximum(counted.sum(-1), 1)[:, None]
+    away, total = np.zeros((n, len(NAMES))), np.zeros((n, 1))
+    for cut in range(1, _CUTS + 1):
+        place = np.minimum(steps - cut * held[:, None] + ahead, steps - 1)
+        counted = np.take_along_axis(weights, place, 1) * (ahead < held[:, None])
+        target = np.take_along_axis(values, place, 1)
+        away += (np.abs(courses[cut] - target[:, None]) * counted[:, None]).sum(-1)
+        total += counted.sum(-1, keepdims=True)
+    errors = away / np.maximum(total, 1)
     naive = _seasonal_difference(values, weights, periods[:, 0])
     return ClassicalForecasts(
-        courses=both[:n],
+        courses=courses[0],
         errors=errors.astype(np.float32),
         naive=naive,
         periods=periods,
@@ -155,6 +163,12 @@ def find_periods(
         correlation[:, 2:-1] > correlation[:, 3:]
     )
     peaks &= (rise > 0.4) & (correlation > 0.25) & (lags <= (counts // 2)[:, None])
+    # A random walk turns by chance; its steps from one row to the next do not come round again.
+    both = np.diff(values, axis=1) * weights[:, 1:] * weights[:, :-1]
+    moves = np.fft.rfft(both - both.mean(1, keepdims=True), 2 * steps)
+    again = np.fft.irfft(np.abs(moves) ** 2)[:, :steps]
+    again = again / np.maximum(again[:, :1], _TINY)
+    peaks &= again > np.maximum(0.08, 2.0 / np.sqrt(np.maximum(counts, 4)))[:, None]
     height = np.where(peaks, correlation, 0)
     seen = (height >= 0.9 * np.maximum(height.max(1, keepdims=True), _TINY)).argmax(1)
     period = np.where(trusted, told, np.where(height.max(1) > 0, seen, 1))
@@ -223,7 +237,9 @@ def _forecasts(
 def _smoothed(
     values: Numbers, weights: Numbers, first: Whole, period: Whole, horizon: int
 ) -> tuple[Numbers, Numbers]:
-    """Return mean season and smoothed level, (N, H), and the same with half the slope."""
+    """Return the forecasts "level" and "theta", (N, H)."""
+    from scipy.signal import lfilter  # takes a moment, and whoever fits does not need it
+
     n, steps = values.shape
     t = np.arange(steps)
     rows = np.arange(n)[:, None]
@@ -233,10 +249,14 @@ def _smoothed(
     start = t - width // 2
     inside = (start >= first[:, None]) & (start + width <= steps)
     start = np.clip(start, np.minimum(first[:, None], steps - width), steps - width)
-    trend = (np.take_along_axis(sums, start + width, 1) - np.take_along_axis(sums, start, 1)) / width
+    trend = (
+        np.take_along_axis(sums, start + width, 1) - np.take_along_axis(sums, start, 1)
+    ) / width
     even = inside & (width % 2 == 0) & (start + width < steps)
     after = np.take_along_axis(values, np.minimum(start + width, steps - 1), 1)
-    trend = np.where(even, trend + 0.5 * (after - np.take_along_axis(values, start, 1)) / width, trend)
+    trend = np.where(
+        even, trend + 0.5 * (after - np.take_along_axis(values, start, 1)) / width, trend
+    )
     inside |= ~inside.any(1, keepdims=True)
     ago = steps - 1 - t
     phase, cycle = ago % width, ago // width
@@ -261,9 +281,14 @@ def _smoothed(
     best = np.argmin(errors, 0)
     level = np.stack(ends)[best, rows[:, 0]][:, None]
     ahead = np.arange(1, horizon + 1)
-    level = level + np.take_along_axis(season, -ahead % width, 1)
+    again = np.take_along_axis(season, -ahead % width, 1)
     _, slope = _line(adjusted, weights)
-    return level, level + 0.5 * slope[:, None] * ahead
+    rate = np.where(width > 1, 0.5 / width, _STEADY)
+    fading = weights * np.exp(np.log1p(-rate) * ago).astype(np.float32)
+    steady = (fading * adjusted).sum(1, keepdims=True) / np.maximum(
+        fading.sum(1, keepdims=True), _TINY
+    )
+    return steady + again, level + again + 0.5 * slope[:, None] * ahead
 
 
 def _regression(

@@ -13,6 +13,7 @@ share their weights, so that any number of variates can be forecast.
 Sizes: B windows, M variates, T lookback, H horizon, Q quantiles, K classical forecasts, N = B M.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +156,12 @@ class ZeroShotNetwork(nn.Module):
             level=level,
             deviation=deviation,
         )
+
+    def for_season(self, season: int | None) -> "ZeroShotNetwork":
+        """Return the network for series of a season, None for none known; weights are shared."""
+        other = copy.copy(self)
+        other.season = season or 0
+        return other
 
     def mixer_parameters(self) -> list[nn.Parameter]:
         """List the parameters on the mixers' branches."""

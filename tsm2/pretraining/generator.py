@@ -239,7 +239,9 @@ def _add_seasons(
         active = rng.random(n) < share
         shape = rng.integers(0, _SHAPES, n)
         shape = np.where(alike, np.repeat(shape[::variates], variates), shape)
-        any_period = np.repeat(np.exp(rng.uniform(np.log(2.5), np.log(250), n // variates)), variates)
+        any_period = np.repeat(
+            np.exp(rng.uniform(np.log(2.5), np.log(250), n // variates)), variates
+        )
         size = np.exp(rng.normal(0.0 if place == 0 else -0.6, 0.7, n)).astype(np.float32)
         for number, name in enumerate(names):
             period = FREQUENCIES[name].periods[place]

@@ -210,7 +210,9 @@ class _Pretraining:
         """Yield what the next steps of one draw read and should say; a resumed one goes on in it."""
         per_draw = max(1, _DRAWN // self.config.batch_rows)
         draw, done = divmod(self.step, per_draw)
-        pieces = self._drawn([self.config.seed, 1, draw], _VARIATES[draw % len(_VARIATES)], per_draw)
+        pieces = self._drawn(
+            [self.config.seed, 1, draw], _VARIATES[draw % len(_VARIATES)], per_draw
+        )
         for number, piece in enumerate(pieces):
             if number >= done:
                 yield piece()
