@@ -34,6 +34,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "vision": 3,
     "training": 3,
     "fitted": 4,
+    "pretraining": 4,
     "fitting": 5,
     "model_card": 5,
     "backtesting": 5,
@@ -45,7 +46,17 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "cli": 10,
 }
 ORDERS = {  # within a package, a module may import those before it
-    "networks": ["patches", "mixers", "heads", "dropout", "blocks", "covariates", "config", "tsm2"],
+    "networks": [
+        "patches",
+        "mixers",
+        "heads",
+        "dropout",
+        "blocks",
+        "covariates",
+        "config",
+        "tsm2",
+        *("classical", "zero", "pretrained"),
+    ],
     "tables": [
         *("ragged", "gaps", "quantiles", "wall_clocks", "business", "frequencies", "holidays"),
         *(
@@ -81,7 +92,7 @@ ORDERS = {  # within a package, a module may import those before it
     ],
     "fitted": [
         *("rolling", "calibration", "inspection", "explanation", "floor", "model", "exporting"),
-        "saved",
+        *("pretrained", "saved"),
     ],
 }
 TRITON_PARTS = ("backend", "conv", "rows", "scan", "segments")

@@ -701,8 +701,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         A pretrained network that was not fitted meets the history here.
         """
-        if self.pretrained is None or hasattr(self, "fitted_") or X is None:
-            return self._model(), None if X is None else self._read_history(X)
+        return (self._model(), None) if X is None else self._met_table(X)
+
+    def _met_table(self, X: Data) -> tuple[FittedModel, Series]:
+        if self.pretrained is None or hasattr(self, "fitted_"):
+            return self._model(), self._read_history(X)
         self._check_parameters()
         series, recipe = self._read(X, frequency=self.frequency), self._recipe()
         read = filled(series, self.missing)
@@ -825,7 +828,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _model(self) -> FittedModel:
         if not hasattr(self, "fitted_"):
             raise NotFittedError(
-                f"this {type(self).__name__} is not fitted yet. Call fit(table) first."
+                f"this {type(self).__name__} is not fitted yet. Call fit(table) first"
+                + ("." if self.pretrained is None else ", or pass the history to predict.")
             )
         return replace(self.fitted_, device=self.device)
 
@@ -1160,8 +1164,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         That is the prepared tables, the first row of every window, (W,), and how many rows.
         """
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
-        model, history = self._met(X)
-        assert history is not None  # X is a table
+        model, history = self._met_table(X)
         prepared, starts = walked(model, history, given, start=start, horizon=steps, stride=stride)
         return model, (prepared, starts, steps)
 
@@ -1203,8 +1206,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "repeat last" and, if the season is known, "seasonal naive", each a table as `backtest`
         returns it.
         """
-        model, history = self._met(X)
-        assert history is not None  # X is a table
+        model, history = self._met_table(X)
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         season = self._recipe().season_of(history)
         tables = floor_tables(
@@ -1236,8 +1238,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         A row for each series, a column for each variate, in the table's units;
         `tsm2.backtesting.error_table` takes it as `scale`.
         """
-        (model, history), steps = self._met(X), self._count_steps(horizon)
-        assert history is not None  # X is a table
+        (model, history), steps = self._met_table(X), self._count_steps(horizon)
         if kind == "deviation":
             return scale_table(model, history, start=start, horizon=steps)
         if kind == "naive":

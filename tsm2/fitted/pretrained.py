@@ -143,7 +143,8 @@ def _loss(network: ZeroShotNetwork, windows: Windows, config: TrainingConfig) ->
     """Return the mean loss over windows, at most so many, evenly spread."""
     count = min(len(windows), _JUDGED)
     total = 0.0
-    for which in torch.linspace(0, len(windows) - 1, count).round().long().split(_BATCH):
+    chosen = torch.linspace(0, len(windows) - 1, count).round().long()
+    for which in torch.split(chosen, _BATCH):
         batch = windows.gather(which)
         forecast = network(batch.context, **batch.auxiliary())
         loss = mean_loss(

@@ -4,7 +4,7 @@
     1 "seasonal"    the last season again
     2 "longer"      the last longer season again, or the mean of the last two
     3 "level"       mean season + mean level of the last two seasons or so
-    4 "theta"       mean season + exponentially smoothed level + half the slope of a straight line
+    4 "theta"       mean season + exponentially smoothed level + half a straight line's slope
     5 "growing"     the same of the logarithms, where all is positive
     6 "regression"  on a few lags, around the season, held towards "seasonal"; fed its own forecasts
 
@@ -12,7 +12,7 @@ They are what a pretrained network starts from and is told, see `tsm2.networks.z
 twice: from the whole history, and from the history without its end, which tells how far it errs.
 
 Sizes: N histories, T time steps, H horizon, K forecasts.
-Sources: Assimakopoulos & Nikolopoulos (2000), International Journal of Forecasting 16(4), for theta;
+    4 "theta"       mean season + exponentially smoothed level + half a straight line's slope
 Gardner (2006), ibid. 22(4), for exponential smoothing.
 """
 
@@ -164,8 +164,8 @@ def find_periods(
     )
     peaks &= (rise > 0.4) & (correlation > 0.25) & (lags <= (counts // 2)[:, None])
     # A random walk turns by chance; its steps from one row to the next do not come round again.
-    both = np.diff(values, axis=1) * weights[:, 1:] * weights[:, :-1]
-    moves = np.fft.rfft(both - both.mean(1, keepdims=True), 2 * steps)
+    changes = np.diff(values, axis=1) * weights[:, 1:] * weights[:, :-1]
+    moves = np.fft.rfft(changes - changes.mean(1, keepdims=True), 2 * steps)
     again = np.fft.irfft(np.abs(moves) ** 2)[:, :steps]
     again = again / np.maximum(again[:, :1], _TINY)
     peaks &= again > np.maximum(0.08, 2.0 / np.sqrt(np.maximum(counts, 4)))[:, None]
@@ -176,8 +176,8 @@ def find_periods(
     reach = (period >= 20) & (week < counts * 0.7)
     at_week = correlation[rows, np.minimum(week, steps - 1)]
     longer = np.where(reach & (at_week > correlation[rows, period]), week, period)
-    both = np.stack((period, longer), 1)
-    return both, correlation[rows[:, None], both].astype(np.float32)
+    found: Whole = np.stack((period, longer), 1).astype(np.int64)
+    return found, correlation[rows[:, None], found].astype(np.float32)
 
 
 def _seasonal_difference(values: Numbers, weights: Numbers, period: Whole) -> Numbers:
@@ -186,7 +186,8 @@ def _seasonal_difference(values: Numbers, weights: Numbers, period: Whole) -> Nu
     at = np.maximum(place, 0)
     counted = weights * np.take_along_axis(weights, at, 1) * (place >= 0)
     away = np.abs(values - np.take_along_axis(values, at, 1)) * counted
-    return (away.sum(1) / np.maximum(counted.sum(1), 1)).astype(np.float32)
+    mean: Numbers = (away.sum(1) / np.maximum(counted.sum(1), 1)).astype(np.float32)
+    return mean
 
 
 def _line(values: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
@@ -209,7 +210,7 @@ def _forecasts(
     values: Numbers, weights: Numbers, first: Whole, periods: Whole, horizon: int, offset: Numbers
 ) -> Numbers:
     """Return all forecasts, (N, K, H)."""
-    n, steps = values.shape
+    steps = values.shape[1]
     ahead = np.arange(horizon)
     usable = np.minimum(periods, np.maximum(steps - first, 1)[:, None])
     short, long = usable.T
@@ -231,7 +232,8 @@ def _forecasts(
     courses = np.stack((last, seasonal, longer, level, theta, growing, regression), 1)
     smallest, largest = values.min(1)[:, None, None], values.max(1)[:, None, None]
     width = largest - smallest
-    return np.clip(courses, smallest - width, largest + width).astype(np.float32)
+    clipped: Numbers = np.clip(courses, smallest - width, largest + width).astype(np.float32)
+    return clipped
 
 
 def _smoothed(
@@ -268,7 +270,7 @@ def _smoothed(
     season = np.bincount(flat, away.ravel(), n * most).reshape(n, most) / np.maximum(total, _TINY)
     season -= season.sum(1, keepdims=True) / width  # phases beyond the period are zero
     season = np.where((np.arange(most) < width) & (width > 1), season, 0).astype(np.float32)
-    adjusted = values - np.take_along_axis(season, phase, 1)
+    adjusted: Numbers = values - np.take_along_axis(season, phase, 1)
     ends, errors = [], []
     for alpha in _SMOOTHING:
         a = np.float32(alpha)

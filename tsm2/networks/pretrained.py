@@ -4,6 +4,7 @@ A folder is a model folder, see `tsm2.saving`: safetensors, JSON and a card. Tho
 tsm2 lie in `tsm2/pretrained`, by name; any other is named by its path.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from tsm2.networks.config import NetworkConfig
 from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.saving import check_tensors, holds_model, load_folder, save_folder
 
-__all__ = ["describe_pretrained", "load_pretrained", "restore_network", "save_pretrained"]
+__all__ = ["describe_pretrained", "holds_pretrained", "load_pretrained", "save_pretrained"]
 
 _KIND = "pretrained network"
 _HOME = Path(__file__).parents[1] / "pretrained"
@@ -65,7 +66,7 @@ def load_pretrained(name: str) -> ZeroShotNetwork:
         sizes = NetworkConfig(**config["network"])
     except (KeyError, TypeError, ParameterError) as error:
         raise SavedModelError(f"{name} does not say what network it holds: {error}.") from error
-    network = restore_network(sizes)
+    network = ZeroShotNetwork(sizes).eval()
     check_tensors(tensors, {k: tuple(v.shape) for k, v in network.state_dict().items()})
     network.load_state_dict(tensors)
     return network
@@ -83,17 +84,24 @@ def describe_pretrained(name: str) -> dict[str, Any]:
     return dict(config.get("facts", {}))
 
 
-def restore_network(config: NetworkConfig, season: int = 0) -> ZeroShotNetwork:
-    """Return a network of these sizes, whose weights are still to be read."""
-    return ZeroShotNetwork(config, season).eval()
-
-
 def _folder(name: str) -> Path:
     for folder in (_HOME / name, Path(name)):
         if holds_model(folder):
             return folder
     here = sorted(each.name for each in _HOME.glob("*") if holds_model(each))
     raise ParameterError(
-        f"there are no pretrained weights {name!r}; here are: {', '.join(here) or 'none'}. Name one "
-        f"of them, or a folder that `python -m tsm2.pretraining FOLDER --minutes 60` has written."
+        f"there are no pretrained weights {name!r}; here are: {', '.join(here) or 'none'}. Name "
+        f"one of them, or a folder that `python -m tsm2.pretraining FOLDER --minutes 60` wrote."
     )
+
+
+def holds_pretrained(name: str) -> bool:
+    """Return whether a name, or the path of a folder, is that of a pretrained network."""
+    folder = Path(name)
+    if not folder.exists():
+        return holds_model(_HOME / name)
+    try:
+        kind = json.loads((folder / "config.json").read_bytes()).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return bool(kind == _KIND)

@@ -60,6 +60,7 @@ FREQUENCIES = {
 """By the alias of pandas; "other" has rows without stamps and seasons of any length."""
 
 _LONGEST_LAG = 24
+_PLAIN = 0.12  # share of rows that are noise alone, half of them random walks
 _SHAPES, _PHASES = 192, 512
 _FEATURES = 5  # of a smooth process
 _DAYS = 36_525
@@ -137,9 +138,14 @@ def _rows(
     rows = _noise(rng, n, steps)
     rows *= _column(np.exp(rng.uniform(np.log(0.03), np.log(1.5), n)))
     _regimes(rng, rows)
+    plain = np.flatnonzero(rng.random(n) < _PLAIN)
+    noise = rows[plain]
+    walks = rng.random(len(plain)) < 0.5
+    noise[walks] = np.cumsum(rng.standard_normal((int(walks.sum()), steps), dtype=np.float32), 1)
     _add_trends(rng, rows)
     _add_smooth(rng, rows)
     _add_seasons(rng, rows, frequency, variates)
+    rows[plain] = noise
     return rows
 
 
@@ -237,11 +243,10 @@ def _add_seasons(
     alike = np.repeat(rng.random(n // variates) < 0.5, variates)  # variates share a shape
     for place, share in enumerate((0.75, 0.4, 0.3)):
         active = rng.random(n) < share
-        shape = rng.integers(0, _SHAPES, n)
+        shape: NDArray[np.int64] = rng.integers(0, _SHAPES, n)
         shape = np.where(alike, np.repeat(shape[::variates], variates), shape)
-        any_period = np.repeat(
-            np.exp(rng.uniform(np.log(2.5), np.log(250), n // variates)), variates
-        )
+        drawn = np.exp(rng.uniform(np.log(2.5), np.log(250), n // variates))
+        any_period = np.repeat(drawn, variates)
         size = np.exp(rng.normal(0.0 if place == 0 else -0.6, 0.7, n)).astype(np.float32)
         for number, name in enumerate(names):
             period = FREQUENCIES[name].periods[place]
@@ -253,8 +258,8 @@ def _add_seasons(
             lengths = any_period[chosen] if period == "any" else period
             phase = _phase(first[chosen], lengths, steps)
             season = shapes[shape[chosen, None], phase]
+            _modulate(rng, season, shapes[(shape[chosen, None] + 3) % _SHAPES, phase])
             season *= size[chosen, None]
-            _modulate(rng, season)
             rows[chosen] += season
 
 
@@ -268,7 +273,8 @@ def _phase(
     step = np.broadcast_to(np.float32(_PHASES) / np.asarray(period, dtype=np.float32), first.shape)
     start = (first % 4096).astype(np.float32)
     place = (start[:, None] + np.arange(steps, dtype=np.float32)) * step[:, None]
-    return place.astype(np.int32) & (_PHASES - 1)
+    phase: NDArray[np.int32] = place.astype(np.int32) & (_PHASES - 1)
+    return phase
 
 
 @cache
@@ -307,12 +313,22 @@ def _shapes(rng: np.random.Generator) -> Numbers:
     shapes = np.select([kinds[:, None] == 0, kinds[:, None] == 1], [harmonics, bumps], stretches)
     shapes -= shapes.mean(1, keepdims=True)
     shapes /= shapes.std(1, keepdims=True) + 1e-6
-    return shapes.astype(np.float32)
+    table: Numbers = shapes.astype(np.float32)
+    return table
 
 
-def _modulate(rng: np.random.Generator, season: Numbers) -> None:
-    """Let a part of the seasons, (R, T), grow, shrink, or come and go."""
+def _modulate(rng: np.random.Generator, season: Numbers, other: Numbers) -> None:
+    """Let a part of the seasons, (R, T), grow or shrink, and some wander towards another shape.
+
+    No two days are alike: without that, the last season again would be too good a forecast.
+    """
     n, steps = season.shape
+    wandering = np.flatnonzero(rng.random(n) < 0.6)
+    speed = np.exp(rng.uniform(np.log(0.005), np.log(0.12), (2, len(wandering), 1)))
+    moves = rng.standard_normal((2, len(wandering), steps), dtype=np.float32)
+    fading = np.array([1.0, -0.99], dtype=np.float32)
+    walks = lfilter(np.ones(1, np.float32), fading, moves * speed.astype(np.float32), axis=-1)
+    season[wandering] = season[wandering] * (1 + walks[0]) + other[wandering] * walks[1]
     chosen = np.flatnonzero(rng.random(n) < 0.25)
     t = np.linspace(-1, 1, steps, dtype=np.float32)
     slope = rng.uniform(-0.8, 0.8, (len(chosen), 1)).astype(np.float32)
@@ -371,7 +387,7 @@ def _spoilt(rng: np.random.Generator, rows: Numbers) -> Numbers:
     hit = rng.random((len(outliers), steps)) < rng.uniform(0.001, 0.02, (len(outliers), 1))
     size = rng.standard_normal((len(outliers), steps), dtype=np.float32) * 5
     rows[outliers] += hit * size * (rows[outliers].std(1, keepdims=True) + np.float32(1e-3))
-    rows += _column(rng.standard_normal(n) * 3)
+    rows += _column(3 * rng.standard_normal(n))
     return rows
 
 
@@ -398,4 +414,5 @@ def _known(
 
 
 def _column(values: NDArray[np.float64]) -> Numbers:
-    return values.astype(np.float32)[:, None]
+    column: Numbers = values.astype(np.float32)[:, None]
+    return column

@@ -31,7 +31,6 @@ from tsm2.pretraining.generator import generate
 from tsm2.training import seeded
 from tsm2.training.checkpoints import Checkpoint
 from tsm2.training.ema import MovingAverage
-from tsm2.training.optimization import list_mixers
 
 __all__ = ["LEVELS", "PretrainingConfig", "Progress", "default_network", "pretrain"]
 
@@ -156,13 +155,11 @@ class _Pretraining:
         self.config = config
         with seeded(config.seed):
             self.network = ZeroShotNetwork(sizes)
-        mixers = {id(each) for each in list_mixers(self.network)}
         parameters = list(self.network.parameters())
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        assert mixers  # it is a MambaMixer
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self.average = MovingAverage(self.network, config.ema_decay)
         self.step, self.minutes = 0, 0.0
@@ -207,7 +204,7 @@ class _Pretraining:
     # --- one step -----------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[tuple[Told, Tensor]]:
-        """Yield what the next steps of one draw read and should say; a resumed one goes on in it."""
+        """Yield what the next steps of one draw read and should say; what was done is left out."""
         per_draw = max(1, _DRAWN // self.config.batch_rows)
         draw, done = divmod(self.step, per_draw)
         pieces = self._drawn(
@@ -340,8 +337,8 @@ class _Pretraining:
         for name, each in tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "moments":
-                number, _, moment = rest.partition(".")
-                state.setdefault(int(number), {})[moment] = each
+                which, _, moment = rest.partition(".")
+                state.setdefault(int(which), {})[moment] = each
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self.minutes = int(position["step"]), float(position["minutes"])
