@@ -264,9 +264,9 @@ def _own(network: TSM2Network | Ensemble | ZeroShotNetwork) -> TSM2Network | Ens
     """Return a network that is no pretrained one."""
     if isinstance(network, ZeroShotNetwork):
         raise ParameterError(
-            "a pretrained network is trained by fit with warm_start=True, and neither by update nor "
-            "by a fit without pretrained. Call set_params(warm_start=True) and fit, or update with "
-            "epochs=0."
+            "a pretrained network is trained by fit with warm_start=True, and neither by update "
+            "nor by a fit without pretrained. Call set_params(warm_start=True) and fit, or update "
+            "with epochs=0."
         )
     return network
 

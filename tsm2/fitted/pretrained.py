@@ -130,12 +130,10 @@ def fine_tune(
 
 
 def _config(recipe: Recipe, levels: tuple[float, ...]) -> TrainingConfig:
-    given = {name: each for name, each in recipe.training.items() if name not in _GENTLE}
-    rates = {name: recipe.training[name] or each for name, each in _GENTLE.items()}
-    given |= {"sam_radius": recipe.training["sam_radius"] or 0.0}
-    return TrainingConfig(
-        **{**given, **rates}, loss="quantile", quantiles=levels, linear_start="random", season=None
-    )
+    asked = dict(recipe.training)
+    fixed = {"loss": "quantile", "quantiles": levels, "linear_start": "random", "season": None}
+    gentle = {name: asked[name] or value for name, value in _GENTLE.items()}
+    return TrainingConfig(**{**asked, **fixed, **gentle, "sam_radius": asked["sam_radius"] or 0.0})
 
 
 @torch.inference_mode()

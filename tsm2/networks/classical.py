@@ -12,7 +12,7 @@ They are what a pretrained network starts from and is told, see `tsm2.networks.z
 twice: from the whole history, and from the history without its end, which tells how far it errs.
 
 Sizes: N histories, T time steps, H horizon, K forecasts.
-    4 "theta"       mean season + exponentially smoothed level + half a straight line's slope
+Sources: Assimakopoulos & Nikolopoulos (2000), Int. Journal of Forecasting 16(4), for theta;
 Gardner (2006), ibid. 22(4), for exponential smoothing.
 """
 

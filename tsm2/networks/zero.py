@@ -157,6 +157,16 @@ class ZeroShotNetwork(nn.Module):
             deviation=deviation,
         )
 
+    @torch.no_grad()
+    def shrink(self, share: float) -> None:
+        """Let the median move away from the base by a share, in (0, 1], of what was learned.
+
+        Real series are not drawn by the generator: half a step can be the better one.
+        """
+        median = self.inner.head.get_submodule("median")
+        for parameter in median.parameters():
+            parameter.mul_(share)
+
     def for_season(self, season: int | None) -> "ZeroShotNetwork":
         """Return the network for series of a season, None for none known; weights are shared."""
         other = copy.copy(self)

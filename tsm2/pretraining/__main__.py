@@ -15,7 +15,7 @@ from tsm2.pretraining.pretrain import PretrainingConfig, Progress, pretrain
 __all__ = ["card", "main"]
 
 
-def card(config: PretrainingConfig, last: Progress, n_weights: int) -> str:
+def card(config: PretrainingConfig, last: Progress, n_weights: int, trust: float) -> str:
     """Return the text of README.md beside the weights."""
     return "\n".join(
         (
@@ -40,6 +40,7 @@ def card(config: PretrainingConfig, last: Progress, n_weights: int) -> str:
             f"| made by | `python -m tsm2.pretraining OUT --seed {config.seed}"
             + ("" if config.minutes is None else f" --minutes {config.minutes:g}")
             + ("" if config.steps is None else f" --steps {config.steps}")
+            + ("" if trust == 1 else f" --trust {trust:g}")
             + "` |",
             f"| steps | {last.step}, of {config.batch_rows} series each |",
             f"| minutes | {last.minutes:.1f}, on one thread of a processor that others used, too |",
@@ -68,13 +69,22 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="minutes of training in all")
     parser.add_argument("--steps", type=int, help="steps in all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--trust",
+        type=float,
+        default=1.0,
+        help="share of what the network adds to the classical forecasts' mean, in (0, 1]",
+    )
     given = parser.parse_args()
     config = PretrainingConfig(seed=given.seed, steps=given.steps, minutes=given.minutes)
+    if not 0 < given.trust <= 1:
+        parser.error(f"--trust must be above 0 and at most 1, got {given.trust}")
     network, reports = pretrain(config, checkpoint=given.out / "checkpoint", report=_tell)
+    network.shrink(given.trust)
     last = reports[-1]
-    facts = {"seed": config.seed, **asdict(last)}
+    facts = {"seed": config.seed, "trust": given.trust, **asdict(last)}
     count = sum(each.numel() for each in network.parameters())
-    text = card(config, last, count)
+    text = card(config, last, count, given.trust)
     save_pretrained(network, given.out / "zero", facts=facts, card=text)
 
 
