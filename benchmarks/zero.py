@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--half", choices=("choices", "read-once"), required=True)
     parser.add_argument("--methods", nargs="+", required=True)
+    parser.add_argument("--tables", nargs="+", help="only these of the half")
     parser.add_argument("--weights", default="zero")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -159,6 +160,7 @@ def main() -> None:
         if is_new:
             writer.writeheader()
         names = CHOICES if given.half == "choices" else READ_ONCE
+        names = tuple(name for name in names if given.tables is None or name in given.tables)
         for task in sorted(tasks(names, given.data), key=lambda each: len(each.histories)):
             for method in given.methods:
                 writer.writerow({"half": given.half, **measure(task, method, given.weights)})

@@ -269,15 +269,15 @@ def _smoothed(
     total = np.bincount(flat, counted.ravel(), n * most).reshape(n, most)
     season = np.bincount(flat, away.ravel(), n * most).reshape(n, most) / np.maximum(total, _TINY)
     season -= season.sum(1, keepdims=True) / width  # phases beyond the period are zero
-    season = np.where((np.arange(most) < width) & (width > 1), season, 0).astype(np.float32)
-    adjusted: Numbers = values - np.take_along_axis(season, phase, 1)
+    season = np.where((np.arange(most) < width) & (width > 1), season, 0)
+    adjusted: Numbers = (values - np.take_along_axis(season, phase, 1)).astype(np.float32)
     ends, errors = [], []
     for alpha in _SMOOTHING:
         a = np.float32(alpha)
         smooth = adjusted
         if alpha < 1:
-            start = (1 - a) * adjusted[:, :1]
-            smooth, _ = lfilter(np.array([a]), np.array([1, a - 1]), adjusted, zi=start)
+            begun = (1 - a) * adjusted[:, :1]
+            smooth, _ = lfilter(np.array([a]), np.array([1, a - 1]), adjusted, zi=begun)
         errors.append(((adjusted[:, 1:] - smooth[:, :-1]) ** 2 * weights[:, 1:]).sum(1))
         ends.append(smooth[:, -1])
     best = np.argmin(errors, 0)

@@ -243,7 +243,7 @@ def _add_seasons(
     alike = np.repeat(rng.random(n // variates) < 0.5, variates)  # variates share a shape
     for place, share in enumerate((0.75, 0.4, 0.3)):
         active = rng.random(n) < share
-        shape: NDArray[np.int64] = rng.integers(0, _SHAPES, n)
+        shape: NDArray[np.int64] = np.asarray(rng.integers(0, _SHAPES, n))
         shape = np.where(alike, np.repeat(shape[::variates], variates), shape)
         drawn = np.exp(rng.uniform(np.log(2.5), np.log(250), n // variates))
         any_period = np.repeat(drawn, variates)
@@ -269,11 +269,12 @@ def _phase(
     """Return where in its season each step is, (R, T), counted in `_PHASES`."""
     if isinstance(period, str):
         days = first[:, None] + np.arange(steps)
-        return _calendar()[period][days]
+        place: NDArray[np.int32] = _calendar()[period][days]
+        return place
     step = np.broadcast_to(np.float32(_PHASES) / np.asarray(period, dtype=np.float32), first.shape)
     start = (first % 4096).astype(np.float32)
-    place = (start[:, None] + np.arange(steps, dtype=np.float32)) * step[:, None]
-    phase: NDArray[np.int32] = place.astype(np.int32) & (_PHASES - 1)
+    turns = (start[:, None] + np.arange(steps, dtype=np.float32)) * step[:, None]
+    phase: NDArray[np.int32] = turns.astype(np.int32) & (_PHASES - 1)
     return phase
 
 
@@ -387,7 +388,7 @@ def _spoilt(rng: np.random.Generator, rows: Numbers) -> Numbers:
     hit = rng.random((len(outliers), steps)) < rng.uniform(0.001, 0.02, (len(outliers), 1))
     size = rng.standard_normal((len(outliers), steps), dtype=np.float32) * 5
     rows[outliers] += hit * size * (rows[outliers].std(1, keepdims=True) + np.float32(1e-3))
-    rows += _column(3 * rng.standard_normal(n))
+    rows += 3 * rng.standard_normal((n, 1), dtype=np.float32)
     return rows
 
 
