@@ -35,6 +35,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "training": 3,
     "fitted": 4,
     "backtest_files": 4,
+    "pretraining": 4,
     "fitting": 5,
     "model_card": 5,
     "backtesting": 5,
@@ -47,7 +48,17 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "cli": 10,
 }
 ORDERS = {  # within a package, a module may import those before it
-    "networks": ["patches", "mixers", "heads", "dropout", "blocks", "covariates", "config", "tsm2"],
+    "networks": [
+        "patches",
+        "mixers",
+        "heads",
+        "dropout",
+        "blocks",
+        "covariates",
+        "config",
+        "tsm2",
+        *("classical", "zero", "pretrained"),
+    ],
     "tables": [
         *("ragged", "gaps", "quantiles", "wall_clocks", "business", "frequencies", "holidays"),
         *(
@@ -84,17 +95,8 @@ ORDERS = {  # within a package, a module may import those before it
         *("callbacks", "loop", "ensembles"),
     ],
     "fitted": [
-        *(
-            "adaptive",
-            "rolling",
-            "calibration",
-            "inspection",
-            "explanation",
-            "floor",
-            "model",
-            "exporting",
-        ),
-        "saved",
+        *("adaptive", "rolling", "calibration", "inspection", "explanation", "floor", "model"),
+        *("exporting", "pretrained", "saved"),
     ],
 }
 TRITON_PARTS = ("backend", "conv", "rows", "scan", "segments")

@@ -24,7 +24,9 @@ from tsm2.errors import ParameterError
 from tsm2.fitted.calibration import ENOUGH_WINDOWS, calibrate
 from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.model import FittedModel
-from tsm2.networks.ensemble import members_of
+from tsm2.networks.ensemble import Ensemble, members_of
+from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.roles import Roles
@@ -124,7 +126,7 @@ class Fitting:
         seeds = recipe.seeds(again=resumable)
         network = make_network(recipe.network_config(choices, roles, codings), seeds)
         if before is not None:
-            begin_with(network, before.network)
+            begin_with(network, _own(before.network))
         model = FittedModel(
             network=network,
             scaling=units,
@@ -170,7 +172,7 @@ class Fitting:
         The model, the losses of its epochs, and its floor, empty without validation rows.
         """
         model, config, held_out = self.model, self.config, self.validation
-        network = model.network
+        network = _own(model.network)
         history = fit_members(
             members_of(network),
             self.train,
@@ -250,13 +252,24 @@ def train_further(
     starts, _ = split_starts(series, series.counts, lookback=model.lookback, horizon=model.horizon)
     config = recipe.training_config(choices, len(starts), warm=True)
     return fit_members(
-        members_of(model.network),
+        members_of(_own(model.network)),
         prepared.windows(starts, model.horizon, balanced=recipe.sampling == "series"),
         None,
         replace(config, max_epochs=epochs, min_steps=0, max_steps=None),
         seeds=recipe.seeds(),
         n_jobs=recipe.n_jobs,
     )
+
+
+def _own(network: TSM2Network | Ensemble | ZeroShotNetwork) -> TSM2Network | Ensemble:
+    """Return a network that is no pretrained one."""
+    if isinstance(network, ZeroShotNetwork):
+        raise ParameterError(
+            "a pretrained network is trained by fit with warm_start=True, and neither by update "
+            "nor by a fit without pretrained. Call set_params(warm_start=True) and fit, or update "
+            "with epochs=0."
+        )
+    return network
 
 
 def _linear_error(history: pd.DataFrame, loss: str) -> float | None:

@@ -47,11 +47,14 @@ from tsm2.fitted.explanation import Explanation, WhatIf, changed_covariates
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
+from tsm2.fitted.pretrained import fine_tune, meet
 from tsm2.fitted.saved import SavedFit
 from tsm2.fitting import Fitting, train_further
 from tsm2.model_card import model_card
 from tsm2.networks.ensemble import Ensemble
+from tsm2.networks.pretrained import load_pretrained
 from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.parameters import (
     CONSTRAINTS,
     changed_parameters,
@@ -78,8 +81,9 @@ from tsm2.tables.read import Data, LongColumns, read
 from tsm2.tables.series import Series, warn_of_other_frequencies
 from tsm2.tables.write import empty_table, write, write_many
 from tsm2.training import choose_device
-from tsm2.training.callbacks import FitTasks, closes_callbacks
+from tsm2.training.callbacks import FitTasks, closes_callbacks, history_table
 from tsm2.training.choices import chosen, with_mixers
+from tsm2.training.fit import Epoch
 from tsm2.training.recipe import CHOSEN, Recipe
 
 if TYPE_CHECKING:
@@ -240,6 +244,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     n_jobs
         Networks that are fitted side by side, through joblib; None is 1 unless a
         `joblib.parallel_config` says more, -1 takes all processors.
+    pretrained
+        Weights that forecast without a fit, see `from_pretrained`: "zero", or a folder. `fit` then
+        learns nothing and takes the table for the history that is known; with `warm_start` it
+        trains them on. None has none.
     warm_start
         Let `fit` begin with the weights of the last fit, or of the loaded model, in place of drawn
         ones. Scaling is measured anew.
@@ -398,6 +406,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
         n_estimators: int = 1,
         n_jobs: int | None = None,
+        pretrained: str | None = None,
         warm_start: bool = False,
         verbose: int = 0,
     ) -> None:
@@ -463,6 +472,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self.random_state = random_state
         self.n_estimators = n_estimators
         self.n_jobs = n_jobs
+        self.pretrained = pretrained
         self.warm_start = warm_start
         self.verbose = verbose
 
@@ -476,8 +486,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         return hasattr(self, "fitted_")
 
     @property
-    def network_(self) -> TSM2Network | Ensemble:
-        """The trained network, or the `Ensemble` of several."""
+    def network_(self) -> TSM2Network | Ensemble | ZeroShotNetwork:
+        """The trained network, the `Ensemble` of several, or a pretrained one."""
         return self.fitted_.network
 
     @property
@@ -526,6 +536,45 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         return self.fitted_.context.offsets
 
     # --- learn --------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, name: str = "zero", **parameters: Any) -> Self:
+        """Return a forecaster that needs no fit: its network has learned from generated series.
+
+        `predict`, `predict_quantiles`, `predict_interval`, `backtest`, `score` and `plot` then
+        take any table, or any series, as `X`, read their last 512 rows or as many as there are, and
+        forecast every column; gaps and short histories count as unknown. What needs a known history
+        (`X=None`, `update`, `calibrate`, `save`) first needs `fit`, which learns nothing but takes
+        the table for it. With `set_params(warm_start=True)`, `fit` trains the weights on, gently.
+
+        Parameters
+        ----------
+        name
+            "zero", or a folder that `python -m tsm2.pretraining` wrote.
+        **parameters
+            Of the estimator, by name, such as `season` for rows without time stamps.
+
+        Raises
+        ------
+        ParameterError
+            There are no such weights, or no such parameter.
+        SavedModelError
+            The folder is damaged.
+
+        Examples
+        --------
+        >>> from tsm2.datasets import load_sample
+        >>> frame = load_sample().iloc[:400]
+        >>> model = TSM2Forecaster.from_pretrained("zero")
+        >>> model.predict(frame, horizon=24).shape == (24, frame.shape[1])
+        True
+        """
+        config = load_pretrained(name).config
+        unknown = sorted(set(parameters) - set(cls().get_params()))
+        if unknown:
+            raise ParameterError(f"TSM2Forecaster has no parameter {unknown[0]!r}.")
+        sizes: dict[str, Any] = {"lookback": config.lookback, "horizon": config.horizon}
+        return cls(**{**sizes, "missing": "mask", "pretrained": name, **parameters})
 
     def fit(
         self,
@@ -621,6 +670,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         `data` is what callbacks are shown; `choices` that were made before are made no more.
         """
         series, recipe = filled(series, self.missing), self._recipe()
+        if self.pretrained is not None:
+            return self._fit_pretrained(recipe, series, given)
         before = self.fitted_ if self.warm_start and hasattr(self, "fitted_") else None
         if choices is None and before is not None:
             choices = recipe.choose_again(self.choices_)
@@ -644,6 +695,44 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self._become(model, history)
         tasks.close()
         return self
+
+    def _fit_pretrained(self, recipe: Recipe, series: Series, given: CovariateTables) -> Self:
+        """Take series for the history; with `warm_start`, train the network on, on their rows."""
+        model = meet(self._pretrained_network(), recipe, series, given)
+        if self.warm_start and hasattr(self, "fitted_") and self.fitted_.pretrained:
+            model = replace(model, network=self.fitted_.network)
+        history = [Epoch(epoch=0, train_loss=None, validation_loss=None)]
+        if self.warm_start:
+            model, history = fine_tune(model, recipe, series)
+        return self.take_over(
+            model,
+            history_table(history),
+            season=recipe.season_of(series),
+            n_rows=len(series.values),
+        )
+
+    def _pretrained_network(self) -> ZeroShotNetwork:
+        """Return the network that is named, read once."""
+        name = str(self.pretrained)
+        known: tuple[str, ZeroShotNetwork] | None = self.__dict__.get("_read_network")
+        if known is None or known[0] != name:
+            known = self._read_network = (name, load_pretrained(name))
+        return known[1]
+
+    def _met(self, X: Data | None) -> tuple[FittedModel, Series | None]:
+        """Return the model and the history that it is asked about; None for what it knows.
+
+        A pretrained network that was not fitted meets the history here.
+        """
+        return (self._model(), None) if X is None else self._met_table(X)
+
+    def _met_table(self, X: Data) -> tuple[FittedModel, Series]:
+        if self.pretrained is None or hasattr(self, "fitted_"):
+            return self._model(), self._read_history(X)
+        self._check_parameters()
+        series, recipe = self._read(X, frequency=self.frequency), self._recipe()
+        read = filled(series, self.missing)
+        return meet(self._pretrained_network(), recipe, read, CovariateTables()), series
 
     def take_over(
         self,
@@ -740,8 +829,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         self._check_columns(series.layout, reset=False)
         return series
 
-    def _history(self, X: Data | None) -> Series | None:
-        return None if X is None else self._read_history(X)
+    def _truth(self, truth: Data, rows: Series) -> Series:
+        """Read what happened, in the container of the rows before it."""
+        if hasattr(self, "fitted_"):
+            return self._read_history(truth)
+        return self._read(truth, like=rows.layout)
 
     def _repr_mimebundle_(self, **how: Any) -> dict[str, str]:
         """Show a notebook scikit-learn's diagram, below a line that sums the fit up."""
@@ -761,7 +853,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     def _model(self) -> FittedModel:
         if not hasattr(self, "fitted_"):
             raise NotFittedError(
-                f"this {type(self).__name__} is not fitted yet. Call fit(table) first."
+                f"this {type(self).__name__} is not fitted yet. Call fit(table) first"
+                + ("." if self.pretrained is None else ", or pass the history to predict.")
             )
         return replace(self.fitted_, device=self.device)
 
@@ -799,8 +892,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         That is the prepared histories, the row behind each, (S,), and how many rows.
         """
-        model, steps = self._model(), self._count_steps(horizon)
-        history = self._history(X)
+        (model, history), steps = self._met(X), self._count_steps(horizon)
         rows = model.roles.of_targets(model.context if history is None else history)
         return model, rows, (*model.latest(history, given, steps), steps)
 
@@ -986,7 +1078,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model = self._model()
-        self.fitted_ = recalibrated(model, self._read_history(X), given, start, self.horizon)
+        self.fitted_ = recalibrated(model, self._read_history(X), given, start, model.horizon)
         return self
 
     def backtest(
@@ -1133,8 +1225,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         That is the prepared tables, the first row of every window, (W,), and how many rows.
         """
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
-        model = self._model()
-        history = self._read_history(X)
+        model, history = self._met_table(X)
         prepared, starts = walked(model, history, given, start=start, horizon=steps, stride=stride)
         return model, (prepared, starts, steps)
 
@@ -1180,7 +1271,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "repeat last" and, if the season is known, "seasonal naive", each a table as `backtest`
         returns it.
         """
-        model, history = self._model(), self._read_history(X)
+        model, history = self._met_table(X)
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         season = self._recipe().season_of(history)
         walk: dict[str, Any] = {"start": start, "horizon": steps, "stride": stride}
@@ -1213,7 +1304,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         A row for each series, a column for each variate, in the table's units;
         `tsm2.backtesting.error_table` takes it as `scale`.
         """
-        model, steps, history = self._model(), self._count_steps(horizon), self._read_history(X)
+        (model, history), steps = self._met_table(X), self._count_steps(horizon)
         if kind == "deviation":
             return scale_table(model, history, start=start, horizon=steps)
         if kind == "naive":
@@ -1269,7 +1360,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         return plot_series(
             rows,
             model.forecast(*windows),
-            truth=None if truth is None else self.roles_.of_targets(self._read_history(truth)),
+            truth=None if truth is None else model.roles.of_targets(self._truth(truth, rows)),
             quantiles=None if levels is None else model.quantiles(*windows, levels),
             levels=levels or (),
             series=series,
@@ -1299,8 +1390,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         The three as DataFrames; `tsm2.plotting.plot_selection` draws them.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        model = self._model()
-        return model.select(*model.to_inspect(self._history(X), given))
+        model, history = self._met(X)
+        return model.select(*model.to_inspect(history, given))
 
     def explain(
         self,

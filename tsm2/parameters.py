@@ -99,6 +99,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "random_state": ["random_state"],
     "n_estimators": [_COUNT],
     "n_jobs": [_COUNT, Interval(Integral, None, -1, closed="right"), None],
+    "pretrained": [str, None],
     "warm_start": ["boolean"],
     "verbose": ["verbose"],
 }
@@ -136,6 +137,8 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
             "a constant and learn nothing."
         )
     _check_steps(given["max_epochs"], given["min_steps"], given["max_steps"])
+    if given["pretrained"] is not None:
+        _check_pretrained(given)
     loss, quantiles = given["loss"], given["quantiles"]
     if quantiles is not None and with_median(check_levels(quantiles)) == (0.5,):
         raise ParameterError(
@@ -156,6 +159,23 @@ def _check_steps(max_epochs: int, min_steps: int, max_steps: int | None) -> None
             f"max_steps={max_steps} leaves no room for {given}: an epoch takes one step at least. "
             f"Raise max_steps, or lower {given.partition('=')[0]}."
         )
+
+
+def _check_pretrained(given: Mapping[str, Any]) -> None:
+    """Check that nothing is asked of a pretrained network that it was not trained for."""
+    asked = {
+        "target": given["target"] is not None,
+        "calendar": given["calendar"] != "auto" and bool(len(given["calendar"])),
+        "holidays": bool(len(given["holidays"])),
+        "n_estimators": given["n_estimators"] != 1,
+    }
+    for name in asked:
+        if asked[name]:
+            raise ParameterError(
+                f"{name}={given[name]!r} does not go with pretrained={given['pretrained']!r}: that "
+                f"network reads the columns that it forecasts and nothing else. Leave {name} out, "
+                f"or pass pretrained=None and fit a network of your own."
+            )
 
 
 def changed_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ __all__ = [
     "Covariates",
     "Roles",
     "covariates_for",
+    "open_model",
     "read_covariates",
     "read_for",
     "read_new",
@@ -87,6 +88,32 @@ def read_new(
         time=time or "ds", series=series or "unique_id", targets=split_names(targets or "y")
     )
     return _said(text.long(str(roles.series), str(roles.time), roles.targets)), roles
+
+
+def open_model(
+    name: Path, path: Path, time: str | None, reading: Reading
+) -> tuple[TSM2Forecaster, pd.DataFrame]:
+    """Return a saved model, or a pretrained one that takes the file for its history, and the file.
+
+    Raises
+    ------
+    FrameError
+        The file cannot be read, or names series as the model does not.
+    SavedModelError
+        There is no such model.
+    """
+    from tsm2.forecaster import TSM2Forecaster
+    from tsm2.networks.pretrained import holds_pretrained
+
+    if not holds_pretrained(str(name)):
+        model = TSM2Forecaster.load(name)
+        return model, read_for(model, path, time, reading)
+    frame, roles = read_new(path, reading, time=time, series=None, targets=None)
+    columns: dict[str, Any] = {}
+    if roles.series is not None:
+        columns = {"id_col": roles.series, "time_col": roles.time, "target_col": roles.targets}
+    model = TSM2Forecaster.from_pretrained(str(name), **columns)
+    return model.fit(frame), frame
 
 
 def read_for(model: TSM2Forecaster, path: Path, time: str | None, reading: Reading) -> pd.DataFrame:

@@ -35,7 +35,14 @@ DataFile = Annotated[
         "Parquet file.",
     ),
 ]
-ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `fit` wrote.")]
+ModelFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="Folder that `fit` wrote; `predict` and "
+        "`backtest` also take zero, which needs no fit.",
+    ),
+]
 TimeColumn = Annotated[
     str | None,
     typer.Option(

@@ -37,9 +37,10 @@ from tsm2.fitted.calibration import (
 )
 from tsm2.fitted.explanation import Explanation, explain_window
 from tsm2.fitted.inspection import Selection, inspect_network
-from tsm2.fitted.rolling import roll_forward, whole_horizons
+from tsm2.fitted.rolling import roll_forward, roll_quantiles, whole_horizons
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
@@ -68,7 +69,7 @@ Numbers = NDArray[np.float64]
 class FittedModel:
     """A trained network with all that its forecasts depend on."""
 
-    network: TSM2Network | Ensemble
+    network: TSM2Network | Ensemble | ZeroShotNetwork
     """In evaluation mode."""
     scaling: Scaling
     """Units of all columns, (M,), or of each series, (S, M)."""
@@ -99,6 +100,11 @@ class FittedModel:
     def levels(self) -> tuple[float, ...]:
         """Levels of the network's quantiles; none for a point forecast."""
         return self.network.config.quantiles or ()
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network was not fitted to the series, or began with what it knew before."""
+        return isinstance(self.network, ZeroShotNetwork)
 
     @property
     def ends(self) -> pd.Series[Any]:
@@ -251,6 +257,8 @@ class FittedModel:
         numbers = numbers_in(series, self.context.ids)
         known = series if starts is None else series.head(known_before(series, starts))
         new, old = Scaling.of_each(known.values, known.offsets), self.scaling.take(numbers)
+        if self.pretrained:
+            new = new.from_zero()
         is_new = numbers[:, None] < 0
         return Scaling(
             center=np.where(is_new, new.center, old.center),
@@ -322,7 +330,8 @@ class FittedModel:
         prepared, starts, size
             As for `forecast`.
         steps
-            Rows to forecast, at most the horizon.
+            Rows to forecast, at most the horizon; a pretrained network that is taken at its word
+            rolls forward.
         levels
             Levels, (Q,), in (0, 1), rising.
         calibrated
@@ -333,17 +342,23 @@ class FittedModel:
         ParameterError
             The steps go beyond the horizon, or there is too little to read such levels against.
         """
-        if steps > self.horizon:
+        network, calibration = self._placed(), self.calibration if calibrated else None
+        rolls = self.pretrained and calibration is None
+        if steps > self.horizon and not rolls:
             raise ParameterError(
                 f"quantiles reach the trained horizon of {self.horizon} rows, but {steps} were "
                 f"asked for. Fit with a longer horizon, or draw paths with sample, which rolls "
                 f"forward."
             )
-        network, calibration = self._placed(), self.calibration if calibrated else None
         self._warn_of_lacking(calibration)
 
         def run(batch: Batch) -> Tensor:
-            forecast = network(batch.context, **batch.auxiliary())
+            if rolls:
+                forecast = roll_quantiles(
+                    network, batch.context, steps, self.horizon, batch.auxiliary(), point=self.point
+                )
+            else:
+                forecast = network(batch.context, **batch.auxiliary())
             line = ForecastLine.of(forecast, batch.context, quantiles=self.levels, mask=batch.mask)
             values = read_quantiles(line, levels, calibration=calibration, quantiles=self.levels)
             return values[:, :, :steps].permute(0, 1, 3, 2)  # (B, Mt, Q, steps)
@@ -406,8 +421,14 @@ class FittedModel:
         """Return what the network selects in windows, at most 64 of them, evenly spread."""
         if len(starts) > _INSPECTED:
             starts = starts[np.linspace(0, len(starts) - 1, _INSPECTED).round().astype(int)]
+        network = self._placed()
+        if isinstance(network, ZeroShotNetwork):
+            raise ParameterError(
+                "inspect looks into a network that reads the rows themselves, and a pretrained one "
+                "reads forecasts of them, too. Call explain, which says what moves a forecast."
+            )
         inputs, names = self._inspected(prepared, starts)
-        return inspect_network(self._placed(), inputs, names, point=self.point)
+        return inspect_network(network, inputs, names, point=self.point)
 
     def explain(self, prepared: Prepared, start: Rows, part: int) -> Explanation:
         """Return what moved the forecast of one window, which starts at `start`, (1,)."""
@@ -535,7 +556,7 @@ class FittedModel:
             stacklevel=4,
         )
 
-    def _placed(self) -> TSM2Network | Ensemble:
+    def _placed(self) -> TSM2Network | Ensemble | ZeroShotNetwork:
         return self.network.to(choose_device(self.device))
 
     def point(self, forecast: Tensor, *_: object) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +23,10 @@ from torch import Tensor
 from tsm2.errors import FrameError, ParameterError, SavedModelError, WindowError
 from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.model import FittedModel
+from tsm2.networks.config import NetworkConfig
+from tsm2.networks.ensemble import Ensemble
+from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
@@ -57,7 +61,10 @@ class SavedFit:
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the tensors, as plain types; the network's settings are its recipe's."""
-        return {
+        network = self.model.network
+        sizes = asdict(network.config) if isinstance(network, ZeroShotNetwork) else None
+        own = {} if sizes is None else {"pretrained": sizes | {"season": network.season}}
+        return own | {
             "context": series_to_json(self.model.context),
             "covariates": self.model.codings.to_json(),
             "history": self.history.to_dict("list"),
@@ -118,6 +125,7 @@ def _restored_model(
     choice: Mapping[str, Any],
 ) -> FittedModel:
     choices = pd.DataFrame([{**choice, "chosen": True}])
+    sizes = dict(saved.get("pretrained") or {})
     blocks = recipe.network["blocks"] if chosen(choices)["mixers"] else 0
     _check_count_of_blocks(blocks, recipe.n_estimators, tensors)
     parts = dict(tensors)
@@ -133,11 +141,18 @@ def _restored_model(
     codings = Codings.from_json(saved["covariates"], rows)
     _check_labels(series.layout, codings.calendar)
     config, members = recipe.network_config(choices, roles, codings), range(recipe.n_estimators)
+    season = int(sizes.pop("season", 0))
+    if sizes:
+        config = NetworkConfig(**sizes)
+
+    def made() -> TSM2Network | Ensemble | ZeroShotNetwork:
+        return ZeroShotNetwork(config, season) if sizes else make_network(config, members)
+
     with torch.device("meta"):  # sizes first: nothing of a size that was not saved is made
-        sizes = make_network(config, members).state_dict().items()
+        shapes = {name: tuple(each.shape) for name, each in made().state_dict().items()}
     weights = {name.removeprefix("network."): weight for name, weight in parts.items()}
-    check_tensors(weights, {name: tuple(weight.shape) for name, weight in sizes})
-    network = make_network(config, members)
+    check_tensors(weights, shapes)
+    network = made()
     _check_scores(scores, len(roles.targets), config.horizon)
     network.load_state_dict(weights)
     model = FittedModel(

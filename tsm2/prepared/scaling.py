@@ -15,6 +15,7 @@ __all__ = ["MOST_DEVIATIONS", "Scaling", "tamed"]
 
 MOST_DEVIATIONS = 1e15
 """What may stand in a window: networks compute in float32, in which squares overflow at 1e19."""
+_FAR = 1e3  # deviations
 _ORDINARY = 100  # powers of two, 1e30, whose squares and sums are far from the limits of float64
 
 
@@ -56,6 +57,15 @@ class Scaling:
         still = variance <= rounding * variance + np.square(rounding * mean)
         scale = np.where(still, 1.0, np.sqrt(variance))
         return cls(center=np.ldexp(mean, power), scale=np.ldexp(scale, power))
+
+    def from_zero(self) -> Self:
+        """Count the same units from zero, so that what is positive stays so.
+
+        A column that is further away from zero than a thousand deviations keeps its center: float32
+        would lose what moves there.
+        """
+        far = np.abs(self.center) > _FAR * self.scale
+        return type(self)(center=np.where(far, self.center, 0.0), scale=self.scale)
 
     def take(self, which: Any) -> Self:
         """Return the units of some series, by an index; those of one table are the same for all."""

@@ -79,6 +79,7 @@ class Recipe:
     random_state: int | np.random.RandomState | None
     n_estimators: int
     n_jobs: int | None
+    pretrained: str | None
     network: Mapping[str, Any]
     """Settings of the network, by the names of `NetworkConfig`."""
     training: Mapping[str, Any]

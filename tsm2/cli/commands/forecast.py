@@ -50,14 +50,12 @@ def predict(
     reading: Reading,
 ) -> None:
     """Forecast the rows after the end of a CSV file."""
-    from tsm2.cli.files import Covariates, covariates_for, read_for, write
+    from tsm2.cli.files import Covariates, covariates_for, open_model, write
     from tsm2.cli.pictures import choose_series, draw_forecast
     from tsm2.cli.values import chosen_levels
-    from tsm2.forecaster import TSM2Forecaster
 
-    model = TSM2Forecaster.load(model_folder)
+    model, frame = open_model(model_folder, data, time_column, reading)
     files = Covariates(past=past, future=future, static=static)
-    frame = read_for(model, data, time_column, reading)
     levels = chosen_levels(coverage, quantiles)
     given = covariates_for(model, files, time_column, reading)
     shown = None if plot is None else choose_series(model, frame, series)
@@ -119,16 +117,14 @@ def backtest(
     import pandas as pd
 
     from tsm2.backtesting import error_table
-    from tsm2.cli.files import Covariates, covariates_for, read_for, require_writable, write
+    from tsm2.cli.files import Covariates, covariates_for, open_model, require_writable, write
     from tsm2.cli.values import chosen_levels, parse_label
     from tsm2.errors import ParameterError
-    from tsm2.forecaster import TSM2Forecaster
     from tsm2.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    model = TSM2Forecaster.load(model_folder)
+    model, frame = open_model(model_folder, data, time_column, reading)
     files = Covariates(past=past, future=future, static=static)
-    frame = read_for(model, data, time_column, reading)
     if out is not None and to is not None:
         raise ParameterError("give --out or --to, not both: they hold the same table.")
     if out is not None:

@@ -1,0 +1,171 @@
+"""What forecasts without a fit are worth, beside what is fitted to every window anew.
+
+    python benchmarks/zero.py DATA --half choices --methods naive classical zero
+    python benchmarks/zero.py DATA --half read-once --methods naive classical zero AutoETS AutoTheta
+
+DATA holds the folders long_horizon, short_horizon and small. Tables and halves: `zero_tasks.py`.
+
+MASE divides by the mean absolute difference over a season in the rows before the first window;
+"relative" is MASE beside that of the seasonal naive forecast. The weighted quantile loss is the
+mean over the levels 0.1, 0.5 and 0.9 of twice the pinball loss, over the sum of what happened.
+Coverage is that of the interval between 0.1 and 0.9. Milliseconds are per series, one thread.
+"classical" is where the network starts: its weighted mean of classical forecasts, without itself.
+"separate" is the network with every variate as a table of its own.
+"""
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from zero_tasks import CHOICES, READ_ONCE, Task, tasks
+
+LEVELS = (0.1, 0.5, 0.9)
+RESULTS = Path(__file__).parent / "results" / "zero.csv"
+Numbers = NDArray[np.float64]
+
+
+def naive(task: Task) -> Numbers:
+    """Return the last season again, (N, H, 1)."""
+    steps = np.arange(task.actual.shape[1]) % task.season
+    return np.stack([each[-task.season :][steps] for each in task.histories])[..., None]
+
+
+def pretrained(task: Task, weights: str, *, joint: bool) -> Numbers:
+    """Return quantiles of `TSM2Forecaster.from_pretrained`, (N, H, Q)."""
+    from tsm2 import TSM2Forecaster
+
+    season = task.season if task.season > 1 else None
+    model = TSM2Forecaster.from_pretrained(weights, season=season, device="cpu")
+    groups = task.groups if joint else np.arange(len(task.histories))
+    tables = [
+        np.stack([task.histories[k] for k in np.flatnonzero(groups == group)], 1)
+        for group in np.unique(groups)
+    ]
+    found = model.predict_quantiles(tables, quantiles=LEVELS, horizon=task.actual.shape[1])
+    return np.concatenate([np.moveaxis(np.asarray(each), 1, 0) for each in found])
+
+
+def classical(task: Task, weights: str) -> Numbers:
+    """Return the forecast that the network starts from, (N, H, 1)."""
+    import torch
+
+    from tsm2.fitted.rolling import roll_forward
+    from tsm2.networks.pretrained import load_pretrained
+
+    network = load_pretrained(weights).for_season(task.season if task.season > 1 else None)
+
+    class Start(torch.nn.Module):
+        def forward(self, context: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            told = network.tell(context, mask)
+            return (told.base * told.deviation + told.level).float()
+
+    rows = np.full((len(task.histories), 512), np.nan)
+    for row, each in zip(rows, task.histories, strict=True):
+        row[512 - len(each) :] = each
+    pieces = []
+    for part in np.array_split(rows, max(1, len(rows) // 256)):
+        values = torch.from_numpy(part.astype(np.float32))[:, None]
+        known = values.isfinite()
+        forecast = roll_forward(
+            Start(),
+            values.nan_to_num(),
+            task.actual.shape[1],
+            network.config.horizon,
+            {"mask": known},
+            point=lambda each, *_: each,
+        )
+        pieces.append(forecast[:, 0].numpy())
+    return np.concatenate(pieces)[..., None]
+
+
+def statsforecast(task: Task, name: str) -> Numbers:
+    """Return the quantiles of a model that is fitted to every history, (N, H, Q)."""
+    import statsforecast.models as models
+
+    found = []
+    for each in task.histories:
+        model = getattr(models, name)(season_length=task.season)
+        forecast = model.forecast(y=each, h=task.actual.shape[1], level=[80])
+        found.append(np.stack([forecast["lo-80"], forecast["mean"], forecast["hi-80"]], -1))
+    return np.stack(found)
+
+
+def fitted(task: Task) -> Numbers:
+    """Return forecasts of a TSM2 that was fitted to the first window's histories, (N, H, 1)."""
+    from tsm2 import TSM2Forecaster
+
+    tables = [
+        np.stack([task.histories[k] for k in np.flatnonzero(task.groups == group)], 1)
+        for group in np.unique(task.groups)
+    ]
+    learned = tables if tables[0].shape[1] == 1 and len(tables) > 100 else tables[0]
+    model = TSM2Forecaster(
+        horizon=task.actual.shape[1],
+        season=task.season if task.season > 1 else None,
+        random_state=0,
+        device="cpu",
+    ).fit(learned)
+    forecast = [np.asarray(model.predict(each)) for each in tables]
+    return np.concatenate([each.T for each in forecast])[..., None]
+
+
+def measure(task: Task, method: str, weights: str) -> dict[str, Any]:
+    """Return a row of results."""
+    ways: dict[str, Callable[[], Numbers]] = {
+        "naive": lambda: naive(task),
+        "classical": lambda: classical(task, weights),
+        "zero": lambda: pretrained(task, weights, joint=True),
+        "separate": lambda: pretrained(task, weights, joint=False),
+        "fitted TSM2": lambda: fitted(task),
+    }
+    began = time.perf_counter()
+    values = ways[method]() if method in ways else statsforecast(task, method)
+    seconds = time.perf_counter() - began
+    middle = values[..., values.shape[-1] // 2]
+    errors = np.abs(middle - task.actual).mean(1) / task.scale
+    row: dict[str, Any] = {"table": task.name, "method": method, "series": len(values)}
+    row["MASE"] = round(float(errors.mean()), 4)
+    if values.shape[-1] == len(LEVELS):
+        away = task.actual[..., None] - values
+        levels = np.array(LEVELS)
+        loss = 2 * np.maximum(levels * away, (levels - 1) * away).sum((0, 1))
+        row["weighted quantile loss"] = round(float(loss.mean() / np.abs(task.actual).sum()), 4)
+        inside = (values[..., 0] <= task.actual) & (task.actual <= values[..., 2])
+        row["coverage 80"] = round(float(inside.mean()), 3)
+    row["ms"] = round(1000 * seconds / len(values), 2)
+    return row
+
+
+def main() -> None:
+    """Measure, and write a row per table and method."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--half", choices=("choices", "read-once"), required=True)
+    parser.add_argument("--methods", nargs="+", required=True)
+    parser.add_argument("--tables", nargs="+", help="only these of the half")
+    parser.add_argument("--weights", default="zero")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    columns = ["half", "table", "method", "series", "MASE"]
+    columns += ["weighted quantile loss", "coverage 80", "ms"]
+    is_new = not given.out.exists()
+    with given.out.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if is_new:
+            writer.writeheader()
+        names = CHOICES if given.half == "choices" else READ_ONCE
+        names = tuple(name for name in names if given.tables is None or name in given.tables)
+        for task in sorted(tasks(names, given.data), key=lambda each: len(each.histories)):
+            for method in given.methods:
+                writer.writerow({"half": given.half, **measure(task, method, given.weights)})
+                file.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

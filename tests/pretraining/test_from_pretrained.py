@@ -1,0 +1,119 @@
+"""Forecasts before any fit: any container, short and long, with gaps; then kept, judged, tuned."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsm2 import TSM2Forecaster
+from tsm2.errors import NotFittedError, ParameterError
+
+
+@pytest.fixture
+def model(weights: str) -> TSM2Forecaster:
+    return TSM2Forecaster.from_pretrained(weights, device="cpu")
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    t = np.arange(200)
+    index = pd.date_range("2024-01-01", periods=200, freq="h", name="time")
+    daily = 10 + np.sin(2 * np.pi * t / 24)
+    noise = np.random.default_rng(0).standard_normal(200)
+    return pd.DataFrame({"load": daily + 0.05 * noise, "wind": 0.3 * noise}, index)
+
+
+def test_a_forecast_continues_a_table_that_was_never_seen(
+    model: TSM2Forecaster, frame: pd.DataFrame
+) -> None:
+    forecast = model.predict(frame.iloc[:176], horizon=24)
+    pd.testing.assert_index_equal(forecast.index, frame.index[176:])
+    assert list(forecast.columns) == ["load", "wind"]
+    assert np.abs(forecast["load"] - frame["load"].iloc[176:]).mean() < 0.25
+    assert not hasattr(model, "fitted_")
+
+
+def test_lists_arrays_and_long_tables_come_back_as_they_came(
+    model: TSM2Forecaster, frame: pd.DataFrame
+) -> None:
+    arrays = model.predict([frame.to_numpy(), frame.to_numpy()[:30]])
+    assert [each.shape for each in arrays] == [(8, 2), (8, 2)]
+    long = frame[["load"]].rename(columns={"load": "y"}).rename_axis("ds").reset_index()
+    long = pd.concat([long.assign(unique_id=name) for name in "ab"])
+    forecast = model.predict(long, horizon=3)
+    assert forecast.groupby("unique_id").size().to_dict() == {"a": 3, "b": 3}
+
+
+def test_gaps_and_short_histories_are_unknown(model: TSM2Forecaster, frame: pd.DataFrame) -> None:
+    short = frame.iloc[:20].copy()
+    short.iloc[5:9, 0] = np.nan
+    assert np.isfinite(model.predict(short).to_numpy()).all()
+
+
+def test_intervals_reach_as_far_as_forecasts_and_widen(
+    model: TSM2Forecaster, frame: pd.DataFrame
+) -> None:
+    bounds = model.predict_interval(frame, coverage=0.8, horizon=24)
+    width = (bounds["load"][0.9] - bounds["load"][0.1]).to_numpy()
+    assert len(width) == 24
+    assert (width > 0).all()
+    assert width[8:].min() > width[7]
+    point = model.predict(frame, horizon=24)["load"]
+    assert ((bounds["load"][0.1] < point) & (point < bounds["load"][0.9])).all()
+
+
+def test_backtest_and_score_need_no_fit(model: TSM2Forecaster, frame: pd.DataFrame) -> None:
+    table = model.backtest(frame, stride=40, coverage=0.8)
+    assert {"forecast", "lo-80", "hi-80"} <= set(table.columns)
+    first = table[(table["variate"] == "load") & (table["cutoff"] == table["cutoff"].iloc[0])]
+    known = frame.loc[: first["cutoff"].iloc[0]]
+    np.testing.assert_allclose(first["forecast"], model.predict(known)["load"], rtol=1e-4)
+    assert model.score(frame) < 0
+
+
+def test_fit_takes_the_table_for_the_history_and_learns_nothing(
+    model: TSM2Forecaster, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    before = model.predict(frame)
+    pd.testing.assert_frame_equal(model.fit(frame).predict(), before)
+    model.save(tmp_path / "model")
+    loaded = TSM2Forecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.predict(), before)
+    assert loaded.fitted_.network.season == 24  # type: ignore[union-attr]
+    model.update(frame.shift(len(frame), freq="h"))
+    assert model.predict().index[0] > before.index[-1]
+
+
+def test_a_warm_start_tunes_the_weights_and_keeps_them_if_they_are_better(
+    model: TSM2Forecaster, frame: pd.DataFrame
+) -> None:
+    model.set_params(warm_start=True, max_epochs=1, epoch_steps=3, random_state=0).fit(frame)
+    assert model.history_["epoch"].tolist() == [0, 1]
+    assert model.history_["validation_loss"].notna().all()
+    assert np.isfinite(model.predict().to_numpy()).all()
+
+
+def test_what_needs_a_history_says_so(model: TSM2Forecaster) -> None:
+    with pytest.raises(NotFittedError, match="or pass the history to predict"):
+        model.predict()
+
+
+def test_what_the_network_was_not_trained_for_is_refused(
+    model: TSM2Forecaster, frame: pd.DataFrame, weights: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ParameterError, match="target='load' does not go with pretrained="):
+        TSM2Forecaster.from_pretrained(weights, target="load").predict(frame)
+    with pytest.raises(ParameterError, match="reads no covariates, but past were given"):
+        model.fit(frame[["load"]], past_covariates=frame[["wind"]])
+    with pytest.raises(ParameterError, match="has no parameter 'lookbak'"):
+        TSM2Forecaster.from_pretrained(weights, lookbak=3)
+    with pytest.raises(ParameterError, match="no pretrained weights 'one'"):
+        TSM2Forecaster.from_pretrained("one")
+    model.fit(frame)
+    with pytest.raises(ParameterError, match="which an ONNX file cannot"):
+        model.to_onnx(tmp_path / "model.onnx")
+    with pytest.raises(ParameterError, match="Call explain"):
+        model.inspect()
+    with pytest.raises(ParameterError, match="trained by fit with warm_start=True"):
+        model.update(frame.shift(len(frame), freq="h"), epochs=1)

@@ -1,0 +1,156 @@
+"""Pretrained networks as fitted models: what meets series that it was not fitted to.
+
+    meet        series -> their units and season, their last rows kept -> FittedModel, at once
+    fine_tune   its weights go on from there for some gentle steps; kept if later rows say so
+
+Sizes: S series, L lookback, H horizon.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tsm2.errors import ParameterError
+from tsm2.fitted.model import FittedModel
+from tsm2.networks.heads import mean_loss
+from tsm2.networks.zero import ZeroShotNetwork
+from tsm2.prepared.codings import Codings
+from tsm2.prepared.prepared import measured
+from tsm2.prepared.roles import Roles
+from tsm2.prepared.splits import split_starts
+from tsm2.prepared.windows import Windows
+from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.series import Series
+from tsm2.training.fit import Epoch, TrainingConfig
+from tsm2.training.loop import fit_network
+from tsm2.training.recipe import Recipe
+
+__all__ = ["fine_tune", "meet"]
+
+_GENTLE = {"learning_rate": 1e-4, "mixer_learning_rate": 1e-4, "epoch_steps": 50}
+"""What None stands for when weights are tuned that know much already."""
+_JUDGED = 256  # windows
+_BATCH = 32
+
+
+def meet(
+    network: ZeroShotNetwork, recipe: Recipe, series: Series, given: CovariateTables
+) -> FittedModel:
+    """Return the model that forecasts series with a network as it is.
+
+    Parameters
+    ----------
+    network
+        Is left as it is; the model shares its weights.
+    recipe
+        What is asked for.
+    series
+        Gaps filled, if that is what is done about them.
+    given
+        Covariates, of which there must be none.
+
+    Raises
+    ------
+    ParameterError
+        There are covariates.
+    FrameError
+        A column has no value.
+    """
+    if given.given():
+        raise ParameterError(
+            f"a pretrained network reads no covariates, but {', '.join(given.given())} were given. "
+            f"Leave them out, or fit a TSM2Forecaster of your own with them."
+        )
+    return FittedModel(
+        network=network.for_season(recipe.season_of(series)),
+        scaling=measured(series, each=recipe.scaling == "series").from_zero(),
+        roles=Roles.of(None, series.layout),
+        codings=Codings(),
+        context=series.tail(network.config.lookback),
+        missing=recipe.missing,
+        device=recipe.device,
+    )
+
+
+def fine_tune(
+    model: FittedModel, recipe: Recipe, series: Series
+) -> tuple[FittedModel, list[Epoch]]:
+    """Train the weights of a model on its series, gently, and keep them if they got better.
+
+    Parameters
+    ----------
+    model
+        As `meet` returns it; left as it is.
+    recipe
+        Epochs, rates, validation share and seed; a rate that is None is a tenth of a fresh fit's.
+    series
+        What to learn from. Rows before the first ones count as unknown.
+
+    Returns
+    -------
+    The model, and the losses of its epochs: the weights before the first one are epoch 0.
+
+    Raises
+    ------
+    ParameterError
+        The weights cannot be tuned on gaps that are not masked.
+    WindowError
+        There is less than one window to train on.
+    """
+    network = model.network
+    if not isinstance(network, ZeroShotNetwork) or recipe.missing != "mask":
+        raise ParameterError(
+            f"a pretrained network is tuned on rows some of which count as unknown, but missing="
+            f"{recipe.missing!r}. Pass missing='mask'."
+        )
+    sizes = {"lookback": model.lookback, "horizon": model.horizon}
+    front = model.lookback - np.minimum(model.horizon, series.counts // 4)
+    rows = series.padded(np.maximum(front, 0))
+    n_own = np.maximum(1, (series.counts * recipe.validation_fraction).astype(np.int64))
+    kept = n_own if recipe.validation_fraction else np.zeros_like(n_own)
+    kept = np.where(kept >= model.horizon, kept, 0)
+    prepared = model.prepare(rows, CovariateTables(), own=True)
+    train, held_out = split_starts(rows, rows.counts - kept, **sizes)
+    windows = prepared.windows(train, model.horizon, balanced=recipe.sampling == "series")
+    judged = prepared.windows(held_out, model.horizon) if len(held_out) else None
+    config = _config(recipe, model.levels)
+    tuned = copy.deepcopy(network)
+    before = None if judged is None else _loss(tuned, judged, config)
+    (seed,) = recipe.seeds()
+    history = fit_network(tuned, windows, judged, config, seed=seed)
+    history = [Epoch(epoch=0, train_loss=None, validation_loss=before), *history]
+    losses = [each.validation_loss for each in history[1:] if each.validation_loss is not None]
+    if before is not None and losses and not min(losses) < before:
+        return model, history
+    return replace(model, network=tuned.eval()), history
+
+
+def _config(recipe: Recipe, levels: tuple[float, ...]) -> TrainingConfig:
+    asked = dict(recipe.training)
+    fixed = {"loss": "quantile", "quantiles": levels, "linear_start": "random", "season": None}
+    gentle = {name: asked[name] or value for name, value in _GENTLE.items()}
+    return TrainingConfig(**{**asked, **fixed, **gentle, "sam_radius": asked["sam_radius"] or 0.0})
+
+
+@torch.inference_mode()
+def _loss(network: ZeroShotNetwork, windows: Windows, config: TrainingConfig) -> float:
+    """Return the mean loss over windows, at most so many, evenly spread."""
+    count = min(len(windows), _JUDGED)
+    total = 0.0
+    chosen = torch.linspace(0, len(windows) - 1, count).round().long()
+    for which in torch.split(chosen, _BATCH):
+        batch = windows.gather(which)
+        forecast = network(batch.context, **batch.auxiliary())
+        loss = mean_loss(
+            "quantile",
+            forecast,
+            batch.target,
+            quantiles=config.quantiles,
+            mask=batch.target_mask,
+        )
+        total += float(loss) * len(which)
+    return total / count

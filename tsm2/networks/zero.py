@@ -1,0 +1,200 @@
+"""A TSM2 network that forecasts series which it was not fitted to: pretrained, between two steps.
+
+    history -> standard units, gaps filled -> classical forecasts, how far they err on its end
+    base  = their mean, each weighted by (error + a tenth of the naive one's) to the power -3
+    scale = their mean error, weighted alike
+    what TSM2 reads: the history; as static covariates, all forecasts, their errors, the season
+    forecast = base + scale * TSM2(...)                            quantiles, in the history's units
+
+So the network starts as a good mean of classical forecasts, and learns when to trust which of them
+and how far they miss. It is `TSM2Network` as it is: static covariates are known of each variate and
+share their weights, so that any number of variates can be forecast.
+
+Sizes: B windows, M variates, T lookback, H horizon, Q quantiles, K classical forecasts, N = B M.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsm2.networks.classical import NAMES, ClassicalForecasts, classical_forecasts
+from tsm2.networks.config import NetworkConfig
+from tsm2.networks.patches import interpolate_gaps
+from tsm2.networks.tsm2 import TSM2Network
+
+__all__ = ["Told", "ZeroShotNetwork", "zero_shot_config"]
+
+_POWER = -3.0
+_FLOOR = 0.1  # of the naive error
+_SMALLEST = 1e-2  # scale, in deviations of the history
+_FARTHEST = 8.0  # what is told of a forecast, in scales
+_N_FACTS = 2 + 2 * len(NAMES) + 7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What is told to the network of windows, and what its answer is measured in."""
+
+    context: Tensor
+    """Histories in standard units, gaps filled, (B, M, T)."""
+    mask: Tensor
+    """Where they are known, (B, M, T)."""
+    static: Tensor
+    """Classical forecasts and facts, (B, M, Cs)."""
+    base: Tensor
+    """Where the forecast starts, (B, M, H), in standard units."""
+    scale: Tensor
+    """Unit of the network's answer, (B, M, 1), in standard units."""
+    level: Tensor
+    """Mean of each history, (B, M, 1), float64."""
+    deviation: Tensor
+    """Its deviation, (B, M, 1), float64."""
+
+
+def zero_shot_config(**given: Any) -> NetworkConfig:
+    """Return the configuration of the inner network; `given` are fields of it, horizon among them.
+
+    Examples
+    --------
+    >>> zero_shot_config(lookback=512, horizon=64, quantiles=(0.1, 0.5, 0.9)).instance_norm
+    False
+    """
+    width = (len(NAMES) + 1) * int(given["horizon"]) + _N_FACTS
+    fixed: dict[str, Any] = {"n_variates": 1, "n_static": width, "gaps": True}
+    return NetworkConfig(**{**given, **fixed, "instance_norm": False})
+
+
+class ZeroShotNetwork(nn.Module):
+    """Forecast any series by what was learned from others.
+
+    Parameters
+    ----------
+    config
+        As `zero_shot_config` makes it.
+    season
+        Steps of the season that the frequency of the series tells; 0 for none.
+    """
+
+    def __init__(self, config: NetworkConfig, season: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.season = season
+        self.inner = TSM2Network(config)
+
+    def forward(self, context: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Return quantiles, (B, M, H, Q), in the units of `context`, (B, M, T).
+
+        Parameters
+        ----------
+        context
+            Histories, oldest first, in units in which zero is the series's own; finite even where
+            they are unknown.
+        mask
+            True where they are known, (B, M, T); None if all are.
+        """
+        told = self.tell(context, mask)
+        standard = self.standard(told, self.answer(told)).double()
+        level, deviation = told.level.unsqueeze(-1), told.deviation.unsqueeze(-1)
+        return (standard * deviation + level).to(context.dtype)
+
+    def answer(self, told: Told) -> Tensor:
+        """Return what TSM2 says, (B, M, H, Q), in scales away from the base."""
+        answer: Tensor = self.inner(told.context, mask=told.mask, static=told.static)
+        return answer
+
+    def standard(self, told: Told, answer: Tensor) -> Tensor:
+        """Return quantiles in standard units, (B, M, H, Q), of an answer."""
+        return told.base.unsqueeze(-1) + told.scale.unsqueeze(-1) * answer
+
+    @torch.no_grad()
+    def tell(
+        self, context: Tensor, mask: Tensor | None = None, *, seasons: Tensor | None = None
+    ) -> Told:
+        """Return what the network is told of windows.
+
+        Parameters
+        ----------
+        context, mask
+            As for `forward`.
+        seasons
+            Steps of the season of each window, (B,); None for that of the network.
+        """
+        windows, variates, steps = context.shape
+        known = torch.ones_like(context, dtype=torch.bool) if mask is None else mask
+        values = torch.where(known, context, 0).double()
+        count = known.sum(-1, keepdim=True).clamp(min=1)
+        level = values.sum(-1, keepdim=True) / count
+        away = torch.where(known, values - level, 0)
+        deviation = (away.square().sum(-1, keepdim=True) / count).sqrt()
+        deviation = torch.where(deviation > 1e-9 * level.abs(), deviation, level.abs())
+        deviation = torch.where(deviation > 0, deviation, 1.0)
+        standard = interpolate_gaps((away / deviation).float(), known)
+        season = torch.full((windows,), self.season) if seasons is None else seasons
+        classical = classical_forecasts(
+            standard.flatten(0, 1).cpu().numpy(),
+            known.flatten(0, 1).cpu().numpy(),
+            self.config.horizon,
+            offset=(level / deviation).flatten().float().cpu().numpy(),
+            seasons=season.repeat_interleave(variates).cpu().numpy(),
+        )
+        base, scale, static = _told(classical, steps)
+
+        def back(array: Any) -> Tensor:
+            whole = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+            return whole.view(windows, variates, -1).to(context.device)
+
+        return Told(
+            context=standard.clamp(-10, 10),
+            mask=known,
+            static=back(static),
+            base=back(base),
+            scale=back(scale),
+            level=level,
+            deviation=deviation,
+        )
+
+    @torch.no_grad()
+    def shrink(self, share: float) -> None:
+        """Let the median move away from the base by a share, in (0, 1], of what was learned.
+
+        Real series are not drawn by the generator: half a step can be the better one.
+        """
+        median = self.inner.head.get_submodule("median")
+        for parameter in median.parameters():
+            parameter.mul_(share)
+
+    def for_season(self, season: int | None) -> "ZeroShotNetwork":
+        """Return the network for series of a season, None for none known; weights are shared."""
+        other = copy.copy(self)
+        other.season = season or 0
+        return other
+
+    def mixer_parameters(self) -> list[nn.Parameter]:
+        """List the parameters on the mixers' branches."""
+        return self.inner.mixer_parameters()
+
+
+def _told(classical: ClassicalForecasts, steps: int) -> tuple[Any, Any, Any]:
+    """Return the base, (N, H), the scale, (N, 1), and the static covariates, (N, Cs)."""
+    errors, naive = classical.errors, classical.naive[:, None]
+    weights = (errors + _FLOOR * naive + 1e-3) ** _POWER
+    weights /= weights.sum(1, keepdims=True)
+    base = (weights[..., None] * classical.courses).sum(1)
+    scale = (weights * errors).sum(1, keepdims=True) + _FLOOR * naive + _SMALLEST
+    apart = (classical.courses - base[:, None]) / scale[..., None]
+    apart = np.clip(apart, -_FARTHEST, _FARTHEST).reshape(len(base), -1)
+    facts = (
+        np.log(scale),
+        np.log(naive + 1e-3),
+        np.clip(np.log((errors + 1e-3) / scale), -3, 3),
+        weights,
+        classical.strengths,
+        np.log(classical.periods) / 3,
+        classical.periods == 1,
+        np.log(classical.counts / steps)[:, None],
+    )
+    return base, scale, np.concatenate((base, apart, *facts), 1)

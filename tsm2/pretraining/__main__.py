@@ -1,0 +1,92 @@
+"""Pretrain a network: `python -m tsm2.pretraining OUT --minutes 60 --seed 0`.
+
+It goes on from the checkpoint OUT/checkpoint where it was cut off. At the end it writes OUT/zero,
+which `TSM2Forecaster.from_pretrained("OUT/zero")` reads.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from tsm2.networks.pretrained import save_pretrained
+from tsm2.pretraining.pretrain import PretrainingConfig, Progress, pretrain
+
+__all__ = ["card", "main"]
+
+
+def card(config: PretrainingConfig, last: Progress, n_weights: int, trust: float) -> str:
+    """Return the text of README.md beside the weights."""
+    return "\n".join(
+        (
+            "---",
+            "library_name: tsm2",
+            "pipeline_tag: time-series-forecasting",
+            "---",
+            "",
+            "# A small TSM2 that needs no fit",
+            "",
+            f"{n_weights} weights, learned from series that `tsm2.pretraining.generate` has drawn.",
+            "It has seen no real series, so that nobody's licence is upon it but that of tsm2.",
+            "",
+            "```python",
+            "from tsm2 import TSM2Forecaster",
+            "",
+            'forecast = TSM2Forecaster.from_pretrained("zero").predict(history)',
+            "```",
+            "",
+            "| about | |",
+            "|---|---|",
+            f"| made by | `python -m tsm2.pretraining OUT --seed {config.seed}"
+            + ("" if config.minutes is None else f" --minutes {config.minutes:g}")
+            + ("" if config.steps is None else f" --steps {config.steps}")
+            + ("" if trust == 1 else f" --trust {trust:g}")
+            + "` |",
+            f"| steps | {last.step}, of {config.batch_rows} series each |",
+            f"| minutes | {last.minutes:.1f}, on one thread of a processor that others used, too |",
+            f"| loss on generated windows | {last.validation_loss:.4f}; the classical forecasts "
+            f"that it starts from: {last.start_loss:.4f} |",
+            "",
+            "What it reads and how it errs on real tables: see the guide "
+            '"Forecasts without a fit" in the documentation.',
+            "",
+        )
+    )
+
+
+def _tell(progress: Progress) -> None:
+    sys.stdout.write(
+        f"step {progress.step}, {progress.minutes:.1f} minutes: loss {progress.loss:.4f}, on "
+        f"unseen windows {progress.validation_loss:.4f} (at the start {progress.start_loss:.4f})\n"
+    )
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the command line, pretrain, and write the weights."""
+    parser = argparse.ArgumentParser(prog="python -m tsm2.pretraining", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for the checkpoint and the weights")
+    parser.add_argument("--minutes", type=float, help="minutes of training in all")
+    parser.add_argument("--steps", type=int, help="steps in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--trust",
+        type=float,
+        default=1.0,
+        help="share of what the network adds to the classical forecasts' mean, in (0, 1]",
+    )
+    given = parser.parse_args()
+    config = PretrainingConfig(seed=given.seed, steps=given.steps, minutes=given.minutes)
+    if not 0 < given.trust <= 1:
+        parser.error(f"--trust must be above 0 and at most 1, got {given.trust}")
+    network, reports = pretrain(config, checkpoint=given.out / "checkpoint", report=_tell)
+    network.shrink(given.trust)
+    last = reports[-1]
+    facts = {"seed": config.seed, "trust": given.trust, **asdict(last)}
+    count = sum(each.numel() for each in network.parameters())
+    text = card(config, last, count, given.trust)
+    save_pretrained(network, given.out / "zero", facts=facts, card=text)
+
+
+if __name__ == "__main__":
+    main()
