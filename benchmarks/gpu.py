@@ -12,6 +12,7 @@ the device is taken away.
    the other ("eager") and replayed as a CUDA graph, beside the official kernels where they are
    usable. "floor" is the bytes that must be moved over the rate of a large copy.
 3. step: milliseconds of a training step of networks of several sizes and numbers of variates.
+4. vim2, cifar10: images, see `gpu_vision.py`.
 
 A kernel that disagreed gets no speed, and no section runs whose kernels all did.
 Sizes: B sequences, L tokens, E channels, N states.
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_vision import learn_cifar10, time_vim2
 from timing import versions
 from torch import Tensor
 from torch.nn import functional
@@ -281,6 +283,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540, help="for all sections together")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--out", type=Path, help="file to which rows are added")
+    parser.add_argument("--cifar10", type=Path, help="folder cifar-10-batches-py")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no CUDA device here; --device cpu --tiny runs everything at tiny sizes")
@@ -296,7 +299,9 @@ def main() -> None:
         sys.exit("no backend agrees with the reference: nothing is timed")
     time_kernels(report, options, agree, began + 0.6 * options.seconds)
     if backends[0] in agree:  # what a network runs on
-        time_steps(report, options, began + options.seconds)
+        time_steps(report, options, began + 0.75 * options.seconds)
+        time_vim2(report, options, began + 0.85 * options.seconds)
+        learn_cifar10(report, options, began + options.seconds)
 
 
 if __name__ == "__main__":
