@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,7 +57,7 @@ def models(device: str, tiny: bool) -> dict[str, Callable[[], nn.Module]]:
     """Return what is measured, most important first: functions that build a model."""
 
     def vim2(**settings: Any) -> Callable[[], nn.Module]:
-        sizes = TINY if tiny else {}
+        sizes: Any = TINY if tiny else {}
         return lambda: create_vim2("vim2_tiny", **sizes, **settings, zero_start=False)
 
     made = {"vim2_tiny": vim2()}
@@ -67,7 +68,7 @@ def models(device: str, tiny: bool) -> dict[str, Callable[[], nn.Module]]:
     except (ImportError, RuntimeError):  # a torchvision that does not fit raises the second
         return made
     if not tiny:
-        made |= {name: lambda name=name: timm.create_model(name) for name in RIVALS}
+        made |= {name: partial(timm.create_model, name) for name in RIVALS}
     return made
 
 
@@ -222,7 +223,7 @@ def learn_cifar10(report: Report, options: argparse.Namespace, ends: float) -> N
     optimizer = torch.optim.AdamW(groups, lr=0.0)
     batch, began, number, seen = 256, time.monotonic(), 0, 0
     while number == 0 or (time.monotonic() < ends and not tiny):
-        for rows in torch.randperm(len(train), device=device).split(batch):
+        for rows in torch.split(torch.randperm(len(train), device=device), batch):
             share = min(1.0, (time.monotonic() - began) / max(1e-9, ends - began))
             rate = 2e-3 * min(1.0, share / 0.05) * (1 - share) + 1e-6
             for group in optimizer.param_groups:
@@ -244,7 +245,7 @@ def learn_cifar10(report: Report, options: argparse.Namespace, ends: float) -> N
             return
         model.eval()
         with torch.no_grad(), autocast(device):
-            guesses = torch.cat([model(scaled(part)).argmax(1) for part in test.split(500)])
+            guesses = torch.cat([model(scaled(part)).argmax(1) for part in torch.split(test, 500)])
         model.train()
         report.row(
             "cifar10",
