@@ -14,7 +14,8 @@ the device is taken away.
 3. fit: seconds of a fit of ETTh1, its steps captured and not, with its test error.
 4. step: milliseconds of a training step, captured and not, with SAM and without, of networks of
    several sizes and numbers of variates (`gpu_steps.py`).
-5. peers: the same of PatchTST and iTransformer, where neuralforecast is installed.
+5. vim2, cifar10: images, see `gpu_vision.py`.
+6. peers: the steps of PatchTST and iTransformer, where neuralforecast is installed.
 
 What disagreed gets no speed, and no section runs whose kernels all did.
 Sizes: B sequences, L tokens, E channels, N states.
@@ -34,6 +35,7 @@ from typing import Any
 
 import torch
 from gpu_steps import time_fits, time_peers, time_steps
+from gpu_vision import learn_cifar10, time_vim2
 from timing import versions
 from torch import Tensor
 
@@ -249,6 +251,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540, help="for all sections together")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--out", type=Path, help="file to which rows are added")
+    parser.add_argument("--cifar10", type=Path, help="folder cifar-10-batches-py")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no CUDA device here; --device cpu --tiny runs everything at tiny sizes")
@@ -266,13 +269,15 @@ def main() -> None:
     def timed(task: Callable[[], object]) -> float:
         return milliseconds(task, options.device, options.rounds)
 
-    time_kernels(report, options, agree, began + 0.3 * options.seconds)
+    time_kernels(report, options, agree, began + 0.25 * options.seconds)
     if backends[0] not in agree:  # what a network runs on
         sys.exit(f"{backends[0]} disagrees with the reference: no network is timed")
     if options.device != "xpu":  # where nothing is fitted
-        time_fits(report, options, began + 0.5 * options.seconds)
-        time_steps(report, options, timed, began + 0.85 * options.seconds)
-    time_peers(report, options, timed, replayed, began + options.seconds)
+        time_fits(report, options, began + 0.4 * options.seconds)
+        time_steps(report, options, timed, began + 0.6 * options.seconds)
+    time_vim2(report, options, began + 0.7 * options.seconds)
+    time_peers(report, options, timed, replayed, began + 0.8 * options.seconds)
+    learn_cifar10(report, options, began + options.seconds)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 
+from tsm2.networks.config import NetworkConfig
+from tsm2.networks.pretrained import save_pretrained
+from tsm2.networks.zero import ZeroShotNetwork, zero_shot_config
+from tsm2.training import seeded
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
@@ -31,3 +36,28 @@ def device(pytestconfig: pytest.Config) -> str:
     if here is None or here.type not in {"cuda", "mps", "xpu"}:
         pytest.skip("there is no CUDA, MPS or XPU device here")
     return here.type
+
+
+@pytest.fixture(scope="session")
+def zero_sizes() -> NetworkConfig:
+    """Sizes of a network for forecasts without a fit, small enough for tests."""
+    return zero_shot_config(
+        lookback=64,
+        horizon=8,
+        features=8,
+        blocks=1,
+        patch_length=16,
+        patch_stride=16,
+        quantiles=(0.1, 0.5, 0.9),
+        backend="torch",
+    )
+
+
+@pytest.fixture(scope="session")
+def zero_weights(zero_sizes: NetworkConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of such a network, as it was drawn."""
+    folder = tmp_path_factory.mktemp("weights") / "small"
+    with seeded(0):
+        network = ZeroShotNetwork(zero_sizes)
+    save_pretrained(network, folder, facts={"seed": 0})
+    return str(folder)

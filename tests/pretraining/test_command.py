@@ -22,9 +22,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "data.csv"
 
 
-def test_predict_takes_weights_in_place_of_a_model(weights: str, file: Path) -> None:
+def test_predict_takes_weights_in_place_of_a_model(zero_weights: str, file: Path) -> None:
     out = file.with_name("forecast.csv")
-    arguments = ["predict", weights, str(file), "--horizon", "12", "--coverage", "0.8"]
+    arguments = ["predict", zero_weights, str(file), "--horizon", "12", "--coverage", "0.8"]
     result = CliRunner().invoke(app, [*arguments, "--out", str(out)])
     assert result.exit_code == 0, result.output
     forecast = pd.read_csv(out)
@@ -33,16 +33,16 @@ def test_predict_takes_weights_in_place_of_a_model(weights: str, file: Path) -> 
     assert forecast["time"].iloc[0].startswith("2024-01-06")
 
 
-def test_backtest_takes_them_too(weights: str, file: Path) -> None:
-    result = CliRunner().invoke(app, ["backtest", weights, str(file), "--stride", "12"])
+def test_backtest_takes_them_too(zero_weights: str, file: Path) -> None:
+    result = CliRunner().invoke(app, ["backtest", zero_weights, str(file), "--stride", "12"])
     assert result.exit_code == 0, result.output
     assert "seasonal naive" in result.output
 
 
 def test_the_command_writes_weights_that_forecast(
-    sizes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    zero_sizes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "default_network", lambda: sizes)
+    monkeypatch.setattr(module, "default_network", lambda: zero_sizes)
     monkeypatch.setattr(
         sys, "argv", ["pretraining", str(tmp_path), "--steps", "2", "--trust", "0.5"]
     )

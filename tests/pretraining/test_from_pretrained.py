@@ -11,8 +11,8 @@ from tsm2.errors import NotFittedError, ParameterError
 
 
 @pytest.fixture
-def model(weights: str) -> TSM2Forecaster:
-    return TSM2Forecaster.from_pretrained(weights, device="cpu")
+def model(zero_weights: str) -> TSM2Forecaster:
+    return TSM2Forecaster.from_pretrained(zero_weights, device="cpu")
 
 
 @pytest.fixture
@@ -100,14 +100,14 @@ def test_what_needs_a_history_says_so(model: TSM2Forecaster) -> None:
 
 
 def test_what_the_network_was_not_trained_for_is_refused(
-    model: TSM2Forecaster, frame: pd.DataFrame, weights: str, tmp_path: Path
+    model: TSM2Forecaster, frame: pd.DataFrame, zero_weights: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ParameterError, match="target='load' does not go with pretrained="):
-        TSM2Forecaster.from_pretrained(weights, target="load").predict(frame)
+        TSM2Forecaster.from_pretrained(zero_weights, target="load").predict(frame)
     with pytest.raises(ParameterError, match="reads no covariates, but past were given"):
         model.fit(frame[["load"]], past_covariates=frame[["wind"]])
     with pytest.raises(ParameterError, match="has no parameter 'lookbak'"):
-        TSM2Forecaster.from_pretrained(weights, lookbak=3)
+        TSM2Forecaster.from_pretrained(zero_weights, lookbak=3)
     with pytest.raises(ParameterError, match="no pretrained weights 'one'"):
         TSM2Forecaster.from_pretrained("one")
     model.fit(frame)

@@ -11,9 +11,9 @@ from tsm2.training import seeded
 
 
 @pytest.fixture
-def network(sizes: NetworkConfig) -> ZeroShotNetwork:
+def network(zero_sizes: NetworkConfig) -> ZeroShotNetwork:
     with seeded(0):
-        network = ZeroShotNetwork(sizes).eval()
+        network = ZeroShotNetwork(zero_sizes).eval()
     with torch.no_grad():  # as if it had learned something
         torch.nn.init.normal_(network.inner.head.median.weight, std=0.05)  # type: ignore[union-attr,arg-type]
     return network

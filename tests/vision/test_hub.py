@@ -48,6 +48,20 @@ def test_a_variant_is_written_as_its_name_and_what_differs(tmp_path: Path) -> No
     assert ViM2.from_pretrained(tmp_path).num_classes == 3
 
 
+def test_a_model_of_before_the_default_of_the_states_changed_has_those_it_had(
+    tmp_path: Path,
+) -> None:
+    """Such a folder does not name its 16 states: they were the default."""
+    model = vim2_nano(num_classes=3, blocks=(1, 0, 0, 0), d_state=16, zero_start=False).eval()
+    model.save_pretrained(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    del record["model_args"]["d_state"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    again, image = ViM2.from_pretrained(tmp_path), images(1, 3, 8, 8)
+    assert again.config.d_state == 16
+    assert torch.equal(again(image), model(image))
+
+
 def test_a_new_classifier_is_saved_too(saved: tuple[Path, ViM2], tmp_path: Path) -> None:
     model = ViM2.from_pretrained(saved[0])
     model.reset_classifier(9, "max")

@@ -29,6 +29,7 @@ __all__ = [
     "load_differentiable",
     "load_fused",
     "load_stacking",
+    "stacks",
     "takes_step_rank",
 ]
 
@@ -182,6 +183,13 @@ def takes_step_rank(signal: Tensor, requested: str, rank: int) -> bool:
     """Whether the chosen backend's scan takes `delta_weight`; else delta is projected before."""
     name = choose_backend(signal.device.type, signal.dtype, requested)
     return rank <= _BACKENDS[name].step_rank
+
+
+def stacks(signal: Tensor, requested: str) -> bool:
+    """Whether the chosen backend takes several walks at once, and eager code asks."""
+    if torch.compiler.is_compiling():
+        return False
+    return _BACKENDS[choose_backend(signal.device.type, signal.dtype, requested)].stacks
 
 
 def load_stacking(signal: Tensor, requested: str) -> StackingKernels | None:

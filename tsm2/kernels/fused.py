@@ -73,12 +73,12 @@ def causal_conv(tensors: ConvTensors, walk: Walk, silu: bool, backend: str) -> T
     return out
 
 
-def trains_eagerly(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether one node takes a signal and weights: float32 with gradients, nothing around it."""
+def trains_eagerly(tensors: SSMTensors) -> bool:
+    """Whether `selective_ssm` takes these: float32 with gradients, no compiler, no autocast."""
     return (
         needs_graph(tensors)
         and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled(cast(Tensor, tensors[0]).device.type)
+        and not torch.is_autocast_enabled(tensors.x.device.type)
         and all(each is None or each.dtype is torch.float32 for each in tensors)
     )
 

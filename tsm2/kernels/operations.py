@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tsm2.errors import ParameterError
 from tsm2.kernels import fused, stacked
-from tsm2.kernels.dispatch import is_fused, load_differentiable, load_stacking
+from tsm2.kernels.dispatch import is_fused, load_differentiable, stacks
 from tsm2.kernels.exporting import is_exporting
 from tsm2.kernels.interface import (
     ConvTensors,
@@ -304,8 +304,8 @@ def cross_scan(
         u_k = causal_conv(x)  or  x        [delta_k | B_k | C_k] = S_k u_k
         y   = sum over k of selective_scan(u_k, delta_k, A_k, B_k, C_k)
 
-    The same as these calls one by one; what the walks share is done once. On a GPU all of them are
-    one launch.
+    The same as these calls one by one. On a GPU all of them are one launch; on a CPU, where that
+    saves nothing, they are these calls.
 
     Parameters
     ----------
@@ -355,11 +355,9 @@ def cross_scan(
             _check_taps(x, "conv_weight", scan.conv_weight, "conv_bias", scan.conv_bias)
         _check_selection(x, scan)
     convolved = scans[0].conv_weight is not None
-    if is_fused(backend) and not is_exporting():
-        if torch.compiler.is_compiling() or load_stacking(x, backend) is not None:
-            return stacked.cross_scan(x, scans, walks, backend)
-        if not convolved:
-            return stacked.shared_scan(x, scans, walks, backend)
+    in_graph = torch.compiler.is_compiling() and not is_exporting()
+    if is_fused(backend) and (in_graph or stacks(x, backend)):
+        return stacked.cross_scan(x, scans, walks, backend)
     outputs = []
     for scan, walk in zip(scans, walks, strict=True):
         order: Any = {"axes": walk.axes, "reverse": walk.reverse, "backend": backend}

@@ -1,10 +1,10 @@
-"""Several scans of one signal: what they share is done once.
+"""Several scans of one signal at once, for a backend that runs them in one launch.
 
 The scans of an image's mixer read the same tensor and differ in their order and their parameters.
-So what they select by is one matrix product for all of them, and their outputs are added as they
-come. Where a backend runs all of them in one launch, and in every graph that torch.compile makes,
-their tensors are stacked: an axis in front has an entry for each walk, or one that all of them
-read. Both passes of that are operators of torch.library.
+Here their tensors are stacked: an axis in front has an entry for each walk, or one that all of them
+read. What scans without convolutions select by is one matrix product for all of them. Both passes
+are operators of torch.library, and every graph that torch.compile makes has them: they choose the
+backend when they run, and one that takes no several walks runs them one after the other.
 
 Sizes: K walks; the others as in `tsm2.kernels.interface`.
 """
@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from tsm2.kernels import fused
@@ -27,87 +26,7 @@ from tsm2.kernels.interface import (
     state_dtype,
 )
 
-__all__ = ["cross_scan", "shared_scan", "stacked"]
-
-
-# --- one after the other --------------------------------------------------------------------------
-
-
-def shared_scan(
-    x: Tensor, scans: Sequence[ScanWeights], walks: tuple[Walk, ...], backend: str
-) -> Tensor:
-    """Scan one signal along every walk, without convolutions; eager code alone."""
-    weights = [tensor for scan in scans for tensor in scan]
-    if fused.trains_eagerly([x, *weights]):
-        out: Tensor = _SharedScan.apply(x, walks, backend, *weights)  # type: ignore[no-untyped-call]
-        return out
-    select = torch.cat([scan.select_weight for scan in scans])
-    parts = _parts(functional.linear(x, select), scans)
-    outputs = (
-        fused.selective_scan(scan.reads(x, selected), walk, backend)
-        for scan, selected, walk in zip(scans, parts, walks, strict=True)
-    )
-    total = next(outputs)
-    for each in outputs:
-        total = total + each if total.requires_grad else total.add_(each)
-    return total
-
-
-class _SharedScan(torch.autograd.Function):
-    """Selection and scans as one node; gradients of what they share are added in place."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, walks: Any, backend: str, *weights: Any) -> Tensor:
-        scans = _gather_scans(weights)
-        select = torch.cat([scan.select_weight for scan in scans])
-        selected = functional.linear(x, select)
-        out, kept = None, []
-        for scan, part, walk in zip(scans, _parts(selected, scans), walks, strict=True):
-            y, states = fused.scan_forward(scan.reads(x, part), walk, True, backend)
-            out = y if out is None else out.add_(y)
-            kept.append(states)
-        ctx.save_for_backward(x, selected, select, *kept, *weights)
-        ctx.settings = (walks, backend)
-        return cast(Tensor, out)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, dout: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        walks, backend = ctx.settings
-        x, selected, select, *rest = ctx.saved_tensors  # asked for once: see `fused`
-        kept, weights = rest[: len(walks)], rest[len(walks) :]
-        scans = _gather_scans(weights)
-        dselected, dx = torch.empty_like(selected), None
-        found = []
-        for k, (scan, walk) in enumerate(zip(scans, walks, strict=True)):
-            tensors = scan.reads(x, _parts(selected, scans)[k])
-            scanned = fused.scan_backward(tensors, walk, backend, dout, kept[k])
-            dx = scanned.u if dx is None else dx.add_(scanned.u)
-            torch.cat((scanned.delta, scanned.B, scanned.C), -1, out=_parts(dselected, scans)[k])
-            found.append(scanned)
-        rows = dselected.flatten(0, -2)
-        cast(Tensor, dx).flatten(0, -2).addmm_(rows, select)
-        dselect = _parts(x.flatten(0, -2).t() @ rows, scans)  # turned
-        gradients = (
-            ScanWeights(part.t(), each.A, each.D, each.delta_bias, each.delta_weight)
-            for part, each in zip(dselect, found, strict=True)
-        )
-        return (dx, None, None, *(each for scan in gradients for each in scan))
-
-
-def _gather_scans(weights: Sequence[Tensor | None]) -> list[ScanWeights]:
-    n = len(ScanWeights._fields)
-    return [ScanWeights(*cast(Any, weights[k : k + n])) for k in range(0, len(weights), n)]
-
-
-def _parts(selected: Tensor, scans: Sequence[ScanWeights]) -> tuple[Tensor, ...]:
-    """Take apart what was selected for each scan."""
-    return torch.split(selected, [len(scan.select_weight) for scan in scans], -1)
-
-
-# --- stacked --------------------------------------------------------------------------------------
+__all__ = ["cross_scan", "stacked"]
 
 
 def cross_scan(

@@ -167,6 +167,10 @@ def read_folder(folder: Path, settings: Mapping[str, Any]) -> tuple[ViM2Config, 
             f"{folder / _WEIGHTS} is missing or damaged: {error}. Save the model again (with "
             f"timm.models.save_for_hf pass safe_serialization=True), or fetch the folder again"
         ) from error
+    for name, weight in weights.items():  # models of before 4 states were the default
+        if name.endswith(".log_rate") and weight.ndim == 2:
+            saved.setdefault("d_state", weight.shape[1])
+            break
     return variant_config(architecture, **{**saved, **settings}), weights
 
 
