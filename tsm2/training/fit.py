@@ -348,7 +348,9 @@ def _mean_loss(
     loss.model.eval()
     sums = torch.zeros(2, dtype=torch.float64)
     shares = {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
-    batches = list(windows.batches(config.batch_size, **shares))
+    # Without gradients there is room for more windows, and CUDA works no longer on them.
+    size = config.batch_size * (4 if accelerator.device.type == "cuda" else 1)
+    batches = list(windows.batches(size, **shares))
     means = [loss(windows.gather(which)) for which in batches]
     for mean, which in zip(means, batches, strict=True):  # read once the device has them all
         sums += torch.tensor([float(mean) * len(which), len(which)], dtype=torch.float64)
