@@ -390,7 +390,7 @@ def test_what_cuda_is_asked_to_record(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failed_capture_is_explained_by_what_failed_first() -> None:
     class BadEnd(Broken):
-        def record(self, *_: Any) -> Any:
+        def record(self, task: Any, generators: Any) -> Any:
             try:
                 raise RuntimeError("a value went to the host\n\nlong advice")
             except RuntimeError:
