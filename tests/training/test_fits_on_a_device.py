@@ -52,8 +52,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_captured_steps_leave_the_weights_of_uncaptured_ones(trains: Any, name: str) -> None:
     if trains != "cuda":
         pytest.skip("only CUDA captures steps")
-    sizes, changes = CASES[name]
-    sizes = sizes | {"backend": "auto"}
+    given, changes = CASES[name]
+    sizes: dict[str, Any] = given | {"backend": "auto"}
     rows, both = windows(**sizes), []
     for asked in (False, True):  # True: captured or else an error
         network = made(**sizes)
