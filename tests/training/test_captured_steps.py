@@ -5,7 +5,10 @@ The recorder is that of a CPU, see `recorders`; `tests/gpu` has the same for CUD
 
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from tsm2.networks.dropout import Dropout
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.windows import Covariates, Windows
 from tsm2.training import checkpoints, loop
-from tsm2.training.capture import find_recorder, why_not_captured
+from tsm2.training.capture import CUDAGraphs, find_recorder, why_not_captured
 from tsm2.training.fit import Fit, TrainingConfig
 from tsm2.training.loop import fit_network, seeded
 
@@ -316,6 +319,87 @@ def test_why_steps_are_not_captured(given: dict[str, Any], words: str) -> None:
     if rest["asked"] == "auto":
         with pytest.raises(BackendError, match=f"capture_steps=True, but .*{words}"):
             find_recorder(device, **rest | {"asked": True})
+
+
+# --- how CUDA is asked ----------------------------------------------------------------------------
+
+
+class FakeCUDA:
+    """Takes down what CUDA is asked, in order; a capture fails if a task raises, and in its end."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.now = "outside"
+
+    def Stream(self, device: torch.device) -> Any:  # noqa: N802
+        return SimpleNamespace(name="own", wait_stream=lambda other: self.said.append("own waits"))
+
+    def current_stream(self, device: torch.device) -> Any:
+        name = self.now
+        return SimpleNamespace(
+            name=name, wait_stream=lambda other: self.said.append(f"{name} waits")
+        )
+
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        before, self.now = self.now, stream.name
+        try:
+            yield
+        finally:
+            self.now = before
+
+    def CUDAGraph(self) -> Any:  # noqa: N802
+        return SimpleNamespace(
+            register_generator_state=lambda generator: self.said.append("registered"),
+            replay=lambda: self.said.append("replayed"),
+        )
+
+    @contextmanager
+    def graph(self, graph: Any, *, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        self.said.append(f"{capture_error_mode} capture on {stream.name}")
+        self.now = stream.name  # where a capture that fails leaves it
+        try:
+            yield
+        except RuntimeError:
+            raise RuntimeError("capture ended badly")  # noqa: B904 (as PyTorch does)
+        self.said.append("ended")
+        self.now = "outside"
+
+
+def test_what_cuda_is_asked_to_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCUDA()
+    monkeypatch.setattr(torch, "cuda", cuda)
+    graphs, generator = CUDAGraphs(torch.device("cpu")), torch.Generator()
+    graphs.warm_up(lambda: cuda.said.append(f"a step {cuda.now}"))
+    assert cuda.said == ["own waits", *["a step own"] * 3, "outside waits"]
+    cuda.said.clear()
+    replay = graphs.record(lambda: cuda.said.append(f"a step {cuda.now}"), [generator])
+    replay()
+    capture = ["registered", "thread_local capture on own"]
+    assert cuda.said == [*capture, "a step own", "ended", "replayed"]
+    cuda.said.clear()
+
+    def asks() -> None:
+        raise RuntimeError("a value went to the host")
+
+    with pytest.raises(RuntimeError, match="ended badly"):
+        graphs.record(asks, [generator])
+    assert cuda.said == [*capture, *capture, "ended"]  # the second lets go of the generators
+    assert cuda.now == "outside"
+
+
+def test_a_failed_capture_is_explained_by_what_failed_first() -> None:
+    class BadEnd(Broken):
+        def record(self, task: Any, generators: Any) -> Any:
+            try:
+                raise RuntimeError("a value went to the host\n\nlong advice")
+            except RuntimeError:
+                raise RuntimeError("capture ended badly")  # noqa: B904 (as PyTorch does)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "find_recorder", lambda *_, **__: BadEnd())
+        with pytest.warns(CaptureWarning, match=r"captured: a value went to the host\. Pass"):
+            fit(made(), windows(), max_epochs=1)
 
 
 # --- the step itself ------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def trains(device: str) -> Any:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_and_its_gradients(device: str, name: str) -> None:
-    sizes = NETWORKS[name] | {"backend": "auto", "dropout": 0.0}
+    sizes: dict[str, Any] = NETWORKS[name] | {"backend": "auto", "dropout": 0.0}
     batch = windows(**sizes).gather(torch.arange(8))
     here, there = made(**sizes), made(**sizes).to(device)
     for network, given in ((here, batch), (there, batch.to(device))):
@@ -52,8 +52,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_captured_steps_leave_the_weights_of_uncaptured_ones(trains: Any, name: str) -> None:
     if trains != "cuda":
         pytest.skip("only CUDA captures steps")
-    sizes, changes = CASES[name]
-    sizes = sizes | {"backend": "auto"}
+    given, changes = CASES[name]
+    sizes: dict[str, Any] = given | {"backend": "auto"}
     rows, both = windows(**sizes), []
     for asked in (False, True):  # True: captured or else an error
         network = made(**sizes)
@@ -77,7 +77,7 @@ def test_a_captured_fit_goes_on_from_a_checkpoint(trains: Any, tmp_path: Path) -
 def test_a_step_does_not_wait_for_the_device(trains: Any) -> None:
     if trains != "cuda":
         pytest.skip("only CUDA says when a host waits")
-    sizes = NETWORKS["covariates"] | {"backend": "auto"}
+    sizes: dict[str, Any] = NETWORKS["covariates"] | {"backend": "auto"}
     accelerator = loop._accelerator("cuda", None)
     rows = windows(**sizes)
     fit = Fit(made(**sizes), rows, None, dataclasses.replace(CONFIG), 1, accelerator)

@@ -235,7 +235,7 @@ class TrainingStep:
             try:
                 return recorder.record(task, [self.dropout])
             except RuntimeError as error:
-                reason = " ".join(str(error).split("\n\n")[0].split())
+                reason = _first_reason(error)
                 if self._required:
                     raise BackendError(
                         f"a training step cannot be captured here: {reason}. Pass "
@@ -270,6 +270,13 @@ class TrainingStep:
                         each.zero_()
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
+
+
+def _first_reason(error: BaseException) -> str:
+    """Say what went wrong first: a recording that is broken off fails once more when it ends."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
+    return " ".join(str(error).split("\n\n")[0].split())
 
 
 def _own_generator(device: torch.device) -> torch.Generator:
