@@ -31,3 +31,5 @@ with TemporaryDirectory() as folder, chdir(folder):
         answers = list(pool.map(served.predict, requests))
     # --8<-- [end:serve]
     print("answers:", len(answers))
+
+    served.plot(requests[-1], columns=["load"], title="One answer").savefig("answer.png")

@@ -42,3 +42,5 @@ with TemporaryDirectory() as folder, chdir(folder):
     same = TSM2Forecaster.load("model")
     # --8<-- [end:save]
     print("the same forecast:", same.predict().equals(forecast))
+
+    same.plot(columns=["load", "price"]).savefig("loaded.png")

@@ -48,6 +48,8 @@ def run_example(path: Path) -> None:
 
     def save_twice(figure: Figure, file: object, **settings: object) -> None:
         save(figure, file, **settings)
+        if not isinstance(file, str | Path):
+            return  # a picture within a page
         save(figure, MADE / f"{path.stem}-{Path(str(file)).name}", dpi=150, bbox_inches="tight")
 
     Figure.savefig = save_twice  # this process runs one example and ends

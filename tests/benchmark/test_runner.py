@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from psutil import Process, wait_procs
 
 from tsm2.benchmark import ABLATIONS, run, runner
 from tsm2.benchmark.job import Job, Measurement, measure, run_apart
@@ -261,6 +262,43 @@ def test_a_kill_at_any_moment_costs_no_row(tmp_path: Path) -> None:
         got[keys].sort_values(keys).reset_index(drop=True),
         table.sort_values(keys).reset_index(drop=True),
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+@pytest.mark.parametrize("name", ["benchmark", "compare"])
+def test_the_runs_of_a_command_that_is_ended_end_with_it(name: str, tmp_path: Path) -> None:
+    """What was finished is kept, what was under way leaves no process, and the next goes on."""
+    rows = pd.DataFrame({"y": range(300)}, pd.date_range("2024", periods=300, freq="h"))
+    rows.to_csv(tmp_path / "rows.csv", index_label="time")
+    if name == "benchmark":
+        results = out = tmp_path / "r.csv"
+        command = [*COMMAND, "--horizons", "12", "--seeds", "1"]
+    else:
+        results, out = tmp_path / "page" / "runs.csv", tmp_path / "page"
+        table = str(tmp_path / "rows.csv")
+        command = [sys.executable, "-m", "tsm2.cli", "compare", table, "--horizon", "12", "-q"]
+    command += ["--jobs", "2", "--out", str(out), "--models"]
+    endless = "TSM2(max_epochs=1000000, patience=1000000{}, lookback=24, linear_start='random')"
+    models = ["RepeatLast", endless.format(""), endless.format(", batch_size=64")]
+    with started([*command, ",".join(models)]) as first:
+        runs = Process(first.pid).children
+        while not (len(read_results(results)) and len(runs()) == 2):
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.2)
+        ended = runs()
+        first.terminate()
+        _, said = first.communicate()
+        wait_procs(ended)
+    assert first.returncode == 143, said
+    assert said.strip().splitlines()[-1] == (
+        "tsm2: ended by SIGTERM; finished runs are kept, and the same command goes on with the "
+        "others."
+    )
+    kept = results.read_bytes()
+    again = subprocess.run([*command, "RepeatLast,SeasonalNaive"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert results.read_bytes().startswith(kept)
+    assert read_results(results)["model"].tolist() == ["RepeatLast", "SeasonalNaive"]
 
 
 def test_a_claimed_run_is_waited_for_and_taken_over(

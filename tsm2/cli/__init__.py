@@ -94,7 +94,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _kept(words: list[str]) -> str:
     """Say what an interrupted command leaves, and how to go on."""
-    if words[:1] == ["benchmark"]:
+    if words[:1] in (["benchmark"], ["compare"]):
         return "finished runs are kept, and the same command goes on with the others."
     if any(word.split("=")[0] == "--checkpoint" for word in words):
         return "the checkpoint is kept, and the same command goes on from it."
