@@ -251,7 +251,7 @@ class _Pretraining:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimizer.step()
-        self.average.update()
+        self.average.update(self.average.advance())
         self.step += 1
         self.losses.append(float(loss.detach()))
         if not math.isfinite(self.losses[-1]):
