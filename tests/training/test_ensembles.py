@@ -1,7 +1,7 @@
 """Ensembles: the mean of networks that were each fitted as if alone, kept in one model folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,10 @@ SMALL: dict[str, Any] = {
 }
 
 
+def trained(model: TSM2Forecaster) -> TSM2Network | Ensemble:
+    return cast("TSM2Network | Ensemble", model.network_)
+
+
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     index = pd.date_range("2024-03-01", periods=160, freq="h", name="time")
@@ -43,7 +47,7 @@ def fitted(frame: pd.DataFrame) -> TSM2Forecaster:
 
 
 def test_the_mean_of_the_members_is_forecast(fitted: TSM2Forecaster, frame: pd.DataFrame) -> None:
-    members = members_of(fitted.network_)
+    members = members_of(trained(fitted))
     assert len(members) == 3
     context = fitted.scaling_.standardise(frame.to_numpy()[-24:]).T[None]
     with torch.inference_mode():
@@ -57,7 +61,7 @@ def test_the_first_member_is_the_network_of_a_single_fit(
     fitted: TSM2Forecaster, frame: pd.DataFrame
 ) -> None:
     alone = TSM2Forecaster(**SMALL).fit(frame)
-    first = members_of(fitted.network_)[0].state_dict()
+    first = members_of(trained(fitted))[0].state_dict()
     assert all(torch.equal(first[name], each) for name, each in alone.network_.state_dict().items())
     losses = fitted.history_[fitted.history_["member"] == 0].drop(columns="member")
     pd.testing.assert_frame_equal(losses, alone.history_)
@@ -99,7 +103,7 @@ def test_quantiles_of_an_ensemble_are_averaged_and_do_not_cross(frame: pd.DataFr
     model = TSM2Forecaster(**SMALL, n_estimators=2, quantiles=(0.1, 0.9)).fit(frame)
     context = model.scaling_.standardise(frame.to_numpy()[-24:]).T[None]
     with torch.inference_mode():
-        each = torch.stack([member(context) for member in members_of(model.network_)])
+        each = torch.stack([member(context) for member in members_of(trained(model))])
     raw = model.predict_quantiles(quantiles=(0.1, 0.5, 0.9), calibrated=False)
     wanted = each.mean(0)[0].permute(1, 0, 2).double().numpy()  # (H, M, Q)
     center, scale = model.scaling_.center[:, None], model.scaling_.scale[:, None]
@@ -111,9 +115,9 @@ def test_quantiles_of_an_ensemble_are_averaged_and_do_not_cross(frame: pd.DataFr
 
 def test_every_member_learns_from_an_update_and_starts_warm(frame: pd.DataFrame) -> None:
     model = TSM2Forecaster(**SMALL, n_estimators=2).fit(frame.iloc[:120])
-    before = [member.embedding.weight.clone() for member in members_of(model.network_)]
+    before = [member.embedding.weight.clone() for member in members_of(trained(model))]
     model.update(frame.iloc[120:], epochs=1)
-    after = [member.embedding.weight for member in members_of(model.network_)]
+    after = [member.embedding.weight for member in members_of(trained(model))]
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert list(model.history_["epoch"]) == [1, 2, 1, 2, 3, 3]
     assert model.n_iter_ == 3
@@ -127,9 +131,9 @@ def test_inspecting_an_ensemble_gives_the_mean_of_its_members(
     whole = fitted.inspect(frame)
     context = fitted.scaling_.standardise(frame.to_numpy()[-24:]).T[None]
     inputs, names = {"context": context}, {"context": ["load", "wind"]}
-    members = members_of(fitted.network_)
+    members = members_of(trained(fitted))
     steps = [step_sizes(member, inputs, names) for member in members]
-    last = inspect_network(fitted.network_, inputs, names, point=lambda forecast: forecast)
+    last = inspect_network(trained(fitted), inputs, names, point=lambda forecast: forecast)
     np.testing.assert_allclose(last.steps["step"], np.mean([s["step"] for s in steps], axis=0))
     weights = [averaging_weights(member)["weight"] for member in members]
     np.testing.assert_allclose(whole.averaging["weight"], np.mean(weights, axis=0))

@@ -19,7 +19,11 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def windows(**changes: Any) -> Windows:
     known = Covariates(past=drawn(ROWS, 2, seed=2), future=drawn(ROWS, 4, seed=1))
-    given = {"values": drawn(ROWS, VARIATES), "covariates": known, "starts": torch.arange(5, 60)}
+    given: dict[str, Any] = {
+        "values": drawn(ROWS, VARIATES),
+        "covariates": known,
+        "starts": torch.arange(5, 60),
+    }
     return Windows(lookback=LOOKBACK, horizon=HORIZON, **(given | changes))
 
 
