@@ -145,8 +145,10 @@ def refit_pieces(
         delayed(fit)(known, given, plan.choices) for known, _ in plan.fits()
     )
     columns = ["forecast", *map(bound_name, quantiles)]
+    targets = plan.series
     with TemporaryFile(dir=folder) as waiting:
         for model, (_, places) in zip(models, plan.parts, strict=True):
+            targets = model.roles.of_targets(plan.series)
             prepared, starts = _prepared_piece(model, *plan.around(places), horizon, given)
             for batch, where in zip(batches(starts), batches(places), strict=True):
                 table = backtest_table(model, prepared, batch, horizon, quantiles=quantiles)
@@ -155,7 +157,6 @@ def refit_pieces(
                     waiting.seek(int(place) * row.nbytes)
                     waiting.write(row.tobytes())
         waiting.seek(0)
-        targets = model.roles.of_targets(plan.series)
         for batch in batches(plan.starts):
             table = outcomes(targets, batch, horizon)
             cells = len(table) * len(columns)
