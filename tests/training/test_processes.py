@@ -137,7 +137,5 @@ def test_processes_that_find_different_checkpoints_are_refused(
     shared = processes.Processes(accelerator)
     monkeypatch.setattr(processes, "gather_object", lambda own: [*own, 7])
     shared.check_together(7)
-    with pytest.raises(
-        SavedModelError, match=r"found checkpoints after \[5, 7\] steps"
-    ):
+    with pytest.raises(SavedModelError, match=r"found checkpoints after \[5, 7\] steps"):
         shared.check_together(5)
