@@ -174,3 +174,12 @@ def test_mistakes(fitted: TSM2Forecaster) -> None:
         TSM2Forecaster().inspect()
     with pytest.raises(WindowError):
         fitted.inspect(load_sample(50))
+
+
+def test_a_selection_shows_its_influences_in_a_notebook(fitted: TSM2Forecaster) -> None:
+    selection = fitted.inspect(load_sample(5000))
+    shown = selection._repr_html_()
+    assert shown.startswith("<p>How far a forecast (row) moves without the history of a column")
+    for name in selection.influence:
+        assert shown.count(f"<th>{name}</th>") == 2  # what moves, and what is moved
+    assert shown.count("<td>") == selection.influence.size

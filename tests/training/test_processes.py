@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -127,3 +128,14 @@ def test_fits_side_by_side_within_several_processes_are_refused(
     start = table.index[50]
     with pytest.raises(ParameterError, match="n_jobs asks for 2 fits side by side, but 2 proc"):
         fitted.backtest(table, start=start, refit=True, n_jobs=2)
+
+
+def test_processes_that_find_different_checkpoints_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accelerator: Any = SimpleNamespace(process_index=0, num_processes=2)
+    shared = processes.Processes(accelerator)
+    monkeypatch.setattr(processes, "gather_object", lambda own: [*own, 7])
+    shared.check_together(7)
+    with pytest.raises(SavedModelError, match=r"found checkpoints after \[5, 7\] steps"):
+        shared.check_together(5)
