@@ -135,7 +135,7 @@ def test_it_goes_with_everything_else(
     hours = working_hours(24 * 21 + 12).index
     other = pd.DataFrame({"c": np.arange(len(hours)) % 5.0}, hours)
     tables = {"x": other, "y": other} if container == "dict" else other
-    given = {} if beside == "nothing" else {f"{beside}_covariates": tables}
+    given: dict[str, Any] = {} if beside == "nothing" else {f"{beside}_covariates": tables}
     model = TSM2Forecaster(**(SMALL | {"calendar": "auto"} | changes)).fit(X, **given)
     assert "dayofweek" in of_choice(model)
     forecast = model.predict()
