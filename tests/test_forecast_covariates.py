@@ -500,7 +500,7 @@ def test_what_does_not_change_is_left_out_with_a_warning() -> None:
     [
         ({"target": "sun"}, "target='sun' must name columns"),
         ({"calendar": ("hours",)}, "does not know 'hours'"),
-        ({"calendar": "hour"}, "must be a sequence of names"),
+        ({"calendar": "hour"}, "or a sequence of names"),
         ({"missing": "drop"}, "'missing' parameter"),
     ],
 )

@@ -19,12 +19,14 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def windows(**changes: Any) -> Windows:
     known = Covariates(past=drawn(ROWS, 2, seed=2), future=drawn(ROWS, 4, seed=1))
-    given: dict[str, Any] = {
-        "values": drawn(ROWS, VARIATES),
-        "covariates": known,
-        "starts": torch.arange(5, 60),
-    }
-    return Windows(lookback=LOOKBACK, horizon=HORIZON, **(given | changes))
+    plain = Windows(
+        values=drawn(ROWS, VARIATES),
+        lookback=LOOKBACK,
+        horizon=HORIZON,
+        starts=torch.arange(5, 60),
+        covariates=known,
+    )
+    return replace(plain, **changes)
 
 
 @pytest.mark.parametrize("level", ["mean", "last"])
