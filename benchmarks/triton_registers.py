@@ -3,9 +3,10 @@
     python benchmarks/triton_registers.py
 
 Every kernel is compiled as the backend launches it, for walks along one axis in 32-bit addresses,
-with all options on. Registers bound how many programs a processor holds: 65,536 of them by 32
-threads, so that 168 allow twelve; what is spilled goes through slow memory. The counts are of the
-whole kernel, most of it two loops over tokens in `scan_backward` and one in each other.
+with all options on; those of the scan for the four walks of an image, too. Registers bound how many
+programs a processor holds: 65,536 of them by 32 threads, so that 168 allow twelve; what is spilled
+goes through slow memory. The counts are of the whole kernel, most of it two loops over tokens in
+`scan_backward` and one in each other.
 """
 
 import re
@@ -28,15 +29,19 @@ SHOWN = ("SHFL", "LDS", "STS", "BAR", "LDG", "STG", "MUFU", "FFMA", "IMAD")
 SIGNALS = {"u", "delta", "z", "B", "C", "x", "dout", "out", "du", "ddelta", "dz", "dx"}
 MULTIPLES_OF_16 = {"channels", "states", "span"}
 WALK = {"WALKS": 1, "REVERSED": 0, "SWAPPED": 0, "ONE_AXIS": True, "WIDE": False}
-KERNELS: dict[Any, dict[str, Any]] = {
-    triton_scan.scan_forward: WALK | {"STEPS": STATE_STEPS, "BLOCK_N": 16},
-    triton_scan.scan_backward: WALK | {"WHOLE": True, "STEPS": STATE_STEPS, "BLOCK_N": 16},
-    triton_segments.scan_segments: WALK | {"BLOCK_N": 16},
-    triton_segments.scan_segments_back: WALK | {"BLOCK_N": 16},
-    triton_segments.join_segments: {"WALKS": 1, "BACKWARD": False, "BLOCK_N": 16},
-    triton_conv.conv_forward: WALK | {"TAPS": 4, "SILU": True, "UNROLLED": 4},
-    triton_conv.conv_backward: WALK | {"TAPS": 4, "SILU": True},
-}
+FOUR_WALKS = {"WALKS": 4, "REVERSED": 0b1010, "SWAPPED": 0b1100, "ONE_AXIS": False, "WIDE": False}
+SCAN = {"STEPS": STATE_STEPS, "BLOCK_N": 16}
+KERNELS: list[tuple[Any, dict[str, Any]]] = [
+    (triton_scan.scan_forward, WALK | SCAN),
+    (triton_scan.scan_forward, FOUR_WALKS | SCAN),
+    (triton_scan.scan_backward, WALK | SCAN | {"WHOLE": True}),
+    (triton_scan.scan_backward, FOUR_WALKS | SCAN | {"WHOLE": True}),
+    (triton_segments.scan_segments, WALK | {"BLOCK_N": 16}),
+    (triton_segments.scan_segments_back, WALK | {"BLOCK_N": 16}),
+    (triton_segments.join_segments, {"WALKS": 1, "BACKWARD": False, "BLOCK_N": 16}),
+    (triton_conv.conv_forward, WALK | {"TAPS": 4, "SILU": True, "UNROLLED": 4}),
+    (triton_conv.conv_backward, WALK | {"TAPS": 4, "SILU": True}),
+]
 
 
 def compiled(
@@ -60,7 +65,7 @@ def compiled(
         for place, argument in enumerate(kernel.arg_names)
         if aligned and (str(signature[argument]).startswith("*") or argument in MULTIPLES_OF_16)
     }
-    limit = {"maxnreg": triton_backend._MOST_REGISTERS[architecture // 10]}
+    limit = {"maxnreg": triton_backend.most_registers(architecture // 10, constants["WALKS"])}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Triton's own
         result = triton.compile(
@@ -108,14 +113,15 @@ def main() -> None:
     print("architecture, kernel, dtype, block: registers, bytes spilled, instructions")
     with tempfile.TemporaryDirectory() as folder:
         for architecture in ARCHITECTURES:
-            for kernel, constants in KERNELS.items():
+            for kernel, constants in KERNELS:
                 for dtype in ("fp32", "bf16"):
                     block = block_of(kernel, 192)
                     assembly = compiled(kernel, constants | {"BLOCK_E": block}, dtype, architecture)
                     registers, spilled, counts = assembled(assembly, architecture, Path(folder))
                     parts = ", ".join(f"{name} {counts[name]}" for name in SHOWN if counts[name])
                     print(
-                        f"sm_{architecture} {kernel.fn.__name__:18} {dtype} {block:3}: "
+                        f"sm_{architecture} {kernel.fn.__name__:18} "
+                        f"{'4 walks ' if constants['WALKS'] > 1 else ''}{dtype} {block:3}: "
                         f"{registers:3} registers, {spilled} bytes spilled, "
                         f"{counts.total():4} instructions ({parts})",
                         flush=True,

@@ -32,11 +32,13 @@ def test_the_kernels_agree_with_the_reference_in_the_interpreter() -> None:
 
 
 WALK = {"WALKS": 1, "REVERSED": 1, "SWAPPED": 0, "ONE_AXIS": True, "WIDE": False}
+FOUR_WALKS = {"WALKS": 4, "REVERSED": 0b1010, "SWAPPED": 0b1100, "ONE_AXIS": False}
 SCAN = WALK | {"STEPS": 16, "BLOCK_N": 16, "BLOCK_E": 32}
 CONV = WALK | {"TAPS": 4, "SILU": True, "BLOCK_E": 128}
 KERNELS = [
     ("triton_scan.scan_forward", SCAN),
     ("triton_scan.scan_backward", SCAN | {"WHOLE": True}),
+    ("triton_scan.scan_backward", SCAN | {"WHOLE": True} | FOUR_WALKS),
     ("triton_segments.scan_segments", WALK | {"BLOCK_N": 16, "BLOCK_E": 32}),
     ("triton_segments.scan_segments_back", WALK | {"BLOCK_N": 16, "BLOCK_E": 32}),
     ("triton_segments.join_segments", {"WALKS": 1, "BACKWARD": True, "BLOCK_N": 16, "BLOCK_E": 32}),
@@ -58,7 +60,7 @@ def compiled(name: str, constants: dict[str, Any], dtype: str, arch: int) -> Any
     kernel = getattr(import_module(f"tsm2.kernels.{module}"), function)
     options: dict[str, int] = {"num_warps": triton_backend._WARPS}
     if function == "scan_backward":
-        options["maxnreg"] = triton_backend._MOST_REGISTERS[arch // 10]
+        options["maxnreg"] = triton_backend.most_registers(arch // 10, constants["WALKS"])
 
     def kind(argument: str) -> Any:
         if argument in constants:
@@ -85,7 +87,9 @@ def compiled(name: str, constants: dict[str, Any], dtype: str, arch: int) -> Any
 
 @pytest.mark.filterwarnings("ignore")  # of Triton's own
 @pytest.mark.parametrize("arch", [80, 90])
-@pytest.mark.parametrize(("name", "constants"), KERNELS, ids=[name for name, _ in KERNELS])
+@pytest.mark.parametrize(
+    ("name", "constants"), KERNELS, ids=[f"{name}, {c['WALKS']}" for name, c in KERNELS]
+)
 def test_the_kernels_compile_and_keep_to_the_registers(
     tmp_path: Path, name: str, constants: dict[str, Any], arch: int
 ) -> None:

@@ -40,7 +40,7 @@ _WARPS = 1
 """Of every program: of 16, 32 and 64 channels with 1, 2 and 4 warps, 32 with one were fastest."""
 _MOST_REGISTERS = {8: 184, 9: 168}
 """Of a thread in the backward pass, by the device's major version: the fewest without spills. A
-processor then holds eleven or twelve programs."""
+processor then holds eleven or twelve programs. Several walks in one launch take 184 everywhere."""
 _ITEMS_PER_PROCESSOR = 64
 _PROGRAMS_PER_PROCESSOR = 12
 _FEWEST_CHUNKS = 2
@@ -72,9 +72,14 @@ def _processors(device: torch.device) -> int:
 
 
 @cache
-def _most_registers(device: torch.device) -> int:
+def _most_registers(device: torch.device, walks: int) -> int:
     major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-    return _MOST_REGISTERS[8 if major < 9 else 9]
+    return most_registers(major, walks)
+
+
+def most_registers(major: int, walks: int) -> int:
+    """Return how many registers a thread of the backward pass may take on such a device."""
+    return _MOST_REGISTERS[8 if major < 9 or walks > 1 else 9]
 
 
 class _Cut(NamedTuple):
@@ -313,7 +318,7 @@ def _scan_backward(
         n_states,
         STEPS=STATE_STEPS,
         WHOLE=channels % block == 0 and n_states == tile["BLOCK_N"],
-        maxnreg=_most_registers(device),
+        maxnreg=_most_registers(device, n_walks),
         **order,
         **tile,
     )
