@@ -80,7 +80,7 @@ def test_fit_takes_the_table_for_the_history_and_learns_nothing(
     model.save(tmp_path / "model")
     loaded = TSM2Forecaster.load(tmp_path / "model")
     pd.testing.assert_frame_equal(loaded.predict(), before)
-    assert loaded.fitted_.network.season == 24  # type: ignore[union-attr]
+    assert loaded.fitted_.network.season == 24
     model.update(frame.shift(len(frame), freq="h"))
     assert model.predict().index[0] > before.index[-1]
 

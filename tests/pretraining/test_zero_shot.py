@@ -56,7 +56,8 @@ def test_variates_in_any_number(network: ZeroShotNetwork) -> None:
 
 def wave(period: int, steps: int = 96, growth: float = 0.0) -> np.ndarray:
     t = np.arange(steps)
-    return np.sin(2 * np.pi * t / period) + growth * t
+    rows: np.ndarray = np.sin(2 * np.pi * t / period) + growth * t
+    return rows
 
 
 def forecasts(
