@@ -19,10 +19,10 @@ def test_they_are_small_and_say_how_they_were_made() -> None:
 
 
 def test_they_beat_the_last_season_again() -> None:
-    frame, walk = load_sample().iloc[:1500], {"horizon": 64, "stride": 97}
+    frame = load_sample().iloc[:1500]
     model = TSM2Forecaster.from_pretrained("zero", device="cpu")
-    floor = model.backtest_floor(frame, **walk)["seasonal naive"]  # type: ignore[arg-type]
-    table = model.backtest(frame, **walk)
+    floor = model.backtest_floor(frame, horizon=64, stride=97)["seasonal naive"]
+    table = model.backtest(frame, horizon=64, stride=97)
     error, naive = (error_table(each)["MAE"] for each in (table, floor))
     assert (error < 0.9 * naive).all()
 
