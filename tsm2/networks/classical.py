@@ -9,7 +9,8 @@
     6 "regression"  on a few lags, around the season, held towards "seasonal"; fed its own forecasts
 
 They are what a pretrained network starts from and is told, see `tsm2.networks.zero`. Each is made
-twice: from the whole history, and from the history without its end, which tells how far it errs.
+of the whole history, and of the history without its last fifth and two fifths, at most one and two
+horizons, which tells how far it errs.
 
 Sizes: N histories, T time steps, H horizon, K forecasts.
 Sources: Assimakopoulos & Nikolopoulos (2000), Int. Journal of Forecasting 16(4), for theta;

@@ -18,6 +18,7 @@ __all__ = ["NAMES", "characteristics"]
 NAMES = ("trend", "season", "entropy")
 """What is measured."""
 
+_NOTHING = 1e-9  # variance, beside that of the whole
 _SMOOTH = 13  # steps, where there is no season
 
 
@@ -54,8 +55,9 @@ def characteristics(values: NDArray[np.floating], period: int) -> NDArray[np.flo
         rest = rest - season
 
     def strength(part: NDArray[np.float64]) -> NDArray[np.float64]:
-        both = np.maximum((part + rest).var(1), 1e-12)
-        found: NDArray[np.float64] = np.clip(1 - rest.var(1) / both, 0, 1)
+        both = (part + rest).var(1)
+        share = np.clip(1 - rest.var(1) / np.maximum(both, _NOTHING), 0, 1)
+        found: NDArray[np.float64] = np.where(both > _NOTHING, share, 0)
         return found
 
     power = np.abs(np.fft.rfft(whole, axis=1)[:, 1:]) ** 2
