@@ -20,11 +20,12 @@ EXTRAS := tests/fitted/test_exporting.py tests/test_plotting.py tests/training/t
 # Peer libraries pin versions that exclude ours or each other's, so that each has an environment of
 # its own, and so have the oldest versions that pyproject.toml promises: the extras that
 # constraints/update.py names, at the versions in constraints/, kept until one of these changes.
-PEERS := darts neuralforecast sktime vision
+PEERS := darts neuralforecast sktime engines vision
 TESTS_PEERS := tests/adapters/test_pages.py tests/benchmark/test_peers.py
 TESTS_darts := tests/adapters/test_darts.py $(TESTS_PEERS)
 TESTS_neuralforecast := tests/adapters/test_neuralforecast.py $(TESTS_PEERS)
 TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
+TESTS_engines := tests/engines tests/test_engines.py
 TESTS_vision := tests/vision tsm2/vision
 
 .PHONY: demo quick test test-slow test-gpu test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench \

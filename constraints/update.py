@@ -62,6 +62,10 @@ ENVIRONMENTS = {
         ran="the tests of tsm2.adapters.neuralforecast", extras="neuralforecast,test"
     ),
     "sktime": Environment(ran="the tests of tsm2.adapters.sktime", extras="sktime,test"),
+    "engines": Environment(
+        ran="the tests of tsm2.engines on Dask, Ray and Spark",
+        extras="dask,ray,spark,parquet,test",
+    ),
     "vision": Environment(
         ran="the tests of tsm2.vision with its ecosystem",
         extras="vision-recipes,onnx,test",

@@ -43,6 +43,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "refitting": 6,
     "forecaster": 7,
     "adapters": 8,
+    "engines": 8,
     "benchmark": 8,
     "demo": 9,
     "cli": 10,
@@ -105,6 +106,9 @@ PEERS = {  # modules that need them
     "tsm2.adapters.neuralforecast": "neuralforecast",
     "tsm2.adapters.sktime": "sktime",
     "tsm2.kernels.mamba_ssm_backend": "selective_scan_cuda",
+    "tsm2.engines.dask_frames": "dask.dataframe",
+    "tsm2.engines.ray_datasets": "ray",
+    "tsm2.engines.spark_frames": "pyspark",
     "tsm2.vision.timm": "timm",
     "tsm2.vision.detection": "torchvision",
 } | {f"tsm2.kernels.triton_{part}": "triton" for part in TRITON_PARTS}
