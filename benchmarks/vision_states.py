@@ -6,8 +6,8 @@ scikit-learn's digits, a fifth of them held out, and the first 8,000 training im
 Fashion-MNIST with its 10,000 test images. Each is learnt by a small ViM2 with every number of
 states and two seeds, one seed after the other; all else is the same: passes, batches, one cycle of
 the learning rate, shifts by a pixel (and mirrored clothes). Test images are looked at once, after
-the last pass, and train nothing. Seconds are of one processor core. A row goes to `results/vision_states.csv` as soon as it
-is measured, and what has one is not run again.
+the last pass, and train nothing. Seconds are of one processor core. A row goes to
+`results/vision_states.csv` as soon as it is measured, and what has one is not run again.
 """
 
 import argparse
