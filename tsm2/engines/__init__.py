@@ -76,7 +76,7 @@ def fit(
     engine = engine_of(frame)
     if sample is not None and fit_by is not None:
         raise ParameterError("pass sample or fit_by, not both: a group is fitted to all its rows.")
-    copy: TSM2Forecaster = clone(forecaster)
+    copy: Any = clone(forecaster)
     columns = engine.columns(frame)
     check_columns(columns, copy, fit_by, needs_fit=False)
     if fit_by is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import dask.dataframe as dd
+import dask.dataframe as dd  # pyright: ignore[reportMissingImports]
 import pandas as pd
-from dask.delayed import delayed
+from dask.delayed import delayed  # pyright: ignore[reportMissingImports]
 
 from tsm2.engines.work import Task, run
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-import ray
+import ray  # pyright: ignore[reportMissingImports]
 
 from tsm2.engines.work import Task, run
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
-from pyspark.sql.types import (
+from pyspark.sql.types import (  # pyright: ignore[reportMissingImports]
     BinaryType,
     DoubleType,
     LongType,

@@ -117,7 +117,7 @@ class FitGroups:
         """Return the groups with their models, pickled, for whoever asked for them."""
         found: dict[str, list[Any]] = {self.by: [], "model": []}
         for group, own in rows.groupby(self.by, sort=False):
-            copy: TSM2Forecaster = clone(self.forecaster)
+            copy: Any = clone(self.forecaster)  # scikit-learn's hint says less
             copy.fit(own.drop(columns=self.by), **self.how)
             found[self.by].append(group)
             found["model"].append(pickle.dumps(copy))
