@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from engine_cases import forecaster, in_order, series
 
 from tsm2 import TSM2Forecaster, engines
@@ -54,7 +55,12 @@ def test_a_series_is_forecast_alike_alone_and_among_others(changes: dict[str, An
     frame = series(extra="z" if "target_col" in changes else None)
     if changes.get("missing") == "mask":
         frame.loc[frame.index % 97 == 5, "y"] = np.nan
-    model = forecaster(**changes).fit(frame[frame["unique_id"] < "s010"])
+    sizes = {"lookback": 28, "horizon": 7, "features": 8}
+    model = forecaster(**sizes, **changes).fit(frame[frame["unique_id"] < "s010"])
+    with torch.no_grad():  # weights as of a long training, all of which count
+        draw = torch.Generator().manual_seed(0)
+        for weight in model.network_.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=draw))
     together = in_order(model.predict(frame))
     for count in (1, 2, 5):
         names = frame["unique_id"].unique()[3 : 3 + count]
