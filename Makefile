@@ -25,7 +25,7 @@ TESTS_PEERS := tests/adapters/test_pages.py tests/benchmark/test_peers.py
 TESTS_darts := tests/adapters/test_darts.py $(TESTS_PEERS)
 TESTS_neuralforecast := tests/adapters/test_neuralforecast.py $(TESTS_PEERS)
 TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
-TESTS_engines := tests/engines tests/test_engines.py
+TESTS_engines := tests/engines tests/test_engines.py tests/benchmark/test_comparison.py tests/test_plotting.py
 TESTS_vision := tests/vision tsm2/vision
 
 .PHONY: demo quick test test-slow test-gpu test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench \

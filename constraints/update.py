@@ -63,8 +63,8 @@ ENVIRONMENTS = {
     ),
     "sktime": Environment(ran="the tests of tsm2.adapters.sktime", extras="sktime,test"),
     "engines": Environment(
-        ran="the tests of tsm2.engines on Dask, Ray and Spark",
-        extras="dask,ray,spark,parquet,test",
+        ran="the tests of tsm2.engines on Dask, Ray and Spark, and of rivals in tsm2 compare",
+        extras="dask,ray,spark,compare,plotly,parquet,test",
     ),
     "vision": Environment(
         ran="the tests of tsm2.vision with its ecosystem",
