@@ -85,10 +85,12 @@ def test_fit_takes_the_table_for_the_history_and_learns_nothing(
     assert model.predict().index[0] > before.index[-1]
 
 
+@pytest.mark.parametrize("batch_size", [32, "auto"])
 def test_a_warm_start_tunes_the_weights_and_keeps_them_if_they_are_better(
-    model: TSM2Forecaster, frame: pd.DataFrame
+    model: TSM2Forecaster, frame: pd.DataFrame, batch_size: int | str
 ) -> None:
-    model.set_params(warm_start=True, max_epochs=1, epoch_steps=3, random_state=0).fit(frame)
+    model.set_params(warm_start=True, max_epochs=1, epoch_steps=3, random_state=0)
+    model.set_params(batch_size=batch_size).fit(frame)
     assert model.history_["epoch"].tolist() == [0, 1]
     assert model.history_["validation_loss"].notna().all()
     assert np.isfinite(model.predict().to_numpy()).all()

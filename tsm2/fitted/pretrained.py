@@ -117,7 +117,7 @@ def fine_tune(
     train, held_out = split_starts(rows, rows.counts - kept, **sizes)
     windows = prepared.windows(train, model.horizon, balanced=recipe.sampling == "series")
     judged = prepared.windows(held_out, model.horizon) if len(held_out) else None
-    config = _config(recipe, model.levels)
+    config = _config(recipe, model.levels, len(windows))
     tuned = copy.deepcopy(network)
     before = None if judged is None else _loss(tuned, judged, config)
     (seed,) = recipe.seeds()
@@ -129,8 +129,8 @@ def fine_tune(
     return replace(model, network=tuned.eval()), history
 
 
-def _config(recipe: Recipe, levels: tuple[float, ...]) -> TrainingConfig:
-    asked = dict(recipe.training)
+def _config(recipe: Recipe, levels: tuple[float, ...], n_windows: int) -> TrainingConfig:
+    asked = {**recipe.training, "batch_size": recipe.batch_size_for(n_windows)}
     fixed = {"loss": "quantile", "quantiles": levels, "linear_start": "random", "season": None}
     gentle = {name: asked[name] or value for name, value in _GENTLE.items()}
     return TrainingConfig(**{**asked, **fixed, **gentle, "sam_radius": asked["sam_radius"] or 0.0})

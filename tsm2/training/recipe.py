@@ -260,9 +260,14 @@ class Recipe:
             "season": chosen(choices)["season"],
         }
         given |= {name: value for name, value in _SUITS[start].items() if given[name] is None}
-        if given["batch_size"] == "auto":
-            given["batch_size"] = min(_BATCHES[1], max(_BATCHES[0], n_windows // _STEPS))
-        return TrainingConfig(**given)
+        return TrainingConfig(**given | {"batch_size": self.batch_size_for(n_windows)})
+
+    def batch_size_for(self, n_windows: int) -> int:
+        """Return how many of so many windows go into a step; "auto" takes fewer of few."""
+        asked: int | str = self.training["batch_size"]
+        if isinstance(asked, str):
+            return min(_BATCHES[1], max(_BATCHES[0], n_windows // _STEPS))
+        return asked
 
     def seeds(self, *, again: bool = False) -> list[int]:
         """Draw a seed for every network; `again` if the same are needed another time.
