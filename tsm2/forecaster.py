@@ -671,6 +671,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         """
         series, recipe = filled(series, self.missing), self._recipe()
         if self.pretrained is not None:
+            if checkpoint is not None or log_dir is not None or max_seconds < math.inf:
+                raise ParameterError(
+                    "checkpoint, max_time and log_dir do not go with pretrained weights, which are "
+                    "tuned in one go: leave them out, and lower max_epochs to end sooner."
+                )
             return self._fit_pretrained(recipe, series, given)
         before = self.fitted_ if self.warm_start and hasattr(self, "fitted_") else None
         if choices is None and before is not None:
@@ -1172,6 +1177,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             raise ParameterError(
                 "to writes forecasts as they are made, but intervals='adaptive' looks at all of a "
                 "series once they are there: leave one of the two out."
+            )
+        if refit is not False and self.pretrained is not None:
+            raise ParameterError(
+                f"refit={refit!r} does not go with pretrained={self.pretrained!r}: every forecast of "
+                f"such a network reads the rows before it, and nothing is fitted. Pass refit=False; "
+                f"to judge tuned weights, fit them to earlier rows with warm_start=True before."
             )
         if refit is False:
             model, windows = self._walked(X, horizon, given, start=start, stride=stride)

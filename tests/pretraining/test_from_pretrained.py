@@ -108,6 +108,10 @@ def test_what_the_network_was_not_trained_for_is_refused(
         TSM2Forecaster.from_pretrained(zero_weights, target="load").predict(frame)
     with pytest.raises(ParameterError, match="reads no covariates, but past were given"):
         model.fit(frame[["load"]], past_covariates=frame[["wind"]])
+    with pytest.raises(ParameterError, match="checkpoint, max_time and log_dir do not go with"):
+        model.fit(frame, checkpoint=tmp_path / "checkpoint")
+    with pytest.raises(ParameterError, match="refit=2 does not go with pretrained="):
+        model.backtest(frame, start=frame.index[-40], refit=2)
     with pytest.raises(ParameterError, match="has no parameter 'lookbak'"):
         TSM2Forecaster.from_pretrained(zero_weights, lookbak=3)
     with pytest.raises(ParameterError, match="no pretrained weights 'one'"):
