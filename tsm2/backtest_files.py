@@ -49,7 +49,7 @@ class BacktestFile:
     """The file."""
     like: pd.DataFrame | None = field(default=None, repr=False)
     """The table without its rows, which says what the text of a CSV file stands for."""
-    form: Form = field(default=Form(), repr=False)  # noqa: RUF009 (frozen)
+    form: Form = field(default=Form(), repr=False)
     """What table was tested, and what `read` and error tables therefore are."""
     names: Mapping[str, Hashable] = field(default_factory=dict, repr=False)
     """Names of series that are not text, by what they are written as."""
@@ -145,7 +145,7 @@ def write_backtest(path: Path, pieces: Iterable[pd.DataFrame], form: Form) -> Ba
     OutputError
         The file cannot be written.
     """
-    like: pd.DataFrame | None = field(default=None, repr=False)
+    like: pd.DataFrame | None = None
     names: dict[str, Hashable] = {}
     writing = _parquet_writer if path.suffix == ".parquet" else _csv_writer
     with replacing(path) as part, writing(part) as write:

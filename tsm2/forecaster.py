@@ -1180,8 +1180,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             )
         if refit is not False and self.pretrained is not None:
             raise ParameterError(
-                f"refit={refit!r} does not go with pretrained={self.pretrained!r}: every forecast of "
-                f"such a network reads the rows before it, and nothing is fitted. Pass refit=False; "
+                f"refit={refit!r} does not go with pretrained={self.pretrained!r}: such a network "
+                f"reads the rows before every forecast, and nothing is fitted. Pass refit=False; "
                 f"to judge tuned weights, fit them to earlier rows with warm_start=True before."
             )
         if refit is False:
