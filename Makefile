@@ -29,7 +29,7 @@ TESTS_engines := tests/engines tests/test_engines.py tests/benchmark/test_compar
 TESTS_vision := tests/vision tsm2/vision
 
 .PHONY: demo quick test test-slow test-gpu test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench \
-	gpu-tiny environments constraints clean
+	gpu-tiny constraints clean
 
 demo: .venv/made
 	$(BIN)/tsm2 demo
@@ -94,8 +94,6 @@ gpu-tiny: .venv/made
 
 constraints: .venv/made
 	$(BIN)/python constraints/update.py
-
-environments: .venv/made .venvs/oldest/made $(PEERS:%=.venvs/%/made)
 
 .venvs/%/made: pyproject.toml constraints/%.txt
 	$(PYTHON) -m venv .venvs/$*
