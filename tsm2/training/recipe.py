@@ -260,7 +260,8 @@ class Recipe:
             "season": chosen(choices)["season"],
         }
         given |= {name: value for name, value in _SUITS[start].items() if given[name] is None}
-        return TrainingConfig(**given | {"batch_size": self.batch_size_for(n_windows)})
+        given["batch_size"] = self.batch_size_for(n_windows)
+        return TrainingConfig(**given)
 
     def batch_size_for(self, n_windows: int) -> int:
         """Return how many of so many windows go into a step; "auto" takes fewer of few."""
