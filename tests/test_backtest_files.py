@@ -42,6 +42,7 @@ TABLES: dict[str, Any] = {
     "shops": shops(),
     "list": [table().to_numpy(), table(350).to_numpy()],
     "dict": {3: table(), 1: table(350)},
+    "named": {"north": table(), "south": table(350)},
 }
 
 

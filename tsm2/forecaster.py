@@ -70,7 +70,7 @@ from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.refitting import refit_pieces, refit_table
+from tsm2.refitting import Refits
 from tsm2.tables.containers import to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
 from tsm2.tables.gaps import Missing
@@ -569,12 +569,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         >>> model.predict(frame, horizon=24).shape == (24, frame.shape[1])
         True
         """
-        config = load_pretrained(name).config
+        network = load_pretrained(name)
         unknown = sorted(set(parameters) - set(cls().get_params()))
         if unknown:
             raise ParameterError(f"TSM2Forecaster has no parameter {unknown[0]!r}.")
+        config = network.config
         sizes: dict[str, Any] = {"lookback": config.lookback, "horizon": config.horizon}
-        return cls(**{**sizes, "missing": "mask", "pretrained": name, **parameters})
+        forecaster = cls(**{**sizes, "missing": "mask", "pretrained": name, **parameters})
+        forecaster._read_network = (name, network)
+        return forecaster
 
     def fit(
         self,
@@ -1196,21 +1199,23 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             self._check_parameters()
             series = self._read(X, frequency=self.frequency)
             layout = series.layout
-            refits: dict[str, Any] = {
-                "start": start,
-                "horizon": steps,
-                "stride": stride,
-                "every": 1 if refit is True else check_count("refit", refit),
-                "window": window,
-                "n_jobs": n_jobs,
-                "quantiles": levels,
-                "given": given,
-            }
-            whose = self._recipe(), self._fitted_copy, series
+            refits = Refits.planned(
+                self._recipe(),
+                self._fitted_copy,
+                series,
+                start=start,
+                horizon=steps,
+                stride=stride,
+                every=1 if refit is True else check_count("refit", refit),
+                window=window,
+                n_jobs=n_jobs,
+                quantiles=levels,
+                given=given,
+            )
             if path is not None:
-                pieces = refit_pieces(*whose, **refits, folder=path.absolute().parent)
+                pieces = refits.pieces(path.absolute().parent)
                 return write_backtest(path, pieces, layout.form)
-            table = refit_table(*whose, **refits)
+            table = refits.table()
         if intervals == "adaptive":
             table = adapted_table(table, asked, several=not layout.alone)
         return to_library(table, layout.form)

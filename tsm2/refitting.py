@@ -35,134 +35,175 @@ from tsm2.training.choices import chosen
 from tsm2.training.processes import check_side_by_side
 from tsm2.training.recipe import Recipe
 
-__all__ = ["refit_pieces", "refit_table"]
+__all__ = ["Refits"]
 
 Fit: TypeAlias = Callable[[Series, CovariateTables, pd.DataFrame], FittedModel]
 
 
-def refit_table(
-    recipe: Recipe,
-    fit: Fit,
-    series: Series,
-    *,
-    start: object,
-    horizon: int,
-    stride: int,
-    every: int,
-    window: Literal["expanding", "sliding"],
-    n_jobs: int | None = None,
-    quantiles: Sequence[float] = (),
-    given: CovariateTables = CovariateTables(),  # noqa: B008 (frozen)
-) -> pd.DataFrame:
-    """Forecast every window of a walk, each with a model that was fitted shortly before it.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Refits:
+    """A walk through series, each window forecast by a model that was fitted shortly before it."""
 
-    Parameters
-    ----------
-    recipe
-        What is asked of every fit.
-    fit
-        Fits series with their covariates and choices made before.
-    series
-        One table or several series. A series is in a fit from its first whole window on; before,
-        it is forecast as one that the fit has not seen.
-    start
-        Label of the first row to forecast, as for `Walk.starts_in`.
-    horizon, stride
-        Rows of a forecast, and from one to the next.
-    every
-        How many forecasts, one behind another in time, one fit makes: of several series, those of
-        all of them from the same row are one.
-    window
-        "expanding" fits to all rows before a fit's first forecast, "sliding" to the last of them,
-        as many as the first fit had of each series.
-    n_jobs
-        Fits side by side, as joblib counts them.
-    quantiles
-        As in `backtest_table`.
-    given
-        Covariates of all rows.
+    recipe: Recipe
+    fit: Fit
+    walk: Walk
+    window: Literal["expanding", "sliding"]
+    n_jobs: int | None
+    quantiles: Sequence[float]
+    given: CovariateTables
+    choices: pd.DataFrame
+    """What the first fit chooses, for all."""
+    series: Series
+    read: Series
+    """What is read of their rows."""
+    starts: NDArray[np.int64]
+    """First forecast row of every window, (W,), rising."""
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    """Of each fit, the rows that are known of every series, (S,), and the places of its windows."""
 
-    Returns
-    -------
-    The columns of `backtest_table`.
+    @classmethod
+    def planned(
+        cls,
+        recipe: Recipe,
+        fit: Fit,
+        series: Series,
+        *,
+        start: object,
+        horizon: int,
+        stride: int,
+        every: int,
+        window: Literal["expanding", "sliding"],
+        n_jobs: int | None = None,
+        quantiles: Sequence[float] = (),
+        given: CovariateTables = CovariateTables(),  # noqa: B008 (frozen)
+    ) -> Self:
+        """Settle which rows each fit learns from, and which windows it forecasts.
 
-    Raises
-    ------
-    ParameterError
-        There is no start, `window` is unknown, or `n_jobs` is no count or more than 1 where several
-        processes share the fits.
-    WindowError
-        No window fits, or the rows before the start are too few to fit to.
-    """
-    _check_refits(start, window, n_jobs)
-    plan = _Refits.planned(
-        recipe, series, start, horizon=horizon, stride=stride, every=every, window=window
-    )
-    backtests: Any = Parallel(n_jobs=n_jobs)(
-        delayed(_refit_piece)(
-            fit,
-            known,
-            *plan.around(places),
-            horizon,
-            quantiles,
-            given,
-            plan.choices,
+        Parameters
+        ----------
+        recipe
+            What is asked of every fit.
+        fit
+            Fits series with their covariates and choices made before.
+        series
+            One table or several series. A series is in a fit from its first whole window on;
+            before, it is forecast as one that the fit has not seen.
+        start
+            Label of the first row to forecast, as for `Walk.starts_in`.
+        horizon, stride
+            Rows of a forecast, and from one to the next.
+        every
+            How many forecasts, one behind another in time, one fit makes: of several series, those
+            of all of them from the same row are one.
+        window
+            "expanding" fits to all rows before a fit's first forecast, "sliding" to the last of
+            them, as many as the first fit had of each series.
+        n_jobs
+            Fits side by side, as joblib counts them.
+        quantiles
+            As in `backtest_table`.
+        given
+            Covariates of all rows.
+
+        Raises
+        ------
+        ParameterError
+            There is no start, `window` is unknown, or `n_jobs` is no count or more than 1 where
+            several processes share the fits.
+        WindowError
+            No window fits, or the rows before the start are too few to fit to.
+        """
+        _check_refits(start, window, n_jobs)
+        known = _with_windows(series.head(_rows_before(series, start)), recipe)
+        choices = recipe.choose_for(filled(known, recipe.missing))
+        walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)
+        starts = walk.starts_in(series, start)
+        # Places of a list name its series as long as they are together.
+        series = replace(series, layout=series.layout.with_names())
+        stamps = series.index[starts]
+        cutoffs = stamps.unique().sort_values()
+        parts = []
+        for first in range(0, len(cutoffs), every):
+            those = np.asarray(stamps.isin(cutoffs[first : first + every]))
+            parts.append((_rows_before(series, cutoffs[first]), np.flatnonzero(those)))
+        return cls(
+            recipe=recipe,
+            fit=fit,
+            walk=walk,
+            window=window,
+            n_jobs=n_jobs,
+            quantiles=quantiles,
+            given=given,
+            choices=choices,
+            series=series,
+            read=filled(series, recipe.missing),
+            starts=starts,
+            parts=parts,
         )
-        for known, places in plan.fits()
-    )
-    whole: pd.DataFrame = pd.concat(backtests, ignore_index=True)
-    per_window = len(whole) // len(plan.starts)
-    places = np.concatenate([places for _, places in plan.parts])
-    order = ranges(np.argsort(places) * per_window, np.full(len(places), per_window))
-    return whole.iloc[order].reset_index(drop=True)
 
+    def table(self) -> pd.DataFrame:
+        """Fit and forecast, with the columns of `backtest_table`."""
+        backtests: Any = Parallel(n_jobs=self.n_jobs)(
+            delayed(_refit_piece)(
+                self.fit,
+                known,
+                *self._around(places),
+                self.walk.horizon,
+                self.quantiles,
+                self.given,
+                self.choices,
+            )
+            for known, places in self._fits()
+        )
+        whole: pd.DataFrame = pd.concat(backtests, ignore_index=True)
+        per_window = len(whole) // len(self.starts)
+        places = np.concatenate([places for _, places in self.parts])
+        order = ranges(np.argsort(places) * per_window, np.full(len(places), per_window))
+        return whole.iloc[order].reset_index(drop=True)
 
-def refit_pieces(
-    recipe: Recipe,
-    fit: Fit,
-    series: Series,
-    *,
-    start: object,
-    horizon: int,
-    stride: int,
-    every: int,
-    window: Literal["expanding", "sliding"],
-    n_jobs: int | None = None,
-    quantiles: Sequence[float] = (),
-    given: CovariateTables = CovariateTables(),  # noqa: B008 (frozen)
-    folder: Path,
-) -> Iterator[pd.DataFrame]:
-    """Yield the table of `refit_table` in pieces.
+    def pieces(self, folder: Path) -> Iterator[pd.DataFrame]:
+        """Yield the same table in pieces.
 
-    Forecasts come fit by fit, and the table goes series by series: they wait in a file without a
-    name in `folder`. Fits run side by side, their forecasts are made one behind another.
-    """
-    _check_refits(start, window, n_jobs)
-    plan = _Refits.planned(
-        recipe, series, start, horizon=horizon, stride=stride, every=every, window=window
-    )
-    models: Any = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(fit)(known, given, plan.choices) for known, _ in plan.fits()
-    )
-    columns = ["forecast", *map(bound_name, quantiles)]
-    targets = plan.series
-    with TemporaryFile(dir=folder) as waiting:
-        for model, (_, places) in zip(models, plan.parts, strict=True):
-            targets = model.roles.of_targets(plan.series)
-            prepared, starts = _prepared_piece(model, *plan.around(places), horizon, given)
-            for batch, where in zip(batches(starts), batches(places), strict=True):
-                table = backtest_table(model, prepared, batch, horizon, quantiles=quantiles)
-                rows = table[columns].to_numpy(np.float64).reshape(len(batch), -1)
-                for place, row in zip(where, rows, strict=True):
-                    waiting.seek(int(place) * row.nbytes)
-                    waiting.write(row.tobytes())
-        waiting.seek(0)
-        for batch in batches(plan.starts):
-            table = outcomes(targets, batch, horizon)
-            cells = len(table) * len(columns)
-            numbers = np.frombuffer(waiting.read(8 * cells), np.float64)
-            table[columns] = numbers.reshape(len(table), len(columns))
-            yield table
+        Forecasts come fit by fit, and the table goes series by series: they wait in a file without
+        a name in `folder`. Fits run side by side, their forecasts are made one behind another.
+        """
+        models: Any = Parallel(n_jobs=self.n_jobs, return_as="generator")(
+            delayed(self.fit)(known, self.given, self.choices) for known, _ in self._fits()
+        )
+        columns = ["forecast", *map(bound_name, self.quantiles)]
+        horizon, targets = self.walk.horizon, self.series
+        with TemporaryFile(dir=folder) as waiting:
+            for model, (_, places) in zip(models, self.parts, strict=True):
+                targets = model.roles.of_targets(self.series)
+                tested, read, starts = self._around(places)
+                prepared = _prepared_piece(model, tested, read, starts, horizon, self.given)
+                for batch, where in zip(batches(starts), batches(places), strict=True):
+                    table = backtest_table(
+                        model, prepared, batch, horizon, quantiles=self.quantiles
+                    )
+                    rows = table[columns].to_numpy(np.float64).reshape(len(batch), -1)
+                    for place, row in zip(where, rows, strict=True):
+                        waiting.seek(int(place) * row.nbytes)
+                        waiting.write(row.tobytes())
+            waiting.seek(0)
+            for batch in batches(self.starts):
+                table = outcomes(targets, batch, horizon)
+                cells = len(table) * len(columns)
+                numbers = np.frombuffer(waiting.read(8 * cells), np.float64)
+                table[columns] = numbers.reshape(len(table), len(columns))
+                yield table
+
+    def _fits(self) -> Iterator[tuple[Series, NDArray[np.int64]]]:
+        """Yield the rows of each fit, and the places of its windows."""
+        first = self.parts[0][0]
+        for n_known, places in self.parts:
+            learnt = _learnt(n_known, first, self.window)
+            known = self.read.between(n_known - learnt, n_known)
+            yield _with_windows(known, self.recipe), places
+
+    def _around(self, places: NDArray[np.int64]) -> tuple[Series, Series, NDArray[np.int64]]:
+        """Return the rows that windows lie in, what is read of them, and their first rows."""
+        return _around(self.series, self.read, self.starts[places], self.walk)
 
 
 def _check_refits(start: object, window: object, n_jobs: object) -> None:
@@ -179,71 +220,6 @@ def _check_refits(start: object, window: object, n_jobs: object) -> None:
         )
     asked: Any = n_jobs  # joblib's hint forgets None
     check_side_by_side(effective_n_jobs(asked))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Refits:
-    """Which rows each fit of a backtest learns from, and which windows it forecasts."""
-
-    recipe: Recipe
-    walk: Walk
-    window: Literal["expanding", "sliding"]
-    choices: pd.DataFrame
-    """What the first fit chooses, for all."""
-    series: Series
-    read: Series
-    """What is read of their rows."""
-    starts: NDArray[np.int64]
-    """First forecast row of every window, (W,), rising."""
-    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    """Of each fit, the rows that are known of every series, (S,), and the places of its windows."""
-
-    @classmethod
-    def planned(
-        cls,
-        recipe: Recipe,
-        series: Series,
-        start: object,
-        *,
-        horizon: int,
-        stride: int,
-        every: int,
-        window: Literal["expanding", "sliding"],
-    ) -> Self:
-        known = _with_windows(series.head(_rows_before(series, start)), recipe)
-        choices = recipe.choose_for(filled(known, recipe.missing))
-        walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)
-        starts = walk.starts_in(series, start)
-        # Places of a list name its series as long as they are together.
-        series = replace(series, layout=series.layout.with_names())
-        stamps = series.index[starts]
-        cutoffs = stamps.unique().sort_values()
-        parts = []
-        for first in range(0, len(cutoffs), every):
-            those = np.asarray(stamps.isin(cutoffs[first : first + every]))
-            parts.append((_rows_before(series, cutoffs[first]), np.flatnonzero(those)))
-        return cls(
-            recipe=recipe,
-            walk=walk,
-            window=window,
-            choices=choices,
-            series=series,
-            read=filled(series, recipe.missing),
-            starts=starts,
-            parts=parts,
-        )
-
-    def fits(self) -> Iterator[tuple[Series, NDArray[np.int64]]]:
-        """Yield the rows of each fit, and the places of its windows."""
-        first = self.parts[0][0]
-        for n_known, places in self.parts:
-            learnt = _learnt(n_known, first, self.window)
-            known = self.read.between(n_known - learnt, n_known)
-            yield _with_windows(known, self.recipe), places
-
-    def around(self, places: NDArray[np.int64]) -> tuple[Series, Series, NDArray[np.int64]]:
-        """Return the rows that windows lie in, what is read of them, and their first rows."""
-        return _around(self.series, self.read, self.starts[places], self.walk)
 
 
 def _rows_before(series: Series, label: object) -> NDArray[np.int64]:
@@ -288,7 +264,7 @@ def _refit_piece(
 ) -> pd.DataFrame:
     """Fit to the known rows and forecast the windows of the tested ones."""
     model = fit(known, given, choices)
-    prepared, starts = _prepared_piece(model, tested, read, starts, horizon, given)
+    prepared = _prepared_piece(model, tested, read, starts, horizon, given)
     return backtest_table(model, prepared, starts, horizon, quantiles=quantiles)
 
 
@@ -299,9 +275,9 @@ def _prepared_piece(
     starts: NDArray[np.int64],
     horizon: int,
     given: CovariateTables,
-) -> tuple[Prepared, NDArray[np.int64]]:
+) -> Prepared:
     ahead = whole_horizons(horizon, model.horizon)
-    return model.prepare(tested, given, starts=starts, ahead=ahead, read=read), starts
+    return model.prepare(tested, given, starts=starts, ahead=ahead, read=read)
 
 
 def _with_windows(series: Series, recipe: Recipe) -> Series:

@@ -1,5 +1,6 @@
 """Adaptive intervals of a backtest: misses that are known move the next bounds, and no others."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,10 @@ def test_adaptive_intervals_need_levels(given: dict[str, Any]) -> None:
     model = TSM2Forecaster(**SMALL).fit(waves(100))
     with pytest.raises(ParameterError, match="intervals must be 'calibrated', or 'adaptive' with"):
         model.backtest(waves(200), **given)
+
+
+def test_a_file_is_written_too_early_for_adaptive_bounds(tmp_path: Path) -> None:
+    model = TSM2Forecaster(**SMALL).fit(waves(120))
+    with pytest.raises(ParameterError, match="leave one of the two out"):
+        model.backtest(waves(200), coverage=0.8, intervals="adaptive", to=tmp_path / "errors.csv")
+    assert not list(tmp_path.iterdir())

@@ -123,3 +123,30 @@ def test_what_the_network_was_not_trained_for_is_refused(
         model.inspect()
     with pytest.raises(ParameterError, match="trained by fit with warm_start=True"):
         model.update(frame.shift(len(frame), freq="h"), epochs=1)
+
+
+def test_it_goes_with_many_series_gaps_pictures_files_and_calibration(
+    model: TSM2Forecaster, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    gaps = frame.copy()
+    gaps.iloc[100:110, 0] = np.nan
+    series = {"a": gaps.iloc[:150], "b": frame.iloc[20:120]}
+    later = {"a": frame.iloc[80:], "b": frame.iloc[40:]}
+    fitted = model.fit(series)
+    assert len(fitted.plot(coverage=0.8, series="a").axes) == 2
+    before = fitted.predict_interval(coverage=0.8)
+    fitted.calibrate(later)
+    after = fitted.predict_interval(coverage=0.8)
+    assert not after["a"].equals(before["a"])
+    asked = {"start": frame.index[150], "stride": 8, "coverage": 0.8}
+    file = fitted.backtest(later, to=tmp_path / "errors.csv", **asked)
+    pd.testing.assert_frame_equal(file.read(), fitted.backtest(later, **asked))
+    fitted.save(tmp_path / "model")
+    loaded = TSM2Forecaster.load(tmp_path / "model")
+    fitted.update({"a": frame.iloc[150:160]})
+    loaded.update({"a": frame.iloc[150:160]})
+    one, two = fitted.predict_interval(coverage=0.8), loaded.predict_interval(coverage=0.8)
+    for name in series:
+        assert np.isfinite(one[name].to_numpy()).all()
+        pd.testing.assert_frame_equal(one[name], two[name])
