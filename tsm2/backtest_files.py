@@ -273,8 +273,9 @@ def _typed(piece: pd.DataFrame, like: pd.DataFrame, names: Mapping[str, Hashable
         if dtype == np.object_ and len(names):
             column = column.map(lambda name: names[str(name)])
         if column.dtype != dtype:
-            # As a Series: pandas would take an array of objects that are text for text.
-            piece.isetitem(place, pd.Series(_column(column, dtype), piece.index, dtype=dtype))
+            # A Series, for which the stubs have no place: objects that are text stay objects.
+            typed: Any = pd.Series(_column(column, dtype), piece.index, dtype=dtype)
+            piece.isetitem(place, typed)
     return piece
 
 
