@@ -278,6 +278,21 @@ def test_where_enough_windows_say_so_the_regression_stays_alone() -> None:
     assert blended["validation_mse"].item() > kept(model)["validation_mse"] / 0.97
 
 
+@pytest.mark.parametrize(("rows", "alone"), [(2000, False), (8000, True)])
+def test_a_regression_that_is_hardly_better_stays_alone_on_many_windows(
+    rows: int, alone: bool
+) -> None:
+    draw = np.random.default_rng(3)
+    values = np.zeros(rows)
+    for k in range(1, rows):
+        values[k] = 0.9 * values[k - 1] + draw.normal()
+    frame = pd.DataFrame({"a": values}, pd.date_range("2000-01-01", periods=rows))
+    model = TSM2Forecaster(horizon=3, blocks=0, random_state=0).fit(frame)
+    tried = model.choices_.set_index(model.choices_["regressed"].isna())["validation_mse"]
+    assert 0.97 < tried[True].iloc[0] / tried[False] < 1
+    assert pd.isna(kept(model)["regressed"]) is alone
+
+
 def test_a_season_that_no_frequency_tells_is_found() -> None:
     years = pd.date_range("1800-01-01", periods=150, freq="YS")
     values = np.sin(2 * np.pi * np.arange(150) / 11)
