@@ -39,6 +39,7 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "fitting": 5,
     "model_card": 5,
     "backtesting": 5,
+    "backtest_request": 5,
     "plotting": 6,
     "refitting": 6,
     "forecaster": 7,
@@ -97,7 +98,7 @@ ORDERS = {  # within a package, a module may import those before it
     ],
     "fitted": [
         *("adaptive", "rolling", "calibration", "inspection", "explanation", "floor", "model"),
-        *("exporting", "pretrained", "saved"),
+        *("exporting", "pretrained", "saved", "what_if"),
     ],
 }
 TRITON_PARTS = ("backend", "conv", "rows", "scan", "segments")

@@ -10,7 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -33,20 +34,18 @@ from tsm2.tables.series import Series
 __all__ = [
     "BacktestFile",
     "Pieces",
-    "backtest_pieces",
+    "Walked",
     "backtest_table",
     "batches",
     "deviations",
     "error_table",
     "floor_pieces",
     "floor_tables",
-    "mean_squared_error",
     "naive_scale_table",
     "outcomes",
     "recalibrated",
     "scale_of_rows",
     "scale_table",
-    "walked",
 ]
 
 _BATCH = 256
@@ -62,55 +61,111 @@ class Pieces:
     make: Callable[[], Iterator[pd.DataFrame]]
 
 
-def walked(
-    model: FittedModel,
-    series: Series,
-    given: CovariateTables,
-    *,
-    start: object,
-    horizon: int,
-    stride: int = 1,
-) -> tuple[Prepared, NDArray[np.int64]]:
-    """Make series ready for the windows of a walk, the stored context before those that go on.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Walked:
+    """A walk through series, every window forecast by the same model."""
 
-    Parameters
-    ----------
-    model
-        What forecasts.
-    series, given
-        The series with their covariates.
-    start
-        Label of the first row to forecast, as for `Walk.starts_in`.
-    horizon, stride
-        Rows of a forecast, and from one to the next.
+    model: FittedModel
+    """What forecasts."""
+    prepared: Prepared
+    """The series, made ready for their windows, the stored context before those that go on."""
+    starts: NDArray[np.int64]
+    """First forecast row of every window, (W,)."""
+    horizon: int
+    """Rows H of a forecast."""
+    quantiles: Sequence[float] = ()
+    """As in `backtest_table`."""
 
-    Returns
-    -------
-    The series, and the first forecast row of every window, (W,).
+    @classmethod
+    def through(
+        cls,
+        model: FittedModel,
+        series: Series,
+        given: CovariateTables,
+        *,
+        start: object,
+        horizon: int,
+        stride: int = 1,
+        quantiles: Sequence[float] = (),
+    ) -> Self:
+        """Make series ready for a walk.
 
-    Raises
-    ------
-    WindowError
-        No window fits.
-    FrameError
-        `start` is no row of the table; or covariates lack rows.
-    """
-    series, starts = _windows(model, series, start, horizon, stride)
-    ahead = whole_horizons(horizon, model.horizon) - horizon
-    return model.prepare(series, given, starts=starts, ahead=ahead), starts
+        Parameters
+        ----------
+        model
+            What forecasts.
+        series, given
+            The series with their covariates.
+        start
+            Label of the first row to forecast, as for `Walk.starts_in`.
+        horizon, stride
+            Rows of a forecast, and from one to the next.
+        quantiles
+            As in `backtest_table`.
+
+        Raises
+        ------
+        WindowError
+            No window fits.
+        FrameError
+            `start` is no row of the table; or covariates lack rows.
+        """
+        series, starts = _windows(model, series, start, horizon, stride)
+        ahead = whole_horizons(horizon, model.horizon) - horizon
+        return cls(
+            model=model,
+            prepared=model.prepare(series, given, starts=starts, ahead=ahead),
+            starts=starts,
+            horizon=horizon,
+            quantiles=quantiles,
+        )
+
+    @property
+    def series(self) -> Series:
+        """The targets of the series."""
+        return self.prepared.series
+
+    def table(self) -> pd.DataFrame:
+        """Forecast every window, with the columns of `backtest_table`."""
+        return self._table_of(self.starts)
+
+    def pieces(self, folder: Path) -> Iterator[pd.DataFrame]:
+        """Yield the same table in pieces, which its forecasts are made in; `folder` stays empty."""
+        for batch in batches(self.starts):
+            yield self._table_of(batch)
+
+    def mean_squared_error(self) -> float:
+        """Return the mean over windows, steps and variates, on standardised values.
+
+        What did not become known, NaN, counts for nothing.
+        """
+        squared, cells = 0.0, 0
+        for batch in batches(self.starts):
+            actual = self.prepared.actual(batch, self.horizon)
+            scale = self.prepared.units_of(batch).scale
+            unit = scale if scale.ndim == 1 else scale[:, None]
+            forecast = self.model.forecast(self.prepared, batch, self.horizon, size=_BATCH)
+            squared += float(np.nansum(np.square((forecast - actual) / unit)))
+            cells += int((~np.isnan(actual)).sum())
+        return squared / max(cells, 1)
+
+    def _table_of(self, starts: NDArray[np.int64]) -> pd.DataFrame:
+        return backtest_table(
+            self.model, self.prepared, starts, self.horizon, quantiles=self.quantiles
+        )
 
 
 def recalibrated(
     model: FittedModel, series: Series, given: CovariateTables, start: object, horizon: int
 ) -> FittedModel:
-    """Return the model with the scores of the windows of a walk; parameters as for `walked`."""
+    """Return the model with the scores of the windows of a walk, as for `Walked.through`."""
     series, starts = _windows(model, series, start, horizon)
     windows = model.prepare(filled(series, model.missing), given).windows(starts, horizon)
     return model.calibrated(windows)
 
 
 def scale_table(model: FittedModel, series: Series, *, start: object, horizon: int) -> pd.DataFrame:
-    """Return the deviations that targets are scaled with in a walk; parameters as for `walked`.
+    """Return the deviations that targets are scaled with in a walk, as for `Walked.through`.
 
     Returns
     -------
@@ -194,19 +249,6 @@ def backtest_table(
     return table
 
 
-def backtest_pieces(
-    model: FittedModel,
-    prepared: Prepared,
-    starts: NDArray[np.int64],
-    horizon: int,
-    *,
-    quantiles: Sequence[float] = (),
-) -> Iterator[pd.DataFrame]:
-    """Yield the table of `backtest_table` in pieces, which its forecasts are made in as well."""
-    for batch in batches(starts):
-        yield backtest_table(model, prepared, batch, horizon, quantiles=quantiles)
-
-
 def floor_tables(
     model: FittedModel,
     series: Series,
@@ -221,7 +263,7 @@ def floor_tables(
     Parameters
     ----------
     model, series, start, horizon, stride
-        As for `walked`.
+        As for `Walked.through`.
     season
         Rows of a season; None for none.
 
@@ -312,23 +354,6 @@ def outcomes(series: Series, starts: NDArray[np.int64], horizon: int) -> pd.Data
         name = series_column(series.layout, table.columns)
         table.insert(0, name, names[owner.repeat(per_window)])
     return table
-
-
-def mean_squared_error(
-    model: FittedModel, prepared: Prepared, starts: NDArray[np.int64], horizon: int
-) -> float:
-    """Return the mean squared error over windows, steps and variates, on standardised values.
-
-    What did not become known, NaN, counts for nothing; parameters as for `backtest_table`.
-    """
-    squared, cells = 0.0, 0
-    for batch in batches(starts):
-        actual, scale = prepared.actual(batch, horizon), prepared.units_of(batch).scale
-        unit = scale if scale.ndim == 1 else scale[:, None]
-        errors = (model.forecast(prepared, batch, horizon, size=_BATCH) - actual) / unit
-        squared += float(np.nansum(np.square(errors)))
-        cells += int((~np.isnan(actual)).sum())
-    return squared / max(cells, 1)
 
 
 def batches(starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
