@@ -29,12 +29,15 @@ class Backtest(Protocol):
     @property
     def series(self) -> Series:
         """What is forecast."""
+        ...
 
     def table(self) -> pd.DataFrame:
         """Make all of them."""
+        ...
 
     def pieces(self, folder: Path) -> Iterator[pd.DataFrame]:
         """Make the same table in pieces; what has to wait for its turn waits in the folder."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,8 +3,9 @@
     fit:      table -> Series -> split -> Prepared -> windows -> network -> training -> FittedModel
     predict:  history -> Series -> Prepared -> network, rolled forward -> original units -> table
 
-The parameters stand here because scikit-learn shows them; what each may be is in `tsm2.parameters`.
-What a fit leaves behind is a `FittedModel`, which every other verb asks.
+What the parameters mean stands here, because scikit-learn shows it; their defaults, and what each
+may be, are in `tsm2.parameters`. What a fit leaves behind is a `FittedModel`, which every other
+verb asks; what verbs begin with, a table read and the model at hand, is `tsm2.estimator`.
 
 Sizes: S series, T rows, M variates, B windows, L lookback, H horizon, Q quantiles, N sampled paths.
 """
@@ -15,18 +16,14 @@ import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
-from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import Tags
-from sklearn.utils.validation import validate_data
+from sklearn.base import clone
 
 from tsm2 import saving
 from tsm2.backtest_request import BacktestRequest
@@ -38,28 +35,23 @@ from tsm2.backtesting import (
     recalibrated,
     scale_table,
 )
-from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
-from tsm2.fitted.calibration import Calibration
+from tsm2.errors import ParameterError, SavedModelError
+from tsm2.estimator import Estimator
 from tsm2.fitted.explanation import Explanation, WhatIf
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
-from tsm2.fitted.pretrained import fit_pretrained, meet
+from tsm2.fitted.pretrained import fit_pretrained
 from tsm2.fitted.saved import SavedFit
 from tsm2.fitted.what_if import what_if
 from tsm2.fitting import Fitting, train_further
-from tsm2.model_card import fit_in_a_line, model_card
-from tsm2.networks.ensemble import Ensemble
+from tsm2.model_card import model_card
 from tsm2.networks.pretrained import load_pretrained
 from tsm2.networks.tsm2 import TSM2Network
-from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.parameters import (
-    CONSTRAINTS,
-    Parameters,
     changed_parameters,
     check_count,
     check_generator,
-    check_parameters,
     check_path,
     check_seconds,
     check_tuning,
@@ -67,22 +59,19 @@ from tsm2.parameters import (
     plain_parameters,
 )
 from tsm2.plotting.forecasts import plot_series
-from tsm2.prepared.codings import Codings
-from tsm2.prepared.prepared import Prepared, filled
-from tsm2.prepared.roles import Roles
+from tsm2.prepared.prepared import filled
 from tsm2.prepared.scaling import Scaling
 from tsm2.refitting import Refits
 from tsm2.tables.containers import to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
-from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import check_levels, interval_levels
-from tsm2.tables.read import Data, LongColumns, read
+from tsm2.tables.read import Data
 from tsm2.tables.series import Series, warn_of_other_frequencies
-from tsm2.tables.write import empty_table, write, write_many
+from tsm2.tables.write import write, write_many
 from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks, history_table
-from tsm2.training.choices import chosen, with_mixers
-from tsm2.training.recipe import Recipe, choices_of
+from tsm2.training.choices import chosen
+from tsm2.training.recipe import choices_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,12 +79,7 @@ if TYPE_CHECKING:
 __all__ = ["TSM2Forecaster"]
 
 
-def _kept(name: str) -> Any:
-    """Return an attribute that shows what `fitted_` holds under a name, and cannot be set."""
-    return property(attrgetter(f"fitted_.{name}"), doc=f"`fitted_.{name}`")
-
-
-class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
+class TSM2Forecaster(Estimator):
     """Forecast all columns of a table, or of many series, with TSM2, the MambaMixer network.
 
     Parameters
@@ -332,36 +316,6 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
     True
     """
 
-    fitted_: FittedModel
-    history_: pd.DataFrame
-    choices_: pd.DataFrame
-    floor_: pd.Series[float]
-    n_rows_: int | None
-    n_iter_: int
-    n_features_in_: int
-    feature_names_in_: NDArray[np.object_]
-    network_: TSM2Network | Ensemble | ZeroShotNetwork = _kept("network")
-    scaling_: Scaling = _kept("scaling")
-    calibration_: Calibration | None = _kept("calibration")
-    roles_: Roles = _kept("roles")
-    knowledge_: Codings = _kept("codings")
-    series_: tuple[Hashable, ...] = _kept("context.ids")
-    layout_: Layout = _kept("context.layout")
-    context_: NDArray[np.float64] = _kept("context.values")
-    context_index_: pd.Index = _kept("context.index")
-    context_offsets_: NDArray[np.int64] = _kept("context.offsets")
-
-    _parameter_constraints: ClassVar[dict[str, list[Any] | str]] = CONSTRAINTS
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = False
-        tags.input_tags.allow_nan = self.missing != "raise"
-        return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "fitted_")
-
     # --- learn --------------------------------------------------------------------------------
 
     @classmethod
@@ -471,7 +425,7 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
             The checkpoint cannot be written.
         """
         self._check_parameters()
-        series = self._read(X, frequency=self.frequency)
+        series = self._read(X)
         if self.frequency is None:
             warn_of_other_frequencies(series)
         return self.fit_series(
@@ -530,29 +484,6 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         tasks.close()
         return self
 
-    def _pretrained_network(self) -> ZeroShotNetwork:
-        """Return the network that is named, read once."""
-        name = str(self.pretrained)
-        known: tuple[str, ZeroShotNetwork] | None = self.__dict__.get("_read_network")
-        if known is None or known[0] != name:
-            known = self._read_network = (name, load_pretrained(name))
-        return known[1]
-
-    def _met(self, X: Data | None) -> tuple[FittedModel, Series | None]:
-        """Return the model and the history that it is asked about; None for what it knows.
-
-        A pretrained network that was not fitted meets the history here.
-        """
-        return (self._model(), None) if X is None else self._met_table(X)
-
-    def _met_table(self, X: Data) -> tuple[FittedModel, Series]:
-        if self.pretrained is None or hasattr(self, "fitted_"):
-            return self._model(), self._read_history(X)
-        self._check_parameters()
-        series, recipe = self._read(X, frequency=self.frequency), self._recipe()
-        read = filled(series, self.missing)
-        return meet(self._pretrained_network(), recipe, read, CovariateTables()), series
-
     def take_over(
         self,
         model: FittedModel,
@@ -566,20 +497,6 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         choices = choices_of(model.network.config, model.codings.calendar, season)
         floor = pd.Series(dtype=float) if floor is None else floor
         return self._become(model, history, choices, floor, n_rows)
-
-    def _become(
-        self,
-        model: FittedModel,
-        history: pd.DataFrame,
-        choices: pd.DataFrame,
-        floor: pd.Series[float],
-        n_rows: int | None,
-    ) -> Self:
-        self._check_columns(model.context.layout, reset=True)
-        self.fitted_, self.history_, self.floor_ = model, history, floor
-        self.choices_ = with_mixers(choices, model.network.config.blocks > 0)
-        self.n_rows_, self.n_iter_ = n_rows, int(history["epoch"].max())
-        return self
 
     def update(
         self,
@@ -625,56 +542,6 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         self.fitted_ = continued
         return self
 
-    def _check_parameters(self) -> None:
-        check_parameters(type(self).__name__, self.get_params(deep=False))
-
-    def _recipe(self) -> Recipe:
-        return Recipe.of(self.get_params(deep=False))
-
-    def _check_columns(self, layout: Layout, *, reset: bool) -> None:
-        """Tell scikit-learn of the columns, or compare them with those of the fit."""
-        try:
-            columns: Any = empty_table(layout)  # scikit-learn names no types
-            validate_data(self, columns, skip_check_array=True, reset=reset)
-        except (TypeError, ValueError) as error:  # TypeError: labels of several types
-            raise FrameError(str(error)) from None
-
-    def _read(self, X: Data, **how: Any) -> Series:
-        target = self.target_col
-        target = target if isinstance(target, str) else tuple(target)
-        long = LongColumns(id=self.id_col, time=self.time_col, target=target)
-        return read(X, long=long, missing=self.missing, **how)
-
-    def _read_history(self, X: Data) -> Series:
-        series = self._read(X, like=self.layout_)
-        self._check_columns(series.layout, reset=False)
-        return series
-
-    def _truth(self, truth: Data, rows: Series) -> Series:
-        """Read what happened, in the container of the rows before it."""
-        if hasattr(self, "fitted_"):
-            return self._read_history(truth)
-        return self._read(truth, like=rows.layout)
-
-    def _repr_mimebundle_(self, **how: Any) -> dict[str, str]:
-        """Show a notebook scikit-learn's diagram, below a line that sums the fit up."""
-        bundle: dict[str, str] = super()._repr_mimebundle_(**how)
-        if "text/html" in bundle and hasattr(self, "fitted_"):
-            line = fit_in_a_line(self.n_rows_, self.n_iter_, self.floor_)
-            bundle["text/html"] = f"<p>{line}</p>{bundle['text/html']}"
-        return bundle
-
-    def _model(self) -> FittedModel:
-        if not hasattr(self, "fitted_"):
-            raise NotFittedError(
-                f"this {type(self).__name__} is not fitted yet. Call fit(table) first"
-                + ("." if self.pretrained is None else ", or pass the history to predict.")
-            )
-        return replace(self.fitted_, device=self.device)
-
-    def _count_steps(self, horizon: int | None) -> int:
-        return self.horizon if horizon is None else check_count("horizon", horizon)
-
     # --- forecast -----------------------------------------------------------------------------
 
     def predict(
@@ -698,17 +565,6 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, rows, windows = self._latest(X, horizon, given)
         return write(rows.continued(model.forecast(*windows)))
-
-    def _latest(
-        self, X: Data | None, horizon: int | None, given: CovariateTables
-    ) -> tuple[FittedModel, Series, tuple[Prepared, NDArray[np.int64], int]]:
-        """Return the model, the targets of the histories, and what to forecast behind them.
-
-        That is the prepared histories, the row behind each, (S,), and how many rows.
-        """
-        (model, history), steps = self._met(X), self._count_steps(horizon)
-        rows = model.roles.of_targets(model.context if history is None else history)
-        return model, rows, (*model.latest(history, given, steps), steps)
 
     def predict_quantiles(
         self,
@@ -972,12 +828,12 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         walk: dict[str, Any] = {"start": start, "stride": check_count("stride", stride)}
         walk |= {"horizon": self._count_steps(horizon), "quantiles": request.levels}
         if refit is False:
-            return request.answer(Walked.through(*self._met_table(X), given, **walk))
+            return request.answer(Walked.through(*self._met(X), given, **walk))
         self._check_parameters()
         refits = Refits.planned(
             self._recipe(),
             self._fitted_copy,
-            self._read(X, frequency=self.frequency),
+            self._read(X),
             given=given,
             every=refit,
             window=window,
@@ -1008,7 +864,7 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         `lookback` rows serve as context. `y` is ignored; scikit-learn's interface asks for it.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        model, history = self._met_table(X)
+        model, history = self._met(X)
         walk = Walked.through(model, history, given, start=None, horizon=self.horizon)
         return -walk.mean_squared_error()
 
@@ -1036,7 +892,7 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         "repeat last" and, if the season is known, "seasonal naive", each a table as `backtest`
         returns it.
         """
-        model, history = self._met_table(X)
+        model, history = self._met(X)
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         season = self._recipe().season_of(history)
         walk: dict[str, Any] = {"start": start, "horizon": steps, "stride": stride}
@@ -1069,7 +925,7 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         A row for each series, a column for each variate, in the table's units;
         `tsm2.backtesting.error_table` takes it as `scale`.
         """
-        (model, history), steps = self._met_table(X), self._count_steps(horizon)
+        (model, history), steps = self._met(X), self._count_steps(horizon)
         if kind == "deviation":
             return scale_table(model, history, start=start, horizon=steps)
         if kind == "naive":
@@ -1125,7 +981,7 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         return plot_series(
             rows,
             model.forecast(*windows),
-            truth=None if truth is None else model.roles.of_targets(self._truth(truth, rows)),
+            truth=None if truth is None else model.roles.of_targets(self._read_truth(truth, rows)),
             quantiles=None if levels is None else model.quantiles(*windows, levels),
             levels=levels or (),
             series=series,
@@ -1155,7 +1011,7 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         The three as DataFrames; `tsm2.plotting.plot_selection` draws them.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        model, history = self._met(X)
+        model, history = self._met_or_known(X)
         return model.select(*model.to_inspect(history, given))
 
     def explain(
@@ -1170,12 +1026,8 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
     ) -> Explanation:
         """Say which columns and which past steps moved this forecast, the one of `predict`.
 
-        `X` is one table; of several series `ParameterError` is raised.
-
         Parameters
         ----------
-        X
-            The history to continue, as in `predict`.
         series
             Which of several series: its name, or its place in a list.
         part
@@ -1187,8 +1039,6 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
             There are several series, and none of them is named.
         """
@@ -1214,15 +1064,11 @@ class TSM2Forecaster(Parameters, CallbackSupportMixin, BaseEstimator):
         ----------
         changes
             By what to multiply each covariate, such as ``{"price": 1.1}``.
-        X
-            The history to continue, as in `predict`, of DataFrames.
-        future_covariates
-            As in `predict`, of DataFrames with the columns that change.
+        X, future_covariates
+            As in `predict`, of DataFrames; the covariates with the columns that change.
         series
             Which of several series: its name, or its place in a list. The covariates of the others
             stay, as far as the tables tell them apart.
-        past_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------

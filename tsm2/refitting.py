@@ -28,10 +28,10 @@ from tsm2.parameters import check_count
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.walk import Walk
 from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.labels import is_before
 from tsm2.tables.quantiles import bound_name
 from tsm2.tables.ragged import ranges
 from tsm2.tables.series import Series
-from tsm2.tables.stamps import is_before
 from tsm2.training.choices import chosen
 from tsm2.training.processes import check_side_by_side
 from tsm2.training.recipe import Recipe
