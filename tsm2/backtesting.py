@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -33,14 +33,13 @@ from tsm2.tables.series import Series
 
 __all__ = [
     "BacktestFile",
+    "Floor",
     "Pieces",
     "Walked",
     "backtest_table",
     "batches",
     "deviations",
     "error_table",
-    "floor_pieces",
-    "floor_tables",
     "naive_scale_table",
     "outcomes",
     "recalibrated",
@@ -50,8 +49,6 @@ __all__ = [
 
 _BATCH = 256
 _BLOCK = 2**17  # rows of a backtest whose errors are summed at once
-
-_FloorForecast: TypeAlias = Callable[[NDArray[np.int64]], dict[str, pd.DataFrame]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -249,82 +246,68 @@ def backtest_table(
     return table
 
 
-def floor_tables(
-    model: FittedModel,
-    series: Series,
-    *,
-    start: object,
-    horizon: int,
-    stride: int,
-    season: int | None,
-) -> dict[str, pd.DataFrame]:
-    """Forecast windows with what costs nothing: the last row again, and the last season again.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Floor:
+    """The windows of a walk, forecast with what costs nothing: the last row, or season, again.
 
-    Parameters
-    ----------
-    model, series, start, horizon, stride
-        As for `Walked.through`.
-    season
-        Rows of a season; None for none.
-
-    Returns
-    -------
-    A table as that of `backtest_table` for each, by its name. A gap is the value before it, and
-    where nothing is known of the season before, the last row comes again.
+    A gap is the value before it, and where nothing is known of the season before, the last row
+    comes again.
     """
-    forecast, starts = _floor(model, series, start, horizon, stride, season)
-    return forecast(starts)
 
+    series: Series
+    """The targets of the series, the stored context before those that go on."""
+    starts: NDArray[np.int64]
+    """First forecast row of every window, (W,)."""
+    horizon: int
+    """Rows H of a forecast."""
+    season: int | None
+    """Rows of a season; None for none."""
+    values: NDArray[np.float64]
+    """Rows of the series, gaps filled, (T, M)."""
 
-def floor_pieces(
-    model: FittedModel,
-    series: Series,
-    *,
-    start: object,
-    horizon: int,
-    stride: int,
-    season: int | None,
-) -> dict[str, Pieces]:
-    """Return the tables of `floor_tables` as what yields their pieces, made anew each time."""
-    forecast, starts = _floor(model, series, start, horizon, stride, season)
-    first = forecast(starts[:1])
-    return {name: Pieces(partial(_named_pieces, forecast, starts, name)) for name in first}
+    @classmethod
+    def through(
+        cls,
+        model: FittedModel,
+        series: Series,
+        *,
+        start: object,
+        horizon: int,
+        stride: int,
+        season: int | None,
+    ) -> Self:
+        """Make series ready for a walk; parameters as for `Walked.through`, without covariates."""
+        whole, starts = _windows(model, series, start, horizon, stride)
+        units = model.units(filled(whole, model.missing), starts)
+        prepared = Prepared.of(whole, units, model.roles, Covariates(), lookback=model.lookback)
+        known = prepared.series
+        values = fill_forward(known.values, known.offsets)
+        return cls(series=known, starts=starts, horizon=horizon, season=season, values=values)
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return a table as that of `backtest_table` for each forecast, by its name."""
+        return self._tables_of(self.starts)
 
-def _named_pieces(
-    forecast: _FloorForecast, starts: NDArray[np.int64], name: str
-) -> Iterator[pd.DataFrame]:
-    for batch in batches(starts):
-        yield forecast(batch)[name]
+    def pieces(self) -> dict[str, Pieces]:
+        """Return the same tables as what yields their pieces, made anew each time."""
+        first = self._tables_of(self.starts[:1])
+        return {name: Pieces(partial(self._pieces_of, name)) for name in first}
 
+    def _pieces_of(self, name: str) -> Iterator[pd.DataFrame]:
+        for batch in batches(self.starts):
+            yield self._tables_of(batch)[name]
 
-def _floor(
-    model: FittedModel,
-    series: Series,
-    start: object,
-    horizon: int,
-    stride: int,
-    season: int | None,
-) -> tuple[_FloorForecast, NDArray[np.int64]]:
-    """Return what forecasts windows, and the windows."""
-    whole, starts = _windows(model, series, start, horizon, stride)
-    units = model.units(filled(whole, model.missing), starts)
-    prepared = Prepared.of(whole, units, model.roles, Covariates(), lookback=model.lookback)
-    series = prepared.series
-    values = fill_forward(series.values, series.offsets)
-
-    def forecast(starts: NDArray[np.int64]) -> dict[str, pd.DataFrame]:
-        last = np.repeat(values[starts - 1][:, None], horizon, axis=1)  # (W, H, M)
+    def _tables_of(self, starts: NDArray[np.int64]) -> dict[str, pd.DataFrame]:
+        series, season = self.series, self.season
+        last = np.repeat(self.values[starts - 1][:, None], self.horizon, axis=1)  # (W, H, M)
         found = {"repeat last": last}
         if season is not None:
-            rows = starts[:, None] - season + np.arange(horizon) % season
-            seen = starts - season >= series.offsets[prepared.owners(starts)]
-            again = np.where(seen[:, None, None], values[rows.clip(min=0)], np.nan)
+            rows = starts[:, None] - season + np.arange(self.horizon) % season
+            seen = starts - season >= series.offsets[series.owners_of(starts - 1)]
+            again = np.where(seen[:, None, None], self.values[rows.clip(min=0)], np.nan)
             found["seasonal naive"] = np.where(np.isnan(again), last, again)
-        table = outcomes(series, starts, horizon)
+        table = outcomes(series, starts, self.horizon)
         return {name: table.assign(forecast=each.ravel()) for name, each in found.items()}
-
-    return forecast, starts
 
 
 def outcomes(series: Series, starts: NDArray[np.int64], horizon: int) -> pd.DataFrame:

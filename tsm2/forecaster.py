@@ -27,14 +27,7 @@ from sklearn.base import clone
 
 from tsm2 import saving
 from tsm2.backtest_request import BacktestRequest
-from tsm2.backtesting import (
-    Walked,
-    floor_pieces,
-    floor_tables,
-    naive_scale_table,
-    recalibrated,
-    scale_table,
-)
+from tsm2.backtesting import Floor, Walked, naive_scale_table, recalibrated, scale_table
 from tsm2.errors import ParameterError, SavedModelError
 from tsm2.estimator import Estimator
 from tsm2.fitted.explanation import Explanation, WhatIf
@@ -896,10 +889,11 @@ class TSM2Forecaster(Estimator):
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         season = self._recipe().season_of(history)
         walk: dict[str, Any] = {"start": start, "horizon": steps, "stride": stride}
+        floor = Floor.through(model, history, **walk, season=season)
         if lazy:
-            return dict(floor_pieces(model, history, **walk, season=season))
-        tables = floor_tables(model, history, **walk, season=season)
-        return {name: to_library(each, history.layout.form) for name, each in tables.items()}
+            return dict(floor.pieces())
+        form = history.layout.form
+        return {name: to_library(table, form) for name, table in floor.tables().items()}
 
     def error_scale(
         self,
