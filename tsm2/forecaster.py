@@ -683,8 +683,8 @@ class TSM2Forecaster(Estimator):
         Parameters
         ----------
         contexts
-            Histories of `lookback` rows, (B, L, M), in the units of the training table; NaN where
-            unknown.
+            Histories of `lookback` rows, (B, L, M), in the units of the training table. Where the
+            model was fitted with missing="mask", they may be shorter, and NaN where unknown.
         units
             Units of the contexts, (M,) or (B, M); None for those of the training table.
 
@@ -695,7 +695,10 @@ class TSM2Forecaster(Estimator):
         Raises
         ------
         ParameterError
-            The model reads covariates, or columns that are not forecast and would be needed.
+            The model reads covariates, or columns that are not forecast and would be needed; or
+            these are no contexts of its columns.
+        WindowError, FrameError
+            Contexts are too short, or hold NaN.
         """
         model = self._model()
         prepared, starts = model.of_contexts(contexts, horizon, units)
