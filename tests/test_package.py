@@ -95,7 +95,7 @@ ORDERS = {  # within a package, a module may import those before it
     ],
     "training": [
         "blocks",
-        *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
+        *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge", "simple"),
         *("start", "choices", "position", "capture", "processes", "step", "fit", "recipe"),
         *("callbacks", "loop", "ensembles"),
     ],

@@ -250,7 +250,8 @@ def test_on_few_windows_a_blend_is_taken_and_reads_five_seasons() -> None:
     ids=lambda each: next(iter(each)),
 )
 def test_what_reads_more_or_was_set_is_not_blended(given: dict[str, Any]) -> None:
-    model = TSM2Forecaster(**{"horizon": 6, "blocks": 0, "random_state": 0} | given).fit(months())
+    settings: dict[str, Any] = {"horizon": 6, "blocks": 0, "random_state": 0} | given
+    model = TSM2Forecaster(**settings).fit(months())
     assert pd.isna(kept(model)["regressed"])
     assert model.fitted_.lookback == 24
 
