@@ -82,8 +82,9 @@ from tsm2.tables.series import Series, warn_of_other_frequencies
 from tsm2.tables.write import empty_table, write, write_many
 from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks, history_table
-from tsm2.training.choices import chosen, with_mixers
+from tsm2.training.choices import chosen, with_mixers, with_solved
 from tsm2.training.fit import Epoch
+from tsm2.training.missed import SolvedCandidate
 from tsm2.training.recipe import CHOSEN, Recipe
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     pretrained
         Weights that forecast without a fit, see `from_pretrained`: "zero", or a folder. `fit` then
         learns nothing and takes the table for the history that is known; with `warm_start` it
-        trains them on. None has none.
+        solves what they miss and trains them on. None has none.
     warm_start
         Let `fit` begin with the weights of the last fit, or of the loaded model, in place of drawn
         ones. Scaling is measured anew.
@@ -260,7 +261,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         The `tsm2.fitted.FittedModel`, which holds what the last ten show, and forecasts.
     choices_
         What was tried for what is left to "auto", with the validation error of the exact linear
-        forecast and which was `chosen`; one row if there was no choice.
+        forecast and which was `chosen`; one row if there was no choice. Of pretrained weights that
+        are tuned, what was `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
@@ -545,7 +547,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         take any table, or any series, as `X`, read their last 512 rows or as many as there are, and
         forecast every column; gaps and short histories count as unknown. What needs a known history
         (`X=None`, `update`, `calibrate`, `save`) first needs `fit`, which learns nothing but takes
-        the table for it. With `set_params(warm_start=True)`, `fit` trains the weights on, gently.
+        the table for it. With `warm_start=True`, `fit` solves what the network misses on the
+        table, exactly, and trains the weights on, gently; validation rows say what is kept.
 
         Parameters
         ----------
@@ -710,14 +713,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         if self.warm_start and hasattr(self, "fitted_") and self.fitted_.pretrained:
             model = replace(model, network=self.fitted_.network)
         history = [Epoch(epoch=0, train_loss=None, validation_loss=None)]
+        tried: list[SolvedCandidate] = []
         if self.warm_start:
-            model, history = fine_tune(model, recipe, series)
-        return self.take_over(
+            model, tried, history = fine_tune(model, recipe, series)
+        self.take_over(
             model,
             history_table(history),
             season=recipe.season_of(series),
             n_rows=len(series.values),
         )
+        self.choices_ = with_solved(self.choices_, tried)
+        return self
 
     def _pretrained_network(self) -> ZeroShotNetwork:
         """Return the network that is named, read once."""
