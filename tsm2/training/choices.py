@@ -165,12 +165,13 @@ def with_solved(choices: pd.DataFrame, tried: Sequence[SolvedCandidate]) -> pd.D
     if not tried:
         return choices
     repeated = choices.loc[choices.index.repeat(len(tried))].reset_index(drop=True)
-    return repeated.assign(
+    told = repeated.assign(
         solved=[", ".join(each.solved) for each in tried],
         strength=[each.strength for each in tried],
         validation_mse=[each.error for each in tried],
         chosen=[each.chosen for each in tried],
     )
+    return with_mixers(told, bool(choices["mixers"].iloc[0]))
 
 
 def with_mixers(choices: pd.DataFrame, kept: bool) -> pd.DataFrame:
