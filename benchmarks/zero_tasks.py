@@ -46,8 +46,8 @@ class Task:
     """Mean absolute difference over a season in all rows before the windows, (N,)."""
     groups: NDArray[np.int64]
     """Number of the window, (N,): variates of one window are forecast together."""
-    known: list[NDArray[np.float64]]
-    """Tables of all rows before the first window, (T, M): what may be learned from."""
+    tables: list[NDArray[np.float64]]
+    """All rows before each window, (T, M): for what is fitted to a table once."""
 
 
 def tasks(names: tuple[str, ...], folder: Path) -> Iterator[Task]:
@@ -72,7 +72,7 @@ def _m4(folder: Path) -> Task:
         actual=np.stack(test),
         scale=np.array([np.abs(each[24:] - each[:-24]).mean() for each in train]),
         groups=np.arange(len(train)),
-        known=[each[:, None] for each in train],
+        tables=[each[:, None] for each in train],
     )
 
 
@@ -95,7 +95,7 @@ def _table(name: str, folder: Path) -> Task:
         actual=np.stack(actual),
         scale=np.array(scale),
         groups=np.array(groups),
-        known=[values[:first]],
+        tables=[values[:origin] for origin in origins],
     )
 
 
