@@ -76,6 +76,7 @@ def inspect_network(
     point
         Makes a point forecast, (B, M, H), of what the network returns.
     """
+    members: tuple[TSM2Network, ...]
     if isinstance(network, ZeroShotNetwork):
         told = network.tell(inputs["context"], inputs.get("mask"))
         read = {"context": told.context, "mask": told.mask, "static": told.static}
