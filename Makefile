@@ -28,8 +28,8 @@ TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
 TESTS_engines := tests/engines tests/test_engines.py tests/benchmark/test_comparison.py tests/test_plotting.py
 TESTS_vision := tests/vision tsm2/vision
 
-.PHONY: demo quick test test-slow test-gpu test-oldest test-newest test-peers $(PEERS:%=test-%) lint docs dist bench \
-	gpu-tiny constraints clean
+.PHONY: demo quick test test-slow test-gpu test-oldest test-newest test-peers $(PEERS:%=test-%) lint \
+	docs dist bench gpu-tiny constraints clean
 
 demo: .venv/made
 	$(BIN)/tsm2 demo

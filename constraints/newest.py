@@ -13,6 +13,7 @@ Debian, that is said, and there is no environment.
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -97,7 +98,8 @@ def start(debian: Path, environment: Path) -> Path:
     loader = next(libraries.glob("ld-linux-*.so.*"))
     paths = ":".join(map(str, (libraries, libraries.parent, libraries / "openblas-pthread")))
     real = debian / f"usr/bin/python{PYTHON}"
-    command = f'exec {loader} --library-path {paths} --argv0 "$0" {real} "$@"\n'
+    by = shlex.join([str(loader), "--library-path", paths])
+    command = f'exec {by} --argv0 "$0" {shlex.quote(str(real))} "$@"\n'
     python = environment / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f"#!/bin/sh\n{command}")
