@@ -31,7 +31,7 @@ from rows import add_row, keys_in
 from timing import commit
 
 from tsm2 import TSM2Forecaster
-from tsm2.backtesting import mean_squared_error, walked
+from tsm2.backtesting import Walked
 from tsm2.benchmark.protocol import load_table
 from tsm2.fitting import Fitting
 from tsm2.networks.config import NetworkConfig
@@ -173,7 +173,7 @@ def run(
         fitting = Fitting.of(recipe, known, CovariateTables(), choices=choices)
         model, history, _ = fitting.run()
         seconds = time.perf_counter() - start
-        prepared, starts = walked(model, judged, CovariateTables(), start=None, horizon=horizon)
+        walk = Walked.through(model, judged, CovariateTables(), start=None, horizon=horizon)
         losses = history["validation_loss"]
         yield {
             "table": name,
@@ -183,7 +183,7 @@ def run(
             "seed": seed,
             "start": f"{losses.iloc[0]:.5f}",
             "stops": f"{losses.min():.5f}",
-            "judges": f"{mean_squared_error(model, prepared, starts, horizon):.5f}",
+            "judges": f"{walk.mean_squared_error():.5f}",
             "epochs": int(history["epoch"].max()),
             "kept": int(losses.argmin()),
             "seconds": f"{seconds:.0f}",

@@ -1,4 +1,4 @@
-"""What forecasts without a fit are worth, beside what is fitted to every window anew.
+"""What forecasts without a fit are worth, beside what is fitted to every window anew, or once.
 
     python benchmarks/zero.py DATA --half choices --methods naive classical zero
     python benchmarks/zero.py DATA --half read-once --methods naive classical zero AutoETS AutoTheta
@@ -97,22 +97,26 @@ def statsforecast(task: Task, name: str) -> Numbers:
 
 
 def fitted(task: Task) -> Numbers:
-    """Return forecasts of a TSM2 that was fitted to the first window's histories, (N, H, 1)."""
-    from tsm2 import TSM2Forecaster
+    """Return quantiles of a TSM2 with nothing set but horizon and season, (N, H, Q).
 
-    tables = [
-        np.stack([task.histories[k] for k in np.flatnonzero(task.groups == group)], 1)
-        for group in np.unique(task.groups)
-    ]
-    learned = tables if tables[0].shape[1] == 1 and len(tables) > 100 else tables[0]
+    It is fitted once: to all rows before the first window, or to all series of M4. Where rows are
+    too few to calibrate these levels on, there is a point forecast alone, (N, H, 1).
+    """
+    from tsm2 import TSM2Forecaster
+    from tsm2.errors import ParameterError
+
     model = TSM2Forecaster(
         horizon=task.actual.shape[1],
         season=task.season if task.season > 1 else None,
         random_state=0,
         device="cpu",
-    ).fit(learned)
-    forecast = [np.asarray(model.predict(each)) for each in tables]
-    return np.concatenate([each.T for each in forecast])[..., None]
+    ).fit(task.tables if task.name == "M4 Hourly" else task.tables[:1])
+    try:
+        found = model.predict_quantiles(task.tables, quantiles=LEVELS)
+    except ParameterError:
+        point = [np.asarray(each).T for each in model.predict(task.tables)]
+        return np.concatenate(point)[..., None]
+    return np.concatenate([np.moveaxis(np.asarray(each), 1, 0) for each in found])
 
 
 def measure(task: Task, method: str, weights: str) -> dict[str, Any]:

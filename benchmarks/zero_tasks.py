@@ -46,6 +46,8 @@ class Task:
     """Mean absolute difference over a season in all rows before the windows, (N,)."""
     groups: NDArray[np.int64]
     """Number of the window, (N,): variates of one window are forecast together."""
+    tables: list[NDArray[np.float64]]
+    """All rows before each window, (T, M): for what is fitted to a table once."""
 
 
 def tasks(names: tuple[str, ...], folder: Path) -> Iterator[Task]:
@@ -70,6 +72,7 @@ def _m4(folder: Path) -> Task:
         actual=np.stack(test),
         scale=np.array([np.abs(each[24:] - each[:-24]).mean() for each in train]),
         groups=np.arange(len(train)),
+        tables=[each[:, None] for each in train],
     )
 
 
@@ -92,6 +95,7 @@ def _table(name: str, folder: Path) -> Task:
         actual=np.stack(actual),
         scale=np.array(scale),
         groups=np.array(groups),
+        tables=[values[:origin] for origin in origins],
     )
 
 

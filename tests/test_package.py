@@ -24,6 +24,7 @@ MODULES = sorted(
 LAYERS = {  # a module may import its own layer and those of smaller number
     "errors": 0,
     "metrics": 1,
+    "replacing": 1,
     "saving": 1,
     "tables": 1,
     "kernels": 1,
@@ -39,8 +40,10 @@ LAYERS = {  # a module may import its own layer and those of smaller number
     "fitting": 5,
     "model_card": 5,
     "backtesting": 5,
+    "backtest_request": 5,
     "plotting": 6,
     "refitting": 6,
+    "estimator": 6,
     "forecaster": 7,
     "adapters": 8,
     "engines": 8,
@@ -65,6 +68,7 @@ ORDERS = {  # within a package, a module may import those before it
         *(
             "calendars",
             "stamps",
+            "labels",
             "cells",
             "containers",
             "layout",
@@ -74,7 +78,7 @@ ORDERS = {  # within a package, a module may import those before it
             "write",
             "spreadsheet",
         ),
-        *("time_columns", "dates", "csv"),
+        *("time_columns", "date_formats", "dates", "csv"),
     ],
     "prepared": [
         *(
@@ -98,7 +102,7 @@ ORDERS = {  # within a package, a module may import those before it
     ],
     "fitted": [
         *("adaptive", "rolling", "calibration", "inspection", "explanation", "floor", "model"),
-        *("exporting", "pretrained", "saved"),
+        *("exporting", "pretrained", "saved", "what_if"),
     ],
 }
 TRITON_PARTS = ("backend", "conv", "rows", "scan", "segments")

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from tsm2.errors import DependencyError, OutputError, ParameterError
-from tsm2.saving import replacing
+from tsm2.replacing import replacing
 from tsm2.tables.containers import Form, to_library
 from tsm2.tables.spreadsheet import mark_formulas, may_hold_text, unmark_formulas
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -32,27 +33,22 @@ from tsm2.tables.series import Series
 
 __all__ = [
     "BacktestFile",
+    "Floor",
     "Pieces",
-    "backtest_pieces",
+    "Walked",
     "backtest_table",
     "batches",
     "deviations",
     "error_table",
-    "floor_pieces",
-    "floor_tables",
-    "mean_squared_error",
     "naive_scale_table",
     "outcomes",
     "recalibrated",
     "scale_of_rows",
     "scale_table",
-    "walked",
 ]
 
 _BATCH = 256
 _BLOCK = 2**17  # rows of a backtest whose errors are summed at once
-
-_FloorForecast: TypeAlias = Callable[[NDArray[np.int64]], dict[str, pd.DataFrame]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,55 +58,111 @@ class Pieces:
     make: Callable[[], Iterator[pd.DataFrame]]
 
 
-def walked(
-    model: FittedModel,
-    series: Series,
-    given: CovariateTables,
-    *,
-    start: object,
-    horizon: int,
-    stride: int = 1,
-) -> tuple[Prepared, NDArray[np.int64]]:
-    """Make series ready for the windows of a walk, the stored context before those that go on.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Walked:
+    """A walk through series, every window forecast by the same model."""
 
-    Parameters
-    ----------
-    model
-        What forecasts.
-    series, given
-        The series with their covariates.
-    start
-        Label of the first row to forecast, as for `Walk.starts_in`.
-    horizon, stride
-        Rows of a forecast, and from one to the next.
+    model: FittedModel
+    """What forecasts."""
+    prepared: Prepared
+    """The series, made ready for their windows, the stored context before those that go on."""
+    starts: NDArray[np.int64]
+    """First forecast row of every window, (W,)."""
+    horizon: int
+    """Rows H of a forecast."""
+    quantiles: Sequence[float] = ()
+    """As in `backtest_table`."""
 
-    Returns
-    -------
-    The series, and the first forecast row of every window, (W,).
+    @classmethod
+    def through(
+        cls,
+        model: FittedModel,
+        series: Series,
+        given: CovariateTables,
+        *,
+        start: object,
+        horizon: int,
+        stride: int = 1,
+        quantiles: Sequence[float] = (),
+    ) -> Self:
+        """Make series ready for a walk.
 
-    Raises
-    ------
-    WindowError
-        No window fits.
-    FrameError
-        `start` is no row of the table; or covariates lack rows.
-    """
-    series, starts = _windows(model, series, start, horizon, stride)
-    ahead = whole_horizons(horizon, model.horizon) - horizon
-    return model.prepare(series, given, starts=starts, ahead=ahead), starts
+        Parameters
+        ----------
+        model
+            What forecasts.
+        series, given
+            The series with their covariates.
+        start
+            Label of the first row to forecast, as for `Walk.starts_in`.
+        horizon, stride
+            Rows of a forecast, and from one to the next.
+        quantiles
+            As in `backtest_table`.
+
+        Raises
+        ------
+        WindowError
+            No window fits.
+        FrameError
+            `start` is no row of the table; or covariates lack rows.
+        """
+        series, starts = _windows(model, series, start, horizon, stride)
+        ahead = whole_horizons(horizon, model.horizon) - horizon
+        return cls(
+            model=model,
+            prepared=model.prepare(series, given, starts=starts, ahead=ahead),
+            starts=starts,
+            horizon=horizon,
+            quantiles=quantiles,
+        )
+
+    @property
+    def series(self) -> Series:
+        """The targets of the series."""
+        return self.prepared.series
+
+    def table(self) -> pd.DataFrame:
+        """Forecast every window, with the columns of `backtest_table`."""
+        return self._table_of(self.starts)
+
+    def pieces(self, folder: Path) -> Iterator[pd.DataFrame]:
+        """Yield the same table in pieces, which its forecasts are made in; `folder` stays empty."""
+        for batch in batches(self.starts):
+            yield self._table_of(batch)
+
+    def mean_squared_error(self) -> float:
+        """Return the mean over windows, steps and variates, on standardised values.
+
+        What did not become known, NaN, counts for nothing.
+        """
+        squared, cells = 0.0, 0
+        for batch in batches(self.starts):
+            actual = self.prepared.actual(batch, self.horizon)
+            scale = self.prepared.units_of(batch).scale
+            unit = scale if scale.ndim == 1 else scale[:, None]
+            forecast = self.model.forecast(self.prepared, batch, self.horizon, size=_BATCH)
+            squared += float(np.nansum(np.square((forecast - actual) / unit)))
+            cells += int((~np.isnan(actual)).sum())
+        return squared / max(cells, 1)
+
+    def _table_of(self, starts: NDArray[np.int64]) -> pd.DataFrame:
+        return backtest_table(
+            self.model, self.prepared, starts, self.horizon, quantiles=self.quantiles
+        )
 
 
 def recalibrated(
     model: FittedModel, series: Series, given: CovariateTables, start: object, horizon: int
 ) -> FittedModel:
-    """Return the model with the scores of the windows of a walk; parameters as for `walked`."""
+    """Return the model with the scores of the windows of a walk, as for `Walked.through`."""
     series, starts = _windows(model, series, start, horizon)
     windows = model.prepare(filled(series, model.missing), given).windows(starts, horizon)
     return model.calibrated(windows)
 
 
 def scale_table(model: FittedModel, series: Series, *, start: object, horizon: int) -> pd.DataFrame:
-    """Return the deviations that targets are scaled with in a walk; parameters as for `walked`.
+    """Return the deviations that targets are scaled with in a walk, as for `Walked.through`.
 
     Returns
     -------
@@ -194,95 +246,68 @@ def backtest_table(
     return table
 
 
-def backtest_pieces(
-    model: FittedModel,
-    prepared: Prepared,
-    starts: NDArray[np.int64],
-    horizon: int,
-    *,
-    quantiles: Sequence[float] = (),
-) -> Iterator[pd.DataFrame]:
-    """Yield the table of `backtest_table` in pieces, which its forecasts are made in as well."""
-    for batch in batches(starts):
-        yield backtest_table(model, prepared, batch, horizon, quantiles=quantiles)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Floor:
+    """The windows of a walk, forecast with what costs nothing: the last row, or season, again.
 
-
-def floor_tables(
-    model: FittedModel,
-    series: Series,
-    *,
-    start: object,
-    horizon: int,
-    stride: int,
-    season: int | None,
-) -> dict[str, pd.DataFrame]:
-    """Forecast windows with what costs nothing: the last row again, and the last season again.
-
-    Parameters
-    ----------
-    model, series, start, horizon, stride
-        As for `walked`.
-    season
-        Rows of a season; None for none.
-
-    Returns
-    -------
-    A table as that of `backtest_table` for each, by its name. A gap is the value before it, and
-    where nothing is known of the season before, the last row comes again.
+    A gap is the value before it, and where nothing is known of the season before, the last row
+    comes again.
     """
-    forecast, starts = _floor(model, series, start, horizon, stride, season)
-    return forecast(starts)
 
+    series: Series
+    """The targets of the series, the stored context before those that go on."""
+    starts: NDArray[np.int64]
+    """First forecast row of every window, (W,)."""
+    horizon: int
+    """Rows H of a forecast."""
+    season: int | None
+    """Rows of a season; None for none."""
+    values: NDArray[np.float64]
+    """Rows of the series, gaps filled, (T, M)."""
 
-def floor_pieces(
-    model: FittedModel,
-    series: Series,
-    *,
-    start: object,
-    horizon: int,
-    stride: int,
-    season: int | None,
-) -> dict[str, Pieces]:
-    """Return the tables of `floor_tables` as what yields their pieces, made anew each time."""
-    forecast, starts = _floor(model, series, start, horizon, stride, season)
-    first = forecast(starts[:1])
-    return {name: Pieces(partial(_named_pieces, forecast, starts, name)) for name in first}
+    @classmethod
+    def through(
+        cls,
+        model: FittedModel,
+        series: Series,
+        *,
+        start: object,
+        horizon: int,
+        stride: int,
+        season: int | None,
+    ) -> Self:
+        """Make series ready for a walk; parameters as for `Walked.through`, without covariates."""
+        whole, starts = _windows(model, series, start, horizon, stride)
+        units = model.units(filled(whole, model.missing), starts)
+        prepared = Prepared.of(whole, units, model.roles, Covariates(), lookback=model.lookback)
+        known = prepared.series
+        values = fill_forward(known.values, known.offsets)
+        return cls(series=known, starts=starts, horizon=horizon, season=season, values=values)
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return a table as that of `backtest_table` for each forecast, by its name."""
+        return self._tables_of(self.starts)
 
-def _named_pieces(
-    forecast: _FloorForecast, starts: NDArray[np.int64], name: str
-) -> Iterator[pd.DataFrame]:
-    for batch in batches(starts):
-        yield forecast(batch)[name]
+    def pieces(self) -> dict[str, Pieces]:
+        """Return the same tables as what yields their pieces, made anew each time."""
+        first = self._tables_of(self.starts[:1])
+        return {name: Pieces(partial(self._pieces_of, name)) for name in first}
 
+    def _pieces_of(self, name: str) -> Iterator[pd.DataFrame]:
+        for batch in batches(self.starts):
+            yield self._tables_of(batch)[name]
 
-def _floor(
-    model: FittedModel,
-    series: Series,
-    start: object,
-    horizon: int,
-    stride: int,
-    season: int | None,
-) -> tuple[_FloorForecast, NDArray[np.int64]]:
-    """Return what forecasts windows, and the windows."""
-    whole, starts = _windows(model, series, start, horizon, stride)
-    units = model.units(filled(whole, model.missing), starts)
-    prepared = Prepared.of(whole, units, model.roles, Covariates(), lookback=model.lookback)
-    series = prepared.series
-    values = fill_forward(series.values, series.offsets)
-
-    def forecast(starts: NDArray[np.int64]) -> dict[str, pd.DataFrame]:
-        last = np.repeat(values[starts - 1][:, None], horizon, axis=1)  # (W, H, M)
+    def _tables_of(self, starts: NDArray[np.int64]) -> dict[str, pd.DataFrame]:
+        series, season = self.series, self.season
+        last = np.repeat(self.values[starts - 1][:, None], self.horizon, axis=1)  # (W, H, M)
         found = {"repeat last": last}
         if season is not None:
-            rows = starts[:, None] - season + np.arange(horizon) % season
-            seen = starts - season >= series.offsets[prepared.owners(starts)]
-            again = np.where(seen[:, None, None], values[rows.clip(min=0)], np.nan)
+            rows = starts[:, None] - season + np.arange(self.horizon) % season
+            seen = starts - season >= series.offsets[series.owners_of(starts - 1)]
+            again = np.where(seen[:, None, None], self.values[rows.clip(min=0)], np.nan)
             found["seasonal naive"] = np.where(np.isnan(again), last, again)
-        table = outcomes(series, starts, horizon)
+        table = outcomes(series, starts, self.horizon)
         return {name: table.assign(forecast=each.ravel()) for name, each in found.items()}
-
-    return forecast, starts
 
 
 def outcomes(series: Series, starts: NDArray[np.int64], horizon: int) -> pd.DataFrame:
@@ -312,23 +337,6 @@ def outcomes(series: Series, starts: NDArray[np.int64], horizon: int) -> pd.Data
         name = series_column(series.layout, table.columns)
         table.insert(0, name, names[owner.repeat(per_window)])
     return table
-
-
-def mean_squared_error(
-    model: FittedModel, prepared: Prepared, starts: NDArray[np.int64], horizon: int
-) -> float:
-    """Return the mean squared error over windows, steps and variates, on standardised values.
-
-    What did not become known, NaN, counts for nothing; parameters as for `backtest_table`.
-    """
-    squared, cells = 0.0, 0
-    for batch in batches(starts):
-        actual, scale = prepared.actual(batch, horizon), prepared.units_of(batch).scale
-        unit = scale if scale.ndim == 1 else scale[:, None]
-        errors = (model.forecast(prepared, batch, horizon, size=_BATCH) - actual) / unit
-        squared += float(np.nansum(np.square(errors)))
-        cells += int((~np.isnan(actual)).sum())
-    return squared / max(cells, 1)
 
 
 def batches(starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -231,9 +231,10 @@ def train_further(
     given: CovariateTables,
     *,
     choices: pd.DataFrame,
+    history: pd.DataFrame,
     epochs: int,
 ) -> pd.DataFrame:
-    """Train a model's network in place on all windows of series, and return the epochs' losses.
+    """Train a model's network in place on all windows of series, and return its longer history.
 
     Parameters
     ----------
@@ -243,15 +244,15 @@ def train_further(
         Whose network is trained; its units stay.
     series, given
         Its series with new rows behind them, gaps filled, and their covariates.
-    choices
-        Of the model's fit.
+    choices, history
+        Of the model's fit: what was chosen, and the losses of all epochs so far.
     epochs
         Passes over the windows.
     """
     prepared = model.prepare(series, given, own=True)
     starts, _ = split_starts(series, series.counts, lookback=model.lookback, horizon=model.horizon)
     config = recipe.training_config(choices, len(starts), warm=True)
-    return fit_members(
+    added = fit_members(
         members_of(_own(model.network)),
         prepared.windows(starts, model.horizon, balanced=recipe.sampling == "series"),
         None,
@@ -259,6 +260,8 @@ def train_further(
         seeds=recipe.seeds(),
         n_jobs=recipe.n_jobs,
     )
+    added["epoch"] += history["epoch"].max()
+    return pd.concat((history, added), ignore_index=True)
 
 
 def _own(network: TSM2Network | Ensemble | ZeroShotNetwork) -> TSM2Network | Ensemble:

@@ -3,8 +3,9 @@
     fit:      table -> Series -> split -> Prepared -> windows -> network -> training -> FittedModel
     predict:  history -> Series -> Prepared -> network, rolled forward -> original units -> table
 
-The parameters stand here because scikit-learn shows them; what each may be is in `tsm2.parameters`.
-What a fit leaves behind is a `FittedModel`, which every other verb asks.
+What the parameters mean stands here, because scikit-learn shows it; their defaults, and what each
+may be, are in `tsm2.parameters`. What a fit leaves behind is a `FittedModel`, which every other
+verb asks; what verbs begin with, a table read and the model at hand, is `tsm2.estimator`.
 
 Sizes: S series, T rows, M variates, B windows, L lookback, H horizon, Q quantiles, N sampled paths.
 """
@@ -16,75 +17,54 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
-from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import validate_data
+from sklearn.base import clone
 
 from tsm2 import saving
-from tsm2.backtest_files import check_target, write_backtest
-from tsm2.backtesting import (
-    backtest_pieces,
-    backtest_table,
-    floor_pieces,
-    floor_tables,
-    mean_squared_error,
-    naive_scale_table,
-    recalibrated,
-    scale_table,
-    walked,
-)
-from tsm2.errors import FrameError, NotFittedError, ParameterError, SavedModelError
-from tsm2.fitted.adaptive import adapted_table
-from tsm2.fitted.calibration import Calibration
-from tsm2.fitted.explanation import Explanation, WhatIf, changed_covariates
+from tsm2.backtest_request import BacktestRequest
+from tsm2.backtesting import Floor, Walked, naive_scale_table, recalibrated, scale_table
+from tsm2.errors import ParameterError, SavedModelError
+from tsm2.estimator import Estimator
+from tsm2.fitted.explanation import Explanation, WhatIf
 from tsm2.fitted.exporting import export_onnx
 from tsm2.fitted.inspection import Selection
 from tsm2.fitted.model import FittedModel
-from tsm2.fitted.pretrained import fine_tune, meet
+from tsm2.fitted.pretrained import fit_pretrained
 from tsm2.fitted.saved import SavedFit
+from tsm2.fitted.what_if import what_if
 from tsm2.fitting import Fitting, train_further
 from tsm2.model_card import model_card
-from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.pretrained import load_pretrained
 from tsm2.networks.tsm2 import TSM2Network
-from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.parameters import (
-    CONSTRAINTS,
     changed_parameters,
     check_count,
-    check_parameters,
+    check_generator,
     check_path,
     check_seconds,
+    check_tuning,
     parameters_from_plain,
     plain_parameters,
 )
 from tsm2.plotting.forecasts import plot_series
-from tsm2.prepared.codings import Codings
-from tsm2.prepared.prepared import Prepared, filled
-from tsm2.prepared.roles import Roles
+from tsm2.prepared.prepared import filled
 from tsm2.prepared.scaling import Scaling
 from tsm2.refitting import Refits
 from tsm2.tables.containers import to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
-from tsm2.tables.gaps import Missing
-from tsm2.tables.holidays import is_holiday
-from tsm2.tables.layout import Layout
-from tsm2.tables.quantiles import check_levels, interval_levels, with_median
-from tsm2.tables.read import Data, LongColumns, read
+from tsm2.tables.quantiles import check_levels, interval_levels
+from tsm2.tables.read import Data
 from tsm2.tables.series import Series, warn_of_other_frequencies
-from tsm2.tables.write import empty_table, write, write_many
+from tsm2.tables.write import write, write_many
 from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks, history_table
-from tsm2.training.choices import chosen, with_mixers
-from tsm2.training.fit import Epoch
-from tsm2.training.recipe import CHOSEN, Recipe
+from tsm2.training.choices import chosen
+from tsm2.training.recipe import choices_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +72,7 @@ if TYPE_CHECKING:
 __all__ = ["TSM2Forecaster"]
 
 
-class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
+class TSM2Forecaster(Estimator):
     """Forecast all columns of a table, or of many series, with TSM2, the MambaMixer network.
 
     Parameters
@@ -329,212 +309,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     True
     """
 
-    missing: Missing
-    fitted_: FittedModel
-    history_: pd.DataFrame
-    choices_: pd.DataFrame
-    floor_: pd.Series[float]
-    n_rows_: int | None
-    n_iter_: int
-    n_features_in_: int
-    feature_names_in_: NDArray[np.object_]
-
-    _parameter_constraints: ClassVar[dict[str, list[Any] | str]] = CONSTRAINTS
-
-    def __init__(
-        self,
-        lookback: int | Literal["auto"] = "auto",
-        horizon: int = 24,
-        *,
-        features: int = 16,
-        blocks: int = 1,
-        patch_length: int | None = None,
-        patch_stride: int | None = None,
-        d_state: int = 4,
-        d_conv: int = 4,
-        expand: int = 1,
-        dropout: float = 0.0,
-        pre_norm: Literal["2d", "layer", "rms", "none"] = "2d",
-        selection: Literal["convolved", "input"] = "convolved",
-        time_mixer: Literal["selective", "linear", "none"] = "selective",
-        variate_mixer: Literal["selective", "mlp", "none"] = "selective",
-        variate_directions: Literal["forward", "both"] = "both",
-        averaging: Literal["stream", "identity", "mean"] = "stream",
-        averaging_learned: bool = True,
-        averaging_reach: int | None = None,
-        readout: Literal["stream", "last"] = "stream",
-        zero_start: bool = True,
-        zero_head: bool = True,
-        linear_start: Literal["auto", "exact", "random"] = "auto",
-        refit_linear: bool = True,
-        epoch_steps: int | None = None,
-        min_steps: int = 0,
-        max_steps: int | None = None,
-        start_margin: float = 0.02,
-        season: int | None = None,
-        instance_norm: bool = True,
-        level: Literal["auto", "mean", "last"] = "auto",
-        separate_heads: bool | Literal["auto"] = "auto",
-        quantiles: Sequence[float] | None = None,
-        loss: Literal["mse", "mae", "huber", "quantile"] | None = None,
-        max_epochs: int = 10,
-        batch_size: int | Literal["auto"] = 32,
-        learning_rate: float | None = None,
-        mixer_learning_rate: float | None = None,
-        weight_decay: float = 0.0,
-        sam_radius: float | None = None,
-        ema_decay: float = 0.0,
-        gradient_clip: float = 1.0,
-        schedule: Literal["onecycle", "cosine", "constant"] = "onecycle",
-        validation_fraction: float = 0.2,
-        patience: int = 5,
-        frequency: str | pd.offsets.BaseOffset | None = None,
-        target: Hashable | Sequence[Hashable] | None = None,
-        calendar: Sequence[str] | Literal["auto"] = (),
-        holidays: Sequence[str] = (),
-        missing: Missing = "raise",
-        scaling: Literal["series", "global"] = "series",
-        sampling: Literal["windows", "series"] = "windows",
-        id_col: str = "unique_id",
-        time_col: str = "ds",
-        target_col: str | Sequence[str] = "y",
-        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-        precision: Literal["float32", "bfloat16"] = "float32",
-        compile: bool = False,
-        capture_steps: Literal["auto"] | bool = "auto",
-        backend: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
-        n_estimators: int = 1,
-        n_jobs: int | None = None,
-        pretrained: str | None = None,
-        warm_start: bool = False,
-        verbose: int = 0,
-    ) -> None:
-        self.lookback = lookback
-        self.horizon = horizon
-        self.features = features
-        self.blocks = blocks
-        self.patch_length = patch_length
-        self.patch_stride = patch_stride
-        self.d_state = d_state
-        self.d_conv = d_conv
-        self.expand = expand
-        self.dropout = dropout
-        self.pre_norm = pre_norm
-        self.selection = selection
-        self.time_mixer = time_mixer
-        self.variate_mixer = variate_mixer
-        self.variate_directions = variate_directions
-        self.averaging = averaging
-        self.averaging_learned = averaging_learned
-        self.averaging_reach = averaging_reach
-        self.readout = readout
-        self.zero_start = zero_start
-        self.zero_head = zero_head
-        self.linear_start = linear_start
-        self.refit_linear = refit_linear
-        self.epoch_steps = epoch_steps
-        self.min_steps = min_steps
-        self.max_steps = max_steps
-        self.start_margin = start_margin
-        self.season = season
-        self.instance_norm = instance_norm
-        self.level = level
-        self.separate_heads = separate_heads
-        self.quantiles = quantiles
-        self.loss = loss
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.mixer_learning_rate = mixer_learning_rate
-        self.weight_decay = weight_decay
-        self.sam_radius = sam_radius
-        self.ema_decay = ema_decay
-        self.gradient_clip = gradient_clip
-        self.schedule = schedule
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.frequency = frequency
-        self.target = target
-        self.calendar = calendar
-        self.holidays = holidays
-        self.missing = missing
-        self.scaling = scaling
-        self.sampling = sampling
-        self.id_col = id_col
-        self.time_col = time_col
-        self.target_col = target_col
-        self.device = device
-        self.precision = precision
-        self.compile = compile
-        self.capture_steps = capture_steps
-        self.backend = backend
-        self.random_state = random_state
-        self.n_estimators = n_estimators
-        self.n_jobs = n_jobs
-        self.pretrained = pretrained
-        self.warm_start = warm_start
-        self.verbose = verbose
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = False
-        tags.input_tags.allow_nan = self.missing != "raise"
-        return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "fitted_")
-
-    @property
-    def network_(self) -> TSM2Network | Ensemble | ZeroShotNetwork:
-        """The trained network, the `Ensemble` of several, or a pretrained one."""
-        return self.fitted_.network
-
-    @property
-    def scaling_(self) -> Scaling:
-        """Mean and deviation of every variate over the training rows, (M,), or of each series."""
-        return self.fitted_.scaling
-
-    @property
-    def calibration_(self) -> Calibration | None:
-        """Scores of the held-out windows, which quantiles are read against; None without any."""
-        return self.fitted_.calibration
-
-    @property
-    def roles_(self) -> Roles:
-        """Which of the columns are forecast."""
-        return self.fitted_.roles
-
-    @property
-    def knowledge_(self) -> Codings:
-        """How covariates are coded, and those rows that a forecast without new ones reads."""
-        return self.fitted_.codings
-
-    @property
-    def series_(self) -> tuple[Hashable, ...]:
-        """Names of the series, in their order; their positions for a list."""
-        return self.fitted_.context.ids
-
-    @property
-    def layout_(self) -> Layout:
-        """The container that came in: columns, frequency, time zone."""
-        return self.fitted_.context.layout
-
-    @property
-    def context_(self) -> NDArray[np.float64]:
-        """The last `lookback` rows of every series, one after another, (T, M), in their units."""
-        return self.fitted_.context.values
-
-    @property
-    def context_index_(self) -> pd.Index:
-        """The stamps of `context_`, (T,)."""
-        return self.fitted_.context.index
-
-    @property
-    def context_offsets_(self) -> NDArray[np.int64]:
-        """Row of `context_` at which each series starts, and the end, (S + 1,)."""
-        return self.fitted_.context.offsets
-
     # --- learn --------------------------------------------------------------------------------
 
     @classmethod
@@ -644,7 +418,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             The checkpoint cannot be written.
         """
         self._check_parameters()
-        series = self._read(X, frequency=self.frequency)
+        series = self._read(X)
         if self.frequency is None:
             warn_of_other_frequencies(series)
         return self.fit_series(
@@ -673,14 +447,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         `data` is what callbacks are shown; `choices` that were made before are made no more.
         """
         series, recipe = filled(series, self.missing), self._recipe()
+        before = getattr(self, "fitted_", None) if self.warm_start else None
         if self.pretrained is not None:
-            if checkpoint is not None or log_dir is not None or max_seconds < math.inf:
-                raise ParameterError(
-                    "checkpoint, max_time and log_dir do not go with pretrained weights, which are "
-                    "tuned in one go: leave them out, and lower max_epochs to end sooner."
-                )
-            return self._fit_pretrained(recipe, series, given)
-        before = self.fitted_ if self.warm_start and hasattr(self, "fitted_") else None
+            check_tuning(checkpoint, log_dir, max_seconds)
+            network = self._pretrained_network()
+            model, epochs = fit_pretrained(
+                network, recipe, series, given, before=before, tune=self.warm_start
+            )
+            season, n_rows = recipe.season_of(series), len(series.values)
+            return self.take_over(model, history_table(epochs), season=season, n_rows=n_rows)
         if choices is None and before is not None:
             choices = recipe.choose_again(self.choices_)
         resumable = checkpoint is not None
@@ -695,52 +470,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             write(series) if data is None else data,
             lambda kept: {"fitted_": replace(fitting.model, network=cast("TSM2Network", kept))},
         )
-        model, history, self.floor_ = fitting.run(
+        model, history, floor = fitting.run(
             checkpoint=checkpoint, max_seconds=max_seconds, log_dir=log_dir, watch=tasks
         )
-        self.choices_ = with_mixers(fitting.choices, model.network.config.blocks > 0)
-        self.n_rows_ = len(series.values)
-        self._become(model, history)
+        self._become(model, history, fitting.choices, floor, len(series.values))
         tasks.close()
         return self
-
-    def _fit_pretrained(self, recipe: Recipe, series: Series, given: CovariateTables) -> Self:
-        """Take series for the history; with `warm_start`, train the network on, on their rows."""
-        model = meet(self._pretrained_network(), recipe, series, given)
-        if self.warm_start and hasattr(self, "fitted_") and self.fitted_.pretrained:
-            model = replace(model, network=self.fitted_.network)
-        history = [Epoch(epoch=0, train_loss=None, validation_loss=None)]
-        if self.warm_start:
-            model, history = fine_tune(model, recipe, series)
-        return self.take_over(
-            model,
-            history_table(history),
-            season=recipe.season_of(series),
-            n_rows=len(series.values),
-        )
-
-    def _pretrained_network(self) -> ZeroShotNetwork:
-        """Return the network that is named, read once."""
-        name = str(self.pretrained)
-        known: tuple[str, ZeroShotNetwork] | None = self.__dict__.get("_read_network")
-        if known is None or known[0] != name:
-            known = self._read_network = (name, load_pretrained(name))
-        return known[1]
-
-    def _met(self, X: Data | None) -> tuple[FittedModel, Series | None]:
-        """Return the model and the history that it is asked about; None for what it knows.
-
-        A pretrained network that was not fitted meets the history here.
-        """
-        return (self._model(), None) if X is None else self._met_table(X)
-
-    def _met_table(self, X: Data) -> tuple[FittedModel, Series]:
-        if self.pretrained is None or hasattr(self, "fitted_"):
-            return self._model(), self._read_history(X)
-        self._check_parameters()
-        series, recipe = self._read(X, frequency=self.frequency), self._recipe()
-        read = filled(series, self.missing)
-        return meet(self._pretrained_network(), recipe, read, CovariateTables()), series
 
     def take_over(
         self,
@@ -752,20 +487,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         n_rows: int | None = None,
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
-        row = {name: getattr(model.network.config, name) for name in CHOSEN}
-        calendar = [name for name in model.codings.calendar if not is_holiday(name)]
-        row |= {"calendar": ", ".join(calendar), "season": season}
-        row |= {"validation_mse": math.nan, "chosen": True}
-        self.choices_ = with_mixers(pd.DataFrame([row]), model.network.config.blocks > 0)
-        self.floor_ = pd.Series(dtype=float) if floor is None else floor
-        self.n_rows_ = n_rows
-        return self._become(model, history)
-
-    def _become(self, model: FittedModel, history: pd.DataFrame) -> Self:
-        self._check_columns(model.context.layout, reset=True)
-        self.fitted_, self.history_ = model, history
-        self.n_iter_ = int(history["epoch"].max())
-        return self
+        choices = choices_of(model.network.config, model.codings.calendar, season)
+        floor = pd.Series(dtype=float) if floor is None else floor
+        return self._become(model, history, choices, floor, n_rows)
 
     def update(
         self,
@@ -803,71 +527,13 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         if epochs:
             self._check_parameters()
             count = check_count("epochs", epochs)
-            added = train_further(
-                self._recipe(), model, whole, given, choices=self.choices_, epochs=count
+            known: dict[str, Any] = {"choices": self.choices_, "history": self.history_}
+            self.history_ = train_further(
+                self._recipe(), model, whole, given, **known, epochs=count
             )
-            added["epoch"] += self.n_iter_
-            self.history_ = pd.concat((self.history_, added), ignore_index=True)
             self.n_iter_ = int(self.history_["epoch"].max())
         self.fitted_ = continued
         return self
-
-    def _check_parameters(self) -> None:
-        check_parameters(type(self).__name__, self.get_params(deep=False))
-
-    def _recipe(self) -> Recipe:
-        return Recipe.of(self.get_params(deep=False))
-
-    def _check_columns(self, layout: Layout, *, reset: bool) -> None:
-        """Tell scikit-learn of the columns, or compare them with those of the fit."""
-        try:
-            columns: Any = empty_table(layout)  # scikit-learn names no types
-            validate_data(self, columns, skip_check_array=True, reset=reset)
-        except (TypeError, ValueError) as error:  # TypeError: labels of several types
-            raise FrameError(str(error)) from None
-
-    def _read(self, X: Data, **how: Any) -> Series:
-        target = self.target_col
-        target = target if isinstance(target, str) else tuple(target)
-        long = LongColumns(id=self.id_col, time=self.time_col, target=target)
-        return read(X, long=long, missing=self.missing, **how)
-
-    def _read_history(self, X: Data) -> Series:
-        series = self._read(X, like=self.layout_)
-        self._check_columns(series.layout, reset=False)
-        return series
-
-    def _truth(self, truth: Data, rows: Series) -> Series:
-        """Read what happened, in the container of the rows before it."""
-        if hasattr(self, "fitted_"):
-            return self._read_history(truth)
-        return self._read(truth, like=rows.layout)
-
-    def _repr_mimebundle_(self, **how: Any) -> dict[str, str]:
-        """Show a notebook scikit-learn's diagram, below a line that sums the fit up."""
-        bundle: dict[str, str] = super()._repr_mimebundle_(**how)
-        if "text/html" in bundle and hasattr(self, "fitted_"):
-            bundle["text/html"] = f"<p>{self._summary()}</p>{bundle['text/html']}"
-        return bundle
-
-    def _summary(self) -> str:
-        rows = "" if self.n_rows_ is None else f" to {self.n_rows_:,} rows"
-        text = f"Fitted{rows}; epochs trained: {self.n_iter_}."
-        if len(self.floor_):
-            errors = ", ".join(f"{name} {error:.3f}" for name, error in self.floor_.items())
-            text += f" Mean squared error on the validation rows: {errors}."
-        return text
-
-    def _model(self) -> FittedModel:
-        if not hasattr(self, "fitted_"):
-            raise NotFittedError(
-                f"this {type(self).__name__} is not fitted yet. Call fit(table) first"
-                + ("." if self.pretrained is None else ", or pass the history to predict.")
-            )
-        return replace(self.fitted_, device=self.device)
-
-    def _count_steps(self, horizon: int | None) -> int:
-        return self.horizon if horizon is None else check_count("horizon", horizon)
 
     # --- forecast -----------------------------------------------------------------------------
 
@@ -892,17 +558,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, rows, windows = self._latest(X, horizon, given)
         return write(rows.continued(model.forecast(*windows)))
-
-    def _latest(
-        self, X: Data | None, horizon: int | None, given: CovariateTables
-    ) -> tuple[FittedModel, Series, tuple[Prepared, NDArray[np.int64], int]]:
-        """Return the model, the targets of the histories, and what to forecast behind them.
-
-        That is the prepared histories, the row behind each, (S,), and how many rows.
-        """
-        (model, history), steps = self._met(X), self._count_steps(horizon)
-        rows = model.roles.of_targets(model.context if history is None else history)
-        return model, rows, (*model.latest(history, given, steps), steps)
 
     def predict_quantiles(
         self,
@@ -1014,10 +669,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             There is no calibration.
         """
         count = check_count("n_samples", n_samples)
-        try:
-            generator = check_random_state(random_state)
-        except ValueError as error:
-            raise ParameterError(f"random_state: {error}") from None
+        generator = check_generator(random_state)
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, rows, windows = self._latest(X, horizon, given)
         values = model.paths(*windows, count, generator)
@@ -1031,8 +683,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         contexts
-            Histories of `lookback` rows, (B, L, M), in the units of the training table; NaN where
-            unknown.
+            Histories of `lookback` rows, (B, L, M), in the units of the training table. Where the
+            model was fitted with missing="mask", they may be shorter, and NaN where unknown.
         units
             Units of the contexts, (M,) or (B, M); None for those of the training table.
 
@@ -1043,7 +695,10 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ParameterError
-            The model reads covariates, or columns that are not forecast and would be needed.
+            The model reads covariates, or columns that are not forecast and would be needed; or
+            these are no contexts of its columns.
+        WindowError, FrameError
+            Contexts are too short, or hold NaN.
         """
         model = self._model()
         prepared, starts = model.of_contexts(contexts, horizon, units)
@@ -1162,63 +817,26 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         OutputError
             The file cannot be written.
         """
-        if coverage is not None and quantiles is not None:
-            raise ParameterError("pass coverage or quantiles, not both.")
-        levels = () if quantiles is None else check_levels(quantiles)
-        if coverage is not None:
-            levels = interval_levels(coverage)
-        if intervals not in ("calibrated", "adaptive") or (intervals == "adaptive" and not levels):
-            raise ParameterError(
-                f"intervals must be 'calibrated', or 'adaptive' with coverage or quantiles, got "
-                f"{intervals!r} with {'levels ' + str(levels) if levels else 'neither'}."
-            )
-        asked = levels
-        levels = with_median(levels) if intervals == "adaptive" else levels
+        request = BacktestRequest.of(
+            quantiles=quantiles, coverage=coverage, intervals=intervals, to=to
+        )
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        path = None if to is None else check_target(check_path("to", to))
-        if path is not None and intervals == "adaptive":
-            raise ParameterError(
-                "to writes forecasts as they are made, but intervals='adaptive' looks at all of a "
-                "series once they are there: leave one of the two out."
-            )
-        if refit is not False and self.pretrained is not None:
-            raise ParameterError(
-                f"refit={refit!r} does not go with pretrained={self.pretrained!r}: such a network "
-                f"reads the rows before every forecast, and nothing is fitted. Pass refit=False; "
-                f"to judge tuned weights, fit them to earlier rows with warm_start=True before."
-            )
+        walk: dict[str, Any] = {"start": start, "stride": check_count("stride", stride)}
+        walk |= {"horizon": self._count_steps(horizon), "quantiles": request.levels}
         if refit is False:
-            model, windows = self._walked(X, horizon, given, start=start, stride=stride)
-            layout = windows[0].series.layout
-            if path is not None:
-                pieces = backtest_pieces(model, *windows, quantiles=levels)
-                return write_backtest(path, pieces, layout.form)
-            table = backtest_table(model, *windows, quantiles=levels)
-        else:
-            steps, stride = self._count_steps(horizon), check_count("stride", stride)
-            self._check_parameters()
-            series = self._read(X, frequency=self.frequency)
-            layout = series.layout
-            refits = Refits.planned(
-                self._recipe(),
-                self._fitted_copy,
-                series,
-                start=start,
-                horizon=steps,
-                stride=stride,
-                every=1 if refit is True else check_count("refit", refit),
-                window=window,
-                n_jobs=n_jobs,
-                quantiles=levels,
-                given=given,
-            )
-            if path is not None:
-                pieces = refits.pieces(path.absolute().parent)
-                return write_backtest(path, pieces, layout.form)
-            table = refits.table()
-        if intervals == "adaptive":
-            table = adapted_table(table, asked, several=not layout.alone)
-        return to_library(table, layout.form)
+            return request.answer(Walked.through(*self._met(X), given, **walk))
+        self._check_parameters()
+        refits = Refits.planned(
+            self._recipe(),
+            self._fitted_copy,
+            self._read(X),
+            given=given,
+            every=refit,
+            window=window,
+            n_jobs=n_jobs,
+            **walk,
+        )
+        return request.answer(refits)
 
     def _fitted_copy(
         self, series: Series, given: CovariateTables, choices: pd.DataFrame
@@ -1226,24 +844,6 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         copy: Any = clone(self)
         fitted: FittedModel = copy.fit_series(series, given, choices=choices).fitted_
         return fitted
-
-    def _walked(
-        self,
-        X: Data,
-        horizon: int | None,
-        given: CovariateTables,
-        *,
-        start: object = None,
-        stride: int = 1,
-    ) -> tuple[FittedModel, tuple[Prepared, NDArray[np.int64], int]]:
-        """Return the model and what to forecast of tables.
-
-        That is the prepared tables, the first row of every window, (W,), and how many rows.
-        """
-        steps, stride = self._count_steps(horizon), check_count("stride", stride)
-        model, history = self._met_table(X)
-        prepared, starts = walked(model, history, given, start=start, horizon=steps, stride=stride)
-        return model, (prepared, starts, steps)
 
     def score(
         self,
@@ -1260,8 +860,9 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         `lookback` rows serve as context. `y` is ignored; scikit-learn's interface asks for it.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        model, windows = self._walked(X, None, given)
-        return -mean_squared_error(model, *windows)
+        model, history = self._met(X)
+        walk = Walked.through(model, history, given, start=None, horizon=self.horizon)
+        return -walk.mean_squared_error()
 
     def backtest_floor(
         self,
@@ -1287,14 +888,15 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         "repeat last" and, if the season is known, "seasonal naive", each a table as `backtest`
         returns it.
         """
-        model, history = self._met_table(X)
+        model, history = self._met(X)
         steps, stride = self._count_steps(horizon), check_count("stride", stride)
         season = self._recipe().season_of(history)
         walk: dict[str, Any] = {"start": start, "horizon": steps, "stride": stride}
+        floor = Floor.through(model, history, **walk, season=season)
         if lazy:
-            return dict(floor_pieces(model, history, **walk, season=season))
-        tables = floor_tables(model, history, **walk, season=season)
-        return {name: to_library(each, history.layout.form) for name, each in tables.items()}
+            return dict(floor.pieces())
+        form = history.layout.form
+        return {name: to_library(table, form) for name, table in floor.tables().items()}
 
     def error_scale(
         self,
@@ -1320,7 +922,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         A row for each series, a column for each variate, in the table's units;
         `tsm2.backtesting.error_table` takes it as `scale`.
         """
-        (model, history), steps = self._met_table(X), self._count_steps(horizon)
+        (model, history), steps = self._met(X), self._count_steps(horizon)
         if kind == "deviation":
             return scale_table(model, history, start=start, horizon=steps)
         if kind == "naive":
@@ -1376,7 +978,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         return plot_series(
             rows,
             model.forecast(*windows),
-            truth=None if truth is None else model.roles.of_targets(self._truth(truth, rows)),
+            truth=None if truth is None else model.roles.of_targets(self._read_truth(truth, rows)),
             quantiles=None if levels is None else model.quantiles(*windows, levels),
             levels=levels or (),
             series=series,
@@ -1406,7 +1008,7 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         The three as DataFrames; `tsm2.plotting.plot_selection` draws them.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
-        model, history = self._met(X)
+        model, history = self._met_or_known(X)
         return model.select(*model.to_inspect(history, given))
 
     def explain(
@@ -1421,12 +1023,8 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
     ) -> Explanation:
         """Say which columns and which past steps moved this forecast, the one of `predict`.
 
-        `X` is one table; of several series `ParameterError` is raised.
-
         Parameters
         ----------
-        X
-            The history to continue, as in `predict`.
         series
             Which of several series: its name, or its place in a list.
         part
@@ -1438,14 +1036,12 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, FrameError, WindowError
-            As `predict`.
         ParameterError
             There are several series, and none of them is named.
         """
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, histories, (prepared, starts, _) = self._latest(X, None, given)
-        number = _number_of(histories, series)
+        number = histories.number_of(series)
         rows = max(1, model.lookback // 8) if part is None else check_count("part", part)
         return model.explain(prepared, starts[[number]], rows)
 
@@ -1465,15 +1061,11 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
         ----------
         changes
             By what to multiply each covariate, such as ``{"price": 1.1}``.
-        X
-            The history to continue, as in `predict`, of DataFrames.
-        future_covariates
-            As in `predict`, of DataFrames with the columns that change.
+        X, future_covariates
+            As in `predict`, of DataFrames; the covariates with the columns that change.
         series
             Which of several series: its name, or its place in a list. The covariates of the others
             stay, as far as the tables tell them apart.
-        past_covariates, static_covariates
-            As in `predict`.
 
         Returns
         -------
@@ -1485,28 +1077,17 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             A covariate that changes is not there, or is not numeric; or there are several series,
             and none of them is named.
         """
-        model = self._model()
-        histories = model.roles.of_targets(self._read_history(X))
-        number = _number_of(histories, series)
-        other = changed_covariates(
-            future_covariates,
+        given = CovariateTables(past_covariates, future_covariates, static_covariates)
+        return what_if(
+            self._model(),
+            self._read_history(X),
+            given,
             changes,
-            series=histories.ids[number],
-            last=histories.last_stamps[number],
+            series=series,
+            horizon=self.horizon,
             id_col=self.id_col,
             time_col=self.time_col,
         )
-        columns = pd.Index(histories.layout.columns, tupleize_cols=False)
-        index = histories.chosen(np.arange(len(histories.ids)) == number).stamps_behind(
-            self.horizon
-        )
-        forecasts = []
-        for known in (future_covariates, other):
-            given = CovariateTables(past_covariates, known, static_covariates)
-            _, _, (prepared, starts, steps) = self._latest(X, None, given)
-            values = model.forecast(prepared, starts[[number]], steps)[0]
-            forecasts.append(pd.DataFrame(values, index, columns))
-        return WhatIf(forecast=forecasts[0], changed=forecasts[1], changes=dict(changes))
 
     # --- keep ---------------------------------------------------------------------------------
 
@@ -1606,19 +1187,3 @@ class TSM2Forecaster(CallbackSupportMixin, BaseEstimator):
             floor=fit.floor,
             n_rows=fit.n_rows,
         )
-
-
-def _number_of(histories: Series, series: Hashable) -> int:
-    """Return the number of one of some series, which must be named if there are several."""
-    ids = histories.ids
-    if series is None and len(ids) == 1:
-        return 0
-    if series not in ids:
-        known = ", ".join(map(repr, ids[:5]))
-        raise ParameterError(
-            f"X has several series: series must name one of the {len(ids)}, such as {known}; got "
-            f"{series!r}."
-            if len(ids) > 1
-            else f"X is one table: leave series out; got {series!r}."
-        )
-    return ids.index(series)

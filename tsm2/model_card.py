@@ -1,7 +1,8 @@
-"""The model card: what a folder holds, in words, for who opens it before they load it.
+"""A fit in words: the model card of a folder, and one line for a notebook.
 
-It is Markdown with a header that hubs of models read, the same for the same model: no dates, no
-machine, no path. `TSM2Forecaster.save` writes it as README.md beside the weights; nothing reads it.
+A card is for who opens a folder before they load it. It is Markdown with a header that hubs of
+models read, the same for the same model: no dates, no machine, no path. `TSM2Forecaster.save`
+writes it as README.md beside the weights; nothing reads it.
 
 Source: Mitchell et al. (2019), "Model cards for model reporting", arXiv:1810.03993.
 """
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from tsm2.fitted.saved import SavedFit
 
-__all__ = ["model_card"]
+__all__ = ["fit_in_a_line", "model_card"]
 
 _MOST_NAMES = 20  # columns that are named
 
@@ -98,6 +99,16 @@ def model_card(fit: SavedFit, *, changed: Mapping[str, Any]) -> str:
             "",
         )
     )
+
+
+def fit_in_a_line(n_rows: int | None, n_epochs: int, floor: pd.Series[float]) -> str:
+    """Say what was fitted: on how many rows, for how many epochs, with which errors."""
+    rows = "" if n_rows is None else f" to {n_rows:,} rows"
+    text = f"Fitted{rows}; epochs trained: {n_epochs}."
+    if len(floor):
+        errors = ", ".join(f"{name} {error:.3f}" for name, error in floor.items())
+        text += f" Mean squared error on the validation rows: {errors}."
+    return text
 
 
 def _errors(floor: pd.Series[float]) -> list[str]:

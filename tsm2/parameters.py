@@ -1,12 +1,16 @@
-"""Parameters: what each of `TSM2Forecaster`'s may be, and which do not go together.
+"""Parameters: those of `TSM2Forecaster`, what each may be, and which do not go together.
 
 `CONSTRAINTS` is in scikit-learn's form, whose messages name the estimator. What it says of the
 network's settings is what `NetworkConfig` says of its fields.
 """
 
+from __future__ import annotations
+
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -14,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
     Interval,
     InvalidParameterError,
@@ -25,15 +30,19 @@ from tsm2.errors import ParameterError
 from tsm2.networks.config import HINTS, SETTINGS
 from tsm2.tables.business import frequency_from_json, frequency_to_json
 from tsm2.tables.frequencies import stated_frequency
+from tsm2.tables.gaps import Missing
 from tsm2.tables.quantiles import check_levels, with_median
 
 __all__ = [
     "CONSTRAINTS",
+    "Parameters",
     "changed_parameters",
     "check_count",
+    "check_generator",
     "check_parameters",
     "check_path",
     "check_seconds",
+    "check_tuning",
     "parameters_from_plain",
     "plain_parameters",
 ]
@@ -55,6 +64,80 @@ def _constraints(hint: Any) -> list[Any]:
         return [StrOptions(set(parts))]
     return ["boolean" if hint is bool else None if hint is NoneType else hint]
 
+
+@dataclass(eq=False, repr=False, match_args=False)
+class Parameters:
+    """The parameters of `TSM2Forecaster`, which says what each means, with their defaults."""
+
+    lookback: int | Literal["auto"] = "auto"
+    horizon: int = 24
+    _: KW_ONLY
+    features: int = 16
+    blocks: int = 1
+    patch_length: int | None = None
+    patch_stride: int | None = None
+    d_state: int = 4
+    d_conv: int = 4
+    expand: int = 1
+    dropout: float = 0.0
+    pre_norm: Literal["2d", "layer", "rms", "none"] = "2d"
+    selection: Literal["convolved", "input"] = "convolved"
+    time_mixer: Literal["selective", "linear", "none"] = "selective"
+    variate_mixer: Literal["selective", "mlp", "none"] = "selective"
+    variate_directions: Literal["forward", "both"] = "both"
+    averaging: Literal["stream", "identity", "mean"] = "stream"
+    averaging_learned: bool = True
+    averaging_reach: int | None = None
+    readout: Literal["stream", "last"] = "stream"
+    zero_start: bool = True
+    zero_head: bool = True
+    linear_start: Literal["auto", "exact", "random"] = "auto"
+    refit_linear: bool = True
+    epoch_steps: int | None = None
+    min_steps: int = 0
+    max_steps: int | None = None
+    start_margin: float = 0.02
+    season: int | None = None
+    instance_norm: bool = True
+    level: Literal["auto", "mean", "last"] = "auto"
+    separate_heads: bool | Literal["auto"] = "auto"
+    quantiles: Sequence[float] | None = None
+    loss: Literal["mse", "mae", "huber", "quantile"] | None = None
+    max_epochs: int = 10
+    batch_size: int | Literal["auto"] = 32
+    learning_rate: float | None = None
+    mixer_learning_rate: float | None = None
+    weight_decay: float = 0.0
+    sam_radius: float | None = None
+    ema_decay: float = 0.0
+    gradient_clip: float = 1.0
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    validation_fraction: float = 0.2
+    patience: int = 5
+    frequency: str | pd.offsets.BaseOffset | None = None
+    target: Hashable | Sequence[Hashable] | None = None
+    calendar: Sequence[str] | Literal["auto"] = ()
+    holidays: Sequence[str] = ()
+    missing: Missing = "raise"
+    scaling: Literal["series", "global"] = "series"
+    sampling: Literal["windows", "series"] = "windows"
+    id_col: str = "unique_id"
+    time_col: str = "ds"
+    target_col: str | Sequence[str] = "y"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    capture_steps: Literal["auto"] | bool = "auto"
+    backend: str = "auto"
+    random_state: int | np.random.RandomState | None = None
+    n_estimators: int = 1
+    n_jobs: int | None = None
+    pretrained: str | None = None
+    warm_start: bool = False
+    verbose: int = 0
+
+
+Parameters.__init__.__qualname__ = "TSM2Forecaster.__init__"  # which Python's complaints name
 
 CONSTRAINTS: dict[str, list[Any] | str] = {
     **{name: _constraints(HINTS[name]) for name in ("horizon",)},
@@ -234,6 +317,36 @@ def check_count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ParameterError(f"{name} must be an integer of at least 1, got {value!r}.")
     return int(value)
+
+
+def check_generator(random_state: Any) -> np.random.RandomState:
+    """Return the generator that a seed stands for.
+
+    Raises
+    ------
+    ParameterError
+        It is no seed.
+    """
+    try:
+        generator: np.random.RandomState = check_random_state(random_state)
+    except ValueError as error:
+        raise ParameterError(f"random_state: {error}") from None
+    return generator
+
+
+def check_tuning(checkpoint: object, log_dir: object, max_seconds: float) -> None:
+    """Check that nothing is asked of the tuning of pretrained weights that only a fit does.
+
+    Raises
+    ------
+    ParameterError
+        It is to be interrupted, or recorded.
+    """
+    if checkpoint is not None or log_dir is not None or max_seconds < math.inf:
+        raise ParameterError(
+            "checkpoint, max_time and log_dir do not go with pretrained weights, which are "
+            "tuned in one go: leave them out, and lower max_epochs to end sooner."
+        )
 
 
 def check_seconds(max_time: object) -> float:

@@ -24,13 +24,14 @@ from tsm2.backtesting import backtest_table, batches, outcomes
 from tsm2.errors import ParameterError
 from tsm2.fitted.model import FittedModel
 from tsm2.fitted.rolling import whole_horizons
+from tsm2.parameters import check_count
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.walk import Walk
 from tsm2.tables.covariates import CovariateTables
+from tsm2.tables.labels import is_before
 from tsm2.tables.quantiles import bound_name
 from tsm2.tables.ragged import ranges
 from tsm2.tables.series import Series
-from tsm2.tables.stamps import is_before
 from tsm2.training.choices import chosen
 from tsm2.training.processes import check_side_by_side
 from tsm2.training.recipe import Recipe
@@ -71,7 +72,7 @@ class Refits:
         start: object,
         horizon: int,
         stride: int,
-        every: int,
+        every: int | bool,
         window: Literal["expanding", "sliding"],
         n_jobs: int | None = None,
         quantiles: Sequence[float] = (),
@@ -94,7 +95,7 @@ class Refits:
             Rows of a forecast, and from one to the next.
         every
             How many forecasts, one behind another in time, one fit makes: of several series, those
-            of all of them from the same row are one.
+            of all of them from the same row are one. True is 1.
         window
             "expanding" fits to all rows before a fit's first forecast, "sliding" to the last of
             them, as many as the first fit had of each series.
@@ -108,11 +109,19 @@ class Refits:
         Raises
         ------
         ParameterError
-            There is no start, `window` is unknown, or `n_jobs` is no count or more than 1 where
-            several processes share the fits.
+            There is no start, `window` is unknown, `n_jobs` is no count or more than 1 where
+            several processes share the fits, or nothing would be fitted.
         WindowError
             No window fits, or the rows before the start are too few to fit to.
         """
+        if recipe.pretrained is not None:
+            raise ParameterError(
+                f"refit={every!r} does not go with pretrained={recipe.pretrained!r}: such a "
+                f"network reads the rows before every forecast, and nothing is fitted. Pass "
+                f"refit=False; to judge tuned weights, fit them to earlier rows with "
+                f"warm_start=True before."
+            )
+        every = check_count("refit", 1 if every is True else every)
         _check_refits(start, window, n_jobs)
         known = _with_windows(series.head(_rows_before(series, start)), recipe)
         choices = recipe.choose_for(filled(known, recipe.missing))

@@ -31,11 +31,9 @@ import math
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -58,7 +56,6 @@ __all__ = [
     "holds_model",
     "load_folder",
     "remove_leftovers",
-    "replacing",
     "save_folder",
 ]
 
@@ -119,8 +116,7 @@ def save_folder(
 
     Examples
     --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
+    >>>     >>> with TemporaryDirectory() as folder:
     ...     save_folder(f"{folder}/model", kind="Mean", config={"window": (3, 5)}, tensors={})
     ...     load_folder(f"{folder}/model", kind="Mean")
     ({'window': (3, 5)}, {})
@@ -233,33 +229,6 @@ def _replace_file(file: Path, data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """Yield where to write a file that takes the place of `file` in one step, or not at all.
-
-    It is beside `file` in a folder that only we can enter, under a name that cannot be foreseen.
-
-    Raises
-    ------
-    OutputError
-        A link, a device or a folder is there, or nothing can be written.
-    """
-    if os.path.lexists(file) and not stat.S_ISREG(os.lstat(file).st_mode):
-        raise OutputError(
-            f"{file} is a link, a folder or a device, which is not replaced. Choose another path, "
-            f"or remove it first."
-        )
-    try:
-        with TemporaryDirectory(prefix=".writing-", dir=file.absolute().parent) as folder:
-            part = Path(folder) / file.name
-            yield part
-            os.replace(part, file)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error}. What was there is unchanged.") from error
 
 
 def check_replaceable(folder: Path) -> None:

@@ -86,6 +86,20 @@ def test_our_model_and_rlinear_run_with_nothing_set_but_the_horizon() -> None:
     assert found.legend[TINY].startswith("features=4")
 
 
+def test_a_pretrained_network_is_compared_like_a_fitted_one() -> None:
+    found = tsm2.compare(panel(), 6, models=["RepeatLast", "TSM2Zero"], windows=2, season=24)
+    board: Any = found.leaderboard
+    assert board.loc["TSM2Zero", "MASE"] < board.loc["RepeatLast", "MASE"]
+    assert board.loc["TSM2Zero", ["coverage-80", "quantile loss"]].notna().all()
+    model = tsm2.TSM2Forecaster.from_pretrained("zero", season=24, device="cpu")
+    known = panel().groupby("unique_id").head(-6)
+    forecast: Any = model.predict(known, horizon=6)
+    table: Any = found.forecasts
+    last = table[(table["model"] == "TSM2Zero") & (table["series"] == "south")].tail(6)
+    south = forecast[forecast["unique_id"] == "south"]
+    np.testing.assert_allclose(last["forecast"], south["y"], rtol=1e-5)
+
+
 def test_several_series_are_each_forecast_to_their_own_end() -> None:
     models = [*NAIVE, "RLinear(max_epochs=1)", "sklearn:Ridge", TINY]
     found = tsm2.compare(panel(), 6, models=models, windows=2)

@@ -58,7 +58,7 @@ def test_every_model_of_ours_is_made_fitted_and_forecasts(name: str) -> None:
         (
             "RLiner",
             SETUP,
-            r"no model is named 'RLiner'\. Did you mean RLinear.*\? Known: TSM2, RepeatLast",
+            r"no model is named 'RLiner'\. Did you mean RLinear.*\? Known: TSM2, TSM2Zero",
         ),
         ("RLinear", given(epochs=5), "RLinear cannot be made"),
         ("RepeatLast", given(period=5), "RepeatLast cannot be made"),

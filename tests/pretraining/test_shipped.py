@@ -7,6 +7,8 @@ from tsm2 import TSM2Forecaster
 from tsm2.backtesting import error_table
 from tsm2.datasets import load_sample
 from tsm2.networks.pretrained import describe_pretrained, load_pretrained
+from tsm2.pretraining.__main__ import command
+from tsm2.pretraining.pretrain import PretrainingConfig
 
 HOME = Path(tsm2.__file__).parent / "pretrained" / "zero"
 
@@ -14,7 +16,8 @@ HOME = Path(tsm2.__file__).parent / "pretrained" / "zero"
 def test_they_are_small_and_say_how_they_were_made() -> None:
     assert sum(each.stat().st_size for each in HOME.iterdir()) < 8e6
     facts = describe_pretrained("zero")
-    assert f"--seed {facts['seed']} --minutes {facts['minutes']:g}" in facts["command"]
+    config = PretrainingConfig(seed=facts["seed"], steps=facts["step"])  # not by the clock
+    assert facts["command"] == command(config, facts["trust"])
     assert facts["command"] in (HOME / "README.md").read_text("utf-8")
 
 

@@ -13,6 +13,7 @@ from pandas.tseries.holiday import USFederalHolidayCalendar
 from tsm2.errors import FrameError
 from tsm2.tables.business import Frequency
 from tsm2.tables.frequencies import inferred_frequency
+from tsm2.tables.labels import position_of
 from tsm2.tables.read import read
 from tsm2.tables.stamps import (
     as_stamps,
@@ -21,7 +22,6 @@ from tsm2.tables.stamps import (
     first_break,
     frequency_of,
     other_frequencies,
-    position_of,
     stamps_after,
     stamps_before,
     stamps_from,

@@ -3,6 +3,7 @@
 A name may carry parameters, as a call does:
 
     TSM2, RepeatLast, SeasonalNaive, RLinear, NLinear, DLinear        in this package
+    TSM2Zero                                                          in it too, learns from no row
     RLinear(max_epochs=5)                                             with parameters
     sklearn:Ridge, neuralforecast:PatchTST, darts:NLinearModel, sktime:ThetaForecaster
                                                                       any model of a peer
@@ -112,16 +113,11 @@ class ModelName:
 # --- ours -----------------------------------------------------------------------------------------
 
 
-class _TSM2:
+class _Ours:
     """`TSM2Forecaster` with the protocol's rows as its validation rows."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.estimator = TSM2Forecaster(
-            setup.lookback,
-            setup.horizon,
-            device=setup.device,  # type: ignore[arg-type]
-            random_state=setup.seed,
-        ).set_params(**setup.parameters)
+    def __init__(self, estimator: TSM2Forecaster) -> None:
+        self.estimator = estimator
 
     def fit(self, values: NDArray[np.float64], n_train: int) -> Self:
         share = (len(values) - n_train) / len(values)
@@ -131,6 +127,19 @@ class _TSM2:
     def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
         forecast: NDArray[np.float64] = self.estimator.forecast_contexts(contexts, horizon)
         return forecast
+
+
+def _tsm2(setup: Setup) -> _Ours:
+    fixed: dict[str, Any] = {"device": setup.device, "random_state": setup.seed}
+    model = TSM2Forecaster(setup.lookback, setup.horizon, **fixed)
+    return _Ours(model.set_params(**setup.parameters))
+
+
+def _zero(setup: Setup) -> _Ours:
+    """Return the pretrained network, which is told the season and reads rows of its own number."""
+    season = setup.season if setup.season > 1 else None
+    fixed = {"season": season, "device": setup.device, "random_state": setup.seed}
+    return _Ours(TSM2Forecaster.from_pretrained("zero", **{**fixed, **setup.parameters}))
 
 
 def _seasonal_naive(setup: Setup) -> SeasonalNaive:
@@ -155,7 +164,8 @@ def _linear(kind: type[RLinear | NLinear | DLinear]) -> Callable[[Setup], Foreca
 
 
 MODELS: Mapping[str, Callable[[Setup], Forecaster]] = {
-    "TSM2": _TSM2,
+    "TSM2": _tsm2,
+    "TSM2Zero": _zero,
     "RepeatLast": lambda setup: RepeatLast(**setup.parameters),
     "SeasonalNaive": _seasonal_naive,
     "RLinear": _linear(RLinear),

@@ -3,6 +3,7 @@
 Each is fitted to the rows before a cutoff and forecasts those behind it. By name:
 
     RepeatLast, SeasonalNaive, RLinear, TSM2      in this package
+    TSM2Zero                                      in it too, learns from no row
     ETS, Theta                                    statsforecast's AutoETS and AutoTheta
     LightGBM                                      boosted trees on lags, through mlforecast
     Chronos                                       zero-shot, through its own package
@@ -79,15 +80,10 @@ class RivalSetup:
 
 
 class _Ours:
-    """`TSM2Forecaster` with nothing set but the horizon, and what was given with its name."""
+    """`TSM2Forecaster` as it is."""
 
-    def __init__(self, setup: RivalSetup) -> None:
-        self.levels = setup.levels
-        self.model = TSM2Forecaster(
-            horizon=setup.horizon,
-            device=setup.device,  # type: ignore[arg-type]
-            random_state=setup.seed,
-        ).set_params(**setup.parameters)
+    def __init__(self, model: TSM2Forecaster, levels: tuple[float, ...]) -> None:
+        self.model, self.levels = model, levels
 
     def fit(self, known: Series) -> Self:
         self.model.fit(as_table(known))
@@ -101,6 +97,25 @@ class _Ours:
         except ParameterError:  # too few validation windows for these levels
             return Forecasts(point=point)
         return Forecasts(point=point, quantiles=bounds.reshape(*point.shape, -1))
+
+
+def _tsm2(setup: RivalSetup) -> _Ours:
+    """Return it with nothing set but the horizon, and what was given with its name."""
+    fixed: dict[str, Any] = {"device": setup.device, "random_state": setup.seed}
+    model = TSM2Forecaster(horizon=setup.horizon, **fixed)
+    return _Ours(model.set_params(**setup.parameters), setup.levels)
+
+
+def _zero(setup: RivalSetup) -> _Ours:
+    """Return it pretrained, and told the season."""
+    fixed = {
+        "horizon": setup.horizon,
+        "season": setup.season if setup.season > 1 else None,
+        "device": setup.device,
+        "random_state": setup.seed,
+    }
+    model = TSM2Forecaster.from_pretrained("zero", **{**fixed, **setup.parameters})
+    return _Ours(model, setup.levels)
 
 
 def _stacked(forecast: Any) -> NDArray[np.float64]:
@@ -214,7 +229,8 @@ RIVALS: Mapping[str, Callable[[RivalSetup], Rival]] = {
         **{"period": setup.season, "horizon": setup.horizon, **setup.parameters}
     ),
     "RLinear": _RLinear,
-    "TSM2": _Ours,
+    "TSM2": _tsm2,
+    "TSM2Zero": _zero,
 }
 """The models of this package, by name."""
 
@@ -231,14 +247,14 @@ _LIBRARIES = {
 
 
 def installed() -> tuple[str, ...]:
-    """Return what `compare` runs if nothing is named: the floor, TSM2, and what is installed.
+    """Return what `compare` runs if nothing is named: the floor, ours, and what is installed.
 
     Chronos is not among them, because it loads its weights from the network.
     """
     found = [name for name in ("ETS", "Theta") if find_spec("statsforecast")]
     if find_spec("mlforecast") and find_spec("lightgbm"):
         found.append("LightGBM")
-    return (*FLOOR, *found, "TSM2")
+    return (*FLOOR, *found, "TSM2Zero", "TSM2")
 
 
 def make_rival(name: str, setup: RivalSetup) -> Rival:

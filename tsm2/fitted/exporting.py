@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from tsm2.errors import ExportWarning, OutputError, ParameterError
 from tsm2.fitted.model import FittedModel
 from tsm2.networks.patches import running_max
-from tsm2.saving import replacing
+from tsm2.replacing import replacing
 from tsm2.tables.business import frequency_to_json
 
 __all__ = ["UnitsAround", "export_onnx"]

@@ -45,7 +45,7 @@ from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, filled
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.prepared.splits import check_long_enough, room_in_front
+from tsm2.prepared.splits import check_contexts, check_long_enough, room_in_front
 from tsm2.prepared.walk import Walk
 from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.tables.cells import name_some
@@ -479,21 +479,29 @@ class FittedModel:
         Raises
         ------
         ParameterError
-            The model reads covariates.
+            The model reads covariates, or these are no contexts of its columns.
+        WindowError
+            They are shorter than the lookback, and unknown rows may not stand before them.
+        FrameError
+            A value is unknown, and the model was not told what to do about that.
         """
         if self.codings.by_kind:
             raise ParameterError(
                 "this model reads covariates, but contexts alone were given. Call predict or "
                 "backtest, which find them by their stamps."
             )
-        n_windows, lookback, n_columns = contexts.shape
+        columns = self.context.layout.columns
+        check_contexts(contexts, columns, lookback=self.lookback, missing=self.missing)
+        n_windows, n_rows, n_columns = contexts.shape
         series = replace(
             self.context,
             values=contexts.reshape(-1, n_columns),
-            index=pd.RangeIndex(n_windows * lookback),
+            index=pd.RangeIndex(n_windows * n_rows),
             ids=tuple(range(n_windows)),
-            offsets=offsets_of(np.full(n_windows, lookback)),
+            offsets=offsets_of(np.full(n_windows, n_rows)),
         )
+        series = filled(series, self.missing)
+        series = series.padded(np.maximum(self.lookback - series.counts, 0))
         prepared = Prepared.of(
             series,
             self.scaling if units is None else units,

@@ -29,12 +29,45 @@ from tsm2.training.fit import Epoch, TrainingConfig
 from tsm2.training.loop import fit_network
 from tsm2.training.recipe import Recipe
 
-__all__ = ["fine_tune", "meet"]
+__all__ = ["fine_tune", "fit_pretrained", "meet"]
 
 _GENTLE = {"learning_rate": 1e-4, "mixer_learning_rate": 1e-4, "epoch_steps": 50}
 """What None stands for when weights are tuned that know much already."""
 _JUDGED = 256  # windows
 _BATCH = 32
+
+
+def fit_pretrained(
+    network: ZeroShotNetwork,
+    recipe: Recipe,
+    series: Series,
+    given: CovariateTables,
+    *,
+    before: FittedModel | None,
+    tune: bool,
+) -> tuple[FittedModel, list[Epoch]]:
+    """Return the model that takes series for its history, and the losses of its epochs.
+
+    Parameters
+    ----------
+    network, recipe, series, given
+        As for `meet`.
+    before
+        A model whose weights are tuned further in place of the network's; None for the network's.
+    tune
+        Whether the weights learn from the series, see `fine_tune`.
+
+    Raises
+    ------
+    ParameterError, FrameError, WindowError
+        As for `meet` and `fine_tune`.
+    """
+    model = meet(network, recipe, series, given)
+    if not tune:
+        return model, [Epoch(epoch=0, train_loss=None, validation_loss=None)]
+    if before is not None and before.pretrained:
+        model = replace(model, network=before.network)
+    return fine_tune(model, recipe, series)
 
 
 def meet(

@@ -54,7 +54,6 @@ VECTOR_BYTES = 4 * LANES
 
 _FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
-_MASK = ir.VectorType(ir.IntType(1), LANES)
 
 
 class _Vector(types.Type):

@@ -46,6 +46,7 @@ AxesGiven: TypeAlias = "Axes | Sequence[Axes] | None"
 HISTORY, TRUTH = "#3b3b3b", "#9aa5b1"
 COLORS = ("#d1495b", "#2e6f95", "#66a182", "#edae49", "#8d6a9f", "#00798c", "#5c4742")
 """Colours of forecasts, the first of them for ours or for the only one."""
+_DPI = 110  # of files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -285,15 +286,15 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         The file cannot be written, or its format is unknown.
     """
     try:
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=_DPI)
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write the picture {path}: {error}") from error
 
 
-def to_png(figure: Figure, *, dpi: int = 110) -> bytes:
+def to_png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=dpi, format="png")
+    figure.savefig(buffer, dpi=_DPI, format="png")
     return buffer.getvalue()
 
 

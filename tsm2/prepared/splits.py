@@ -12,14 +12,23 @@ Sizes: S series, T rows of all of them, L lookback, H horizon.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tsm2.errors import WindowError
+from tsm2.errors import FrameError, ParameterError, WindowError
+from tsm2.tables.gaps import Missing
 from tsm2.tables.ragged import ranges
 from tsm2.tables.series import Series
 
-__all__ = ["check_long_enough", "room_in_front", "split_starts", "training_rows"]
+__all__ = [
+    "check_contexts",
+    "check_long_enough",
+    "room_in_front",
+    "split_starts",
+    "training_rows",
+]
 
 
 def training_rows(
@@ -148,3 +157,40 @@ def split_starts(
     train = ranges(first + lookback, np.maximum(0, n_train - lookback - horizon + 1))
     n_validation = np.where(series.counts > n_train, series.counts - n_train - horizon + 1, 0)
     return train, ranges(first + n_train, n_validation)
+
+
+def check_contexts(
+    contexts: NDArray[np.float64],
+    columns: Sequence[Hashable],
+    *,
+    lookback: int,
+    missing: Missing,
+) -> None:
+    """Check that contexts, (B, L, M), can be forecast from.
+
+    Raises
+    ------
+    ParameterError
+        These are no contexts of the columns, (M,).
+    WindowError
+        They are shorter than the lookback, and unknown rows may not stand before them.
+    FrameError
+        A value is unknown, and nothing is to be done about that.
+    """
+    if contexts.ndim != 3 or contexts.shape[2] != len(columns) or not contexts.shape[1]:
+        raise ParameterError(
+            f"contexts must have windows, rows and {len(columns)} columns, got an array of shape "
+            f"{contexts.shape}."
+        )
+    if missing != "mask" and contexts.shape[1] < lookback:
+        raise WindowError(
+            f"the contexts have {contexts.shape[1]} rows, but a forecast reads {lookback} "
+            f"(lookback). Give longer ones, or fit with missing='mask', which takes rows before "
+            f"them for unknown."
+        )
+    if missing == "raise" and not np.isfinite(contexts).all():
+        window, row, column = np.argwhere(~np.isfinite(contexts))[0]
+        raise FrameError(
+            f"column {columns[column]!r} is {contexts[window, row, column]} in row {row} of "
+            f"context {window}. Fill it, or fit with missing='mask' or 'ffill'."
+        )

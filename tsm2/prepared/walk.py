@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from tsm2.errors import WindowError
 from tsm2.prepared.splits import check_long_enough
+from tsm2.tables.labels import is_before, position_of
 from tsm2.tables.ragged import ranges
 from tsm2.tables.series import Series
-from tsm2.tables.stamps import is_before, position_of
 
 __all__ = ["Walk", "cut_contexts"]
 

@@ -12,7 +12,25 @@ from pathlib import Path
 from tsm2.networks.pretrained import save_pretrained
 from tsm2.pretraining.pretrain import PretrainingConfig, Progress, pretrain
 
-__all__ = ["card", "main"]
+__all__ = ["card", "command", "main"]
+
+
+def command(config: PretrainingConfig, trust: float) -> str:
+    """Return the command line that pretrains so.
+
+    Examples
+    --------
+    >>> command(PretrainingConfig(steps=500), 0.5)
+    'python -m tsm2.pretraining OUT --seed 0 --steps 500 --trust 0.5'
+    """
+    given: dict[str, float | None] = {
+        "seed": config.seed,
+        "minutes": config.minutes,
+        "steps": config.steps,
+        "trust": None if trust == 1 else trust,
+    }
+    options = (f"--{name} {value}" for name, value in given.items() if value is not None)
+    return " ".join(("python -m tsm2.pretraining OUT", *options))
 
 
 def card(config: PretrainingConfig, last: Progress, n_weights: int, trust: float) -> str:
@@ -37,11 +55,7 @@ def card(config: PretrainingConfig, last: Progress, n_weights: int, trust: float
             "",
             "| about | |",
             "|---|---|",
-            f"| made by | `python -m tsm2.pretraining OUT --seed {config.seed}"
-            + ("" if config.minutes is None else f" --minutes {config.minutes:g}")
-            + ("" if config.steps is None else f" --steps {config.steps}")
-            + ("" if trust == 1 else f" --trust {trust:g}")
-            + "` |",
+            f"| made by | `{command(config, trust)}` |",
             f"| steps | {last.step}, of {config.batch_rows} series each |",
             f"| minutes | {last.minutes:.1f}, on one thread of a processor that others used, too |",
             f"| loss on generated windows | {last.validation_loss:.4f}; the classical forecasts "
@@ -82,7 +96,8 @@ def main() -> None:
     network, reports = pretrain(config, checkpoint=given.out / "checkpoint", report=_tell)
     network.shrink(given.trust)
     last = reports[-1]
-    facts = {"seed": config.seed, "trust": given.trust, **asdict(last)}
+    made = {"command": command(config, given.trust), "seed": config.seed, "trust": given.trust}
+    facts = {**made, **asdict(last)}
     count = sum(each.numel() for each in network.parameters())
     text = card(config, last, count, given.trust)
     save_pretrained(network, given.out / "zero", facts=facts, card=text)

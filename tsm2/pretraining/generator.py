@@ -257,8 +257,7 @@ def _add_seasons(
                 continue
             lengths = any_period[chosen] if period == "any" else period
             phase = _phase(first[chosen], lengths, steps)
-            season = shapes[shape[chosen, None], phase]
-            _modulate(rng, season, shapes[(shape[chosen, None] + 3) % _SHAPES, phase])
+            season = _modulated(rng, shapes, shape[chosen], phase)
             season *= size[chosen, None]
             rows[chosen] += season
 
@@ -298,42 +297,59 @@ def _shapes(rng: np.random.Generator) -> Numbers:
     as of weekdays or opening hours.
     """
     turn = np.arange(_PHASES) / _PHASES
-    kinds = np.arange(_SHAPES) % 3
     order = np.arange(1, 9)
     decay = order[None, :] ** -rng.uniform(0.3, 2.5, (_SHAPES, 1))
     waves = rng.standard_normal((_SHAPES, 8, 2)) * decay[:, :, None]
     angle = 2 * np.pi * np.outer(order, turn)
-    harmonics = waves[..., 0] @ np.cos(angle) + waves[..., 1] @ np.sin(angle)
     centers, widths = rng.random((_SHAPES, 3, 1)), rng.uniform(0.02, 0.2, (_SHAPES, 3, 1))
-    away = (turn - centers + 0.5) % 1 - 0.5
-    bumps = (np.exp(-0.5 * (away / widths) ** 2) * rng.normal(1, 0.7, (_SHAPES, 3, 1))).sum(1)
+    heights = rng.normal(1, 0.7, (_SHAPES, 3, 1))
     parts = rng.choice([2, 4, 7, 12, 24, 52], _SHAPES)
     levels = rng.standard_normal((_SHAPES, 52))
     levels[:, :7] = np.where(rng.random((_SHAPES, 1)) < 0.5, np.sort(levels[:, :7]), levels[:, :7])
-    stretches = levels[np.arange(_SHAPES)[:, None], (turn * parts[:, None]).astype(int)]
-    shapes = np.select([kinds[:, None] == 0, kinds[:, None] == 1], [harmonics, bumps], stretches)
+    shapes = np.empty((_SHAPES, _PHASES))
+    harmonic, bumpy, stretched = (np.arange(kind, _SHAPES, 3) for kind in range(3))
+    shapes[harmonic] = waves[harmonic, :, 0] @ np.cos(angle) + waves[harmonic, :, 1] @ np.sin(angle)
+    away = (turn - centers[bumpy] + 0.5) % 1 - 0.5
+    shapes[bumpy] = (np.exp(-0.5 * (away / widths[bumpy]) ** 2) * heights[bumpy]).sum(1)
+    place = (turn * parts[stretched, None]).astype(int)
+    shapes[stretched] = np.take_along_axis(levels[stretched], place, axis=1)
     shapes -= shapes.mean(1, keepdims=True)
     shapes /= shapes.std(1, keepdims=True) + 1e-6
     table: Numbers = shapes.astype(np.float32)
     return table
 
 
-def _modulate(rng: np.random.Generator, season: Numbers, other: Numbers) -> None:
-    """Let a part of the seasons, (R, T), grow or shrink, and some wander towards another shape.
+def _modulated(
+    rng: np.random.Generator, shapes: Numbers, which: NDArray[np.int64], phase: NDArray[np.int32]
+) -> Numbers:
+    """Return seasons, (R, T), of the shapes, (R,): some grow or shrink, some wander to another one.
 
     No two days are alike: without that, the last season again would be too good a forecast.
     """
-    n, steps = season.shape
+    n, steps = phase.shape
+    season = _looked_up(shapes, which, phase)
     wandering = np.flatnonzero(rng.random(n) < 0.6)
     speed = np.exp(rng.uniform(np.log(0.005), np.log(0.12), (2, len(wandering), 1)))
     moves = rng.standard_normal((2, len(wandering), steps), dtype=np.float32)
+    moves *= speed.astype(np.float32)
     fading = np.array([1.0, -0.99], dtype=np.float32)
-    walks = lfilter(np.ones(1, np.float32), fading, moves * speed.astype(np.float32), axis=-1)
-    season[wandering] = season[wandering] * (1 + walks[0]) + other[wandering] * walks[1]
+    stretch, share = lfilter(np.ones(1, np.float32), fading, moves, axis=-1)
+    stretch += 1
+    stretch *= season[wandering]
+    share *= _looked_up(shapes, (which[wandering] + 3) % _SHAPES, phase[wandering])
+    stretch += share
+    season[wandering] = stretch
     chosen = np.flatnonzero(rng.random(n) < 0.25)
     t = np.linspace(-1, 1, steps, dtype=np.float32)
     slope = rng.uniform(-0.8, 0.8, (len(chosen), 1)).astype(np.float32)
     season[chosen] *= 1 + slope * t
+    return season
+
+
+def _looked_up(shapes: Numbers, which: NDArray[np.int64], phase: NDArray[np.int32]) -> Numbers:
+    """Return the values, (R, T), of the shapes, (R,), at the phases."""
+    place = which.astype(np.int32)[:, None] * _PHASES + phase
+    return shapes.ravel().take(place, mode="wrap")  # a third faster than with bounds checked
 
 
 # --- what happens to rows -------------------------------------------------------------------------

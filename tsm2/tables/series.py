@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tsm2.errors import FrameError, FrequencyWarning, SavedModelError
+from tsm2.errors import FrameError, FrequencyWarning, ParameterError, SavedModelError
 from tsm2.tables.frequencies import other_frequencies
 from tsm2.tables.layout import Layout, layout_from_json, layout_to_json
 from tsm2.tables.ragged import offsets_of, owners, places, ranges
@@ -72,6 +72,26 @@ class Series:
     def owners(self) -> Whole:
         """Number of the series that each row belongs to, (T,)."""
         return owners(self.offsets)
+
+    def number_of(self, name: Hashable) -> int:
+        """Return the number of a series; None stands for the only one.
+
+        Raises
+        ------
+        ParameterError
+            There are several and the name is none of theirs, or there is one without a name.
+        """
+        if name is None and len(self.ids) == 1:
+            return 0
+        if name not in self.ids:
+            known = ", ".join(map(repr, self.ids[:5]))
+            raise ParameterError(
+                f"X has several series: series must name one of the {len(self.ids)}, such as "
+                f"{known}; got {name!r}."
+                if len(self.ids) > 1
+                else f"X is one table: leave series out; got {name!r}."
+            )
+        return self.ids.index(name)
 
     def owners_of(self, rows: Whole) -> Whole:
         """Return the number of the series that some rows belong to, without looking at others."""

@@ -8,6 +8,7 @@ Sizes: S series.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
@@ -29,14 +30,14 @@ from tsm2.prepared.windows import Covariates
 from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
-from tsm2.tables.holidays import check_holidays
+from tsm2.tables.holidays import check_holidays, is_holiday
 from tsm2.tables.quantiles import check_levels, with_median
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 from tsm2.training.choices import candidates, choose, chosen, enough_rows
 from tsm2.training.fit import TrainingConfig
 
-__all__ = ["CHOSEN", "Recipe"]
+__all__ = ["CHOSEN", "Recipe", "choices_of"]
 
 CHOSEN = ("lookback", "level", "separate_heads")
 """Settings of the network that may be "auto"."""
@@ -285,3 +286,21 @@ class Recipe:
             )
         generator = check_random_state(self.random_state)
         return [int(generator.randint(2**31 - 1)) for _ in range(self.n_estimators)]
+
+
+def choices_of(config: NetworkConfig, dates: Sequence[str], season: int | None) -> pd.DataFrame:
+    """Return the choices of a network that was made elsewhere: one row, which was chosen.
+
+    Parameters
+    ----------
+    config
+        Of the network.
+    dates
+        Features of the time stamps that it reads.
+    season
+        Rows of a season; None for none.
+    """
+    row: dict[str, Any] = {name: getattr(config, name) for name in CHOSEN}
+    calendar = ", ".join(name for name in dates if not is_holiday(name))
+    row |= {"calendar": calendar, "season": season, "validation_mse": math.nan, "chosen": True}
+    return pd.DataFrame([row])
