@@ -96,8 +96,9 @@ ORDERS = {  # within a package, a module may import those before it
     "training": [
         "blocks",
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
-        *("missed", "start", "choices", "position", "capture", "processes", "step", "fit"),
-        *("recipe", "callbacks", "loop", "ensembles"),
+        *("missed", "start", "choices", "position", "capture", "processes"),
+        *("recording", "step", "fit", "recipe"),
+        *("callbacks", "loop", "ensembles"),
     ],
     "fitted": [
         *("adaptive", "rolling", "calibration", "inspection", "explanation", "floor", "model"),
