@@ -28,8 +28,8 @@ TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
 TESTS_engines := tests/engines tests/test_engines.py tests/benchmark/test_comparison.py tests/test_plotting.py
 TESTS_vision := tests/vision tsm2/vision
 
-.PHONY: demo quick test test-slow test-gpu test-oldest test-peers $(PEERS:%=test-%) lint docs dist bench \
-	gpu-tiny constraints clean
+.PHONY: demo quick test test-slow test-gpu test-oldest test-newest test-peers $(PEERS:%=test-%) lint \
+	docs dist bench gpu-tiny constraints clean
 
 demo: .venv/made
 	$(BIN)/tsm2 demo
@@ -49,6 +49,10 @@ test-gpu: .venv/made
 
 test-oldest: .venvs/oldest/made
 	OMP_NUM_THREADS=1 .venvs/oldest/bin/python -m pytest -n 2 --dist loadfile $(QUICK) $(EXTRAS)
+
+# Another Python than the machine's, on Debian; skipped, in words, where it cannot be had.
+test-newest: .venvs/newest/made
+	test ! -e $< || OMP_NUM_THREADS=1 .venvs/newest/bin/python -m pytest -n 2 --dist loadfile $(QUICK)
 
 test-peers: $(PEERS:%=test-%)
 
@@ -101,6 +105,10 @@ constraints: .venv/made
 	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt \
 		-e ".[$$($(PYTHON) constraints/update.py --extras $*)]"
 	touch $@
+
+.venvs/newest/made: pyproject.toml constraints.txt constraints/newest.py
+	$(PYTHON) constraints/newest.py .venvs/newest
+	test ! -d .venvs/newest || touch $@
 
 clean:
 	rm -rf .venv .venvs build dist site demo docs/made .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -65,7 +65,7 @@ def compiled(
         for place, argument in enumerate(kernel.arg_names)
         if aligned and (str(signature[argument]).startswith("*") or argument in MULTIPLES_OF_16)
     }
-    limit = {"maxnreg": triton_backend.most_registers(architecture // 10, constants["WALKS"])}
+    limit = {"maxnreg": triton_backend._MOST_REGISTERS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Triton's own
         result = triton.compile(

@@ -45,20 +45,24 @@ def run_example(path: Path) -> None:
         outputs.enter_context(contextlib.redirect_stdout(printed.setdefault(name, io.StringIO())))
 
     save = Figure.savefig
+    drawn: set[str] = set()
 
     def save_twice(figure: Figure, file: object, **settings: object) -> None:
         save(figure, file, **settings)
         if not isinstance(file, str | Path):
             return  # a picture within a page
-        save(figure, MADE / f"{path.stem}-{Path(str(file)).name}", dpi=150, bbox_inches="tight")
+        name = Path(str(file)).name
+        save(figure, MADE / f"{path.stem}-{name}", dpi=150, bbox_inches="tight")
+        drawn.add(name)
 
     Figure.savefig = save_twice  # this process runs one example and ends
     code = _START.sub(r'__section__("\1")', path.read_text(encoding="utf-8"))
     names = {"__name__": "__main__", "__file__": str(path), "__section__": section}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), outputs:
         exec(compile(code, str(path), "exec"), names)
-        for picture in Path(folder).glob("*.png"):  # of other processes too
-            shutil.copy(picture, MADE / f"{path.stem}-{picture.name}")
+        for picture in Path(folder).glob("*.png"):
+            if picture.name not in drawn:  # another process drew it
+                shutil.copy(picture, MADE / f"{path.stem}-{picture.name}")
     for name, text in printed.items():
         (MADE / f"{path.stem}-{name}.txt").write_text(text.getvalue(), encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """A backtest that is written while it is made says what one in memory says, to the bit."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,31 @@ def test_blocks_are_the_same_however_a_table_is_cut() -> None:
     for size in (1, 7, 33, 100):
         pieces = (rows[first : first + size] for first in range(0, 100, size))
         assert [len(block) for block in in_blocks(pieces, 40)] == [40, 40, 20]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_notebook_shows_where_a_file_is_and_its_errors(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    monkeypatch.setattr("tsm2.backtest_files._ROWS", 100)  # a file of several pieces
+    file = (
+        forecaster(horizon=4)
+        .fit(table())
+        .backtest(table(400).iloc[330:], to=tmp_path / f"<new>.{suffix}")
+    )
+    shown = file._repr_html_()
+    assert f"&lt;new&gt;.{suffix}, " in shown
+    assert re.findall(r"<th>(step \d+|all|=a|b)</th>", shown) == (
+        ["step 1", "step 2", "step 4", "all", "=a", "b"]
+    )
+    steps = error_table(file, by=["variate", "step"])["MAE"].unstack().loc[["=a", "b"], [1, 2, 4]]
+    wanted = steps.assign(all=error_table(file)["MAE"]).to_numpy().ravel()
+    found = [float(cell) for cell in re.findall("<td>(.*)</td>", shown)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+    monkeypatch.setattr("tsm2.backtest_files._AT_A_GLANCE", 0)  # too large to be measured
+    shown = file._repr_html_()
+    assert "Its first rows" in shown
+    assert shown.count("<tr") == 1 + 5

@@ -95,8 +95,9 @@ ORDERS = {  # within a package, a module may import those before it
     ],
     "training": [
         "blocks",
-        *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge", "simple"),
-        *("start", "choices", "position", "capture", "processes", "step", "fit", "recipe"),
+        *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
+        *("missed", "simple", "start", "choices", "position", "capture", "processes"),
+        *("recording", "step", "fit", "recipe"),
         *("callbacks", "loop", "ensembles"),
     ],
     "fitted": [

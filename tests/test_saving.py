@@ -296,9 +296,9 @@ def fail_at_call(patch: pytest.MonkeyPatch, call: str, nth: int) -> None:
         patch.setattr(os, call, lambda *given: full() if is_due() else real(*given))
         return
 
-    def open_and_fail(self: Path, mode: str = "r") -> Any:
+    def open_and_fail(self: Path, mode: str = "r", **how: Any) -> Any:
         if "x" not in mode:
-            return real_open(self, mode)
+            return real_open(self, mode, **how)
         due = is_due()
         if due and call == "open":
             full()
@@ -624,7 +624,7 @@ def damage_unknown_tag(folder: Path) -> None:
         (damage_no_config, "has no config.json"),
         (damage_no_json, "cannot be read: Expecting"),
         (damage_not_utf8, "cannot be read: 'utf-8'"),
-        (damage_deep_json, "cannot be read: maximum recursion"),
+        (damage_deep_json, "cannot be read: (maximum recursion|Stack overflow)"),
         (damage_bare_nan, "NaN is not JSON"),
         (damage_huge_config, "larger than any config"),
         (damage_other_format, "was not written by tsm2"),

@@ -14,6 +14,7 @@ import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ __all__ = ["BacktestFile", "check_target", "in_blocks", "write_backtest"]
 
 _ROWS = 2**16  # that are written at once, at least
 _SUFFIXES = (".parquet", ".csv")
+_AT_A_GLANCE = 2**26  # bytes of a file that a notebook measures to show it, in a second or two
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +85,31 @@ class BacktestFile:
     def read(self) -> Any:
         """Return the whole table, as `TSM2Forecaster.backtest` returns it without `to`."""
         return to_library(pd.concat(self.pieces(), ignore_index=True), self.form)
+
+    def _repr_html_(self) -> str:
+        size = self.path.stat().st_size
+        title = f"Backtest in {escape(str(self.path))}, {size / 2**20:,.1f} MiB"
+        if size > _AT_A_GLANCE:
+            first = next(self.pieces()).head()
+            return f"<p>{title}. Its first rows:</p>{first.to_html(index=False)}"
+        shown = self._errors().to_html(max_rows=10, float_format="{:.4g}".format, na_rep="–")
+        return f"<p>{title}. Mean absolute errors, in the table's units:</p>{shown}"
+
+    def _errors(self) -> pd.DataFrame:
+        """Return mean absolute errors of each variate: at three steps, and at all of them."""
+        parts = []
+        for piece in self.pieces():
+            errors = (piece["forecast"] - piece["actual"]).abs()
+            keys = [piece["variate"], piece["step"]]
+            grouped = errors.groupby(keys, observed=True, sort=False)
+            parts.append(grouped.agg(["sum", "count"]))
+        sums = pd.concat(parts).groupby(level=[0, 1], observed=True, sort=False).sum()
+        variates = sums.index.unique("variate")
+        total, known = (sums[name].unstack("step").loc[variates] for name in ("sum", "count"))
+        last = int(total.columns.to_numpy(np.int64).max())
+        steps = sorted({1, (1 + last) // 2, last})
+        shown = (total / known)[steps].add_prefix("step ")
+        return shown.assign(all=total.sum(axis="columns") / known.sum(axis="columns"))
 
 
 class _Writer(Protocol):

@@ -63,7 +63,7 @@ from tsm2.tables.series import Series, warn_of_other_frequencies
 from tsm2.tables.write import write, write_many
 from tsm2.training import choose_device
 from tsm2.training.callbacks import FitTasks, closes_callbacks, history_table
-from tsm2.training.choices import chosen
+from tsm2.training.choices import chosen, with_solved
 from tsm2.training.recipe import choices_of
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class TSM2Forecaster(Estimator):
     pretrained
         Weights that forecast without a fit, see `from_pretrained`: "zero", or a folder. `fit` then
         learns nothing and takes the table for the history that is known; with `warm_start` it
-        trains them on. None has none.
+        solves what they miss and trains them on. None has none.
     warm_start
         Let `fit` begin with the weights of the last fit, or of the loaded model, in place of drawn
         ones. Scaling is measured anew.
@@ -245,7 +245,7 @@ class TSM2Forecaster(Estimator):
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice. Where that is averaged with
         simple forecasts, `regressed` says how many rows it reads itself, and `cycle` what season
-        they have.
+        they have. Of pretrained weights that are tuned, what was `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
@@ -324,7 +324,8 @@ class TSM2Forecaster(Estimator):
         take any table, or any series, as `X`, read their last 512 rows or as many as there are, and
         forecast every column; gaps and short histories count as unknown. What needs a known history
         (`X=None`, `update`, `calibrate`, `save`) first needs `fit`, which learns nothing but takes
-        the table for it. With `set_params(warm_start=True)`, `fit` trains the weights on, gently.
+        the table for it. With `warm_start=True`, `fit` solves what the network misses on the
+        table, exactly, and trains the weights on, gently; validation rows say what is kept.
 
         Parameters
         ----------
@@ -456,11 +457,13 @@ class TSM2Forecaster(Estimator):
         if self.pretrained is not None:
             check_tuning(checkpoint, log_dir, max_seconds)
             network = self._pretrained_network()
-            model, epochs = fit_pretrained(
+            model, tried, epochs = fit_pretrained(
                 network, recipe, series, given, before=before, tune=self.warm_start
             )
             season, n_rows = recipe.season_of(series), len(series.values)
-            return self.take_over(model, history_table(epochs), season=season, n_rows=n_rows)
+            self.take_over(model, history_table(epochs), season=season, n_rows=n_rows)
+            self.choices_ = with_solved(self.choices_, tried)
+            return self
         if choices is None and before is not None:
             choices = recipe.choose_again(self.choices_)
         resumable = checkpoint is not None

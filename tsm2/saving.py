@@ -418,7 +418,8 @@ def _readable(path: str | os.PathLike[str]) -> Path:
         if "\0" in text:
             raise ValueError("it holds a NUL")
         folder = Path(text)
-        folder.is_dir()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder.stat()  # is_dir() keeps quiet from Python 3.14 on
     except (OSError, ValueError) as error:  # too long a name, a loop of links, NUL
         shown = text if len(text) < 100 else f"{text[:97]}..."
         raise SavedModelError(f"{shown!r} is no path of a model: {error}. Check it.") from error

@@ -198,13 +198,9 @@ def main(
             mix = Mixup(**smoothing, **settings.mixup)
 
     def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        if mix is not None:
-            images, targets = mix(*batch)  # targets: (N, classes)
-            return functional.cross_entropy(model(images), targets)
-        images, labels = batch
-        return functional.cross_entropy(
-            model(images), labels, label_smoothing=settings.label_smoothing
-        )
+        images, labels = batch  # mixed labels: (N, classes), smoothed
+        smoothing = settings.label_smoothing if mix is None else 0.0
+        return functional.cross_entropy(model(images), labels, label_smoothing=smoothing)
 
     held_out = accelerator.prepare(
         DataLoader(at_most(test, settings), settings.batch_size, num_workers=settings.workers)
@@ -223,6 +219,7 @@ def main(
         accelerator,
         out,
         loss_of=loss_of,
+        prepare=None if mix is None else lambda batch: mix(*batch),
         evaluate=evaluate,
     )
     keep_result(training, training.run(), classes=classes)

@@ -20,7 +20,7 @@ import random
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ import torch
 import typer
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
+from captured import CapturedStep, recorder_for
 from safetensors.torch import save
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -77,6 +78,9 @@ class Settings:
     """Largest norm of all gradients together; None for no limit."""
     precision: str = "no"
     """Mixed precision by accelerate's name: "no" or "bf16"."""
+    capture_steps: bool | str = "auto"
+    """Replay steps as a CUDA graph: "auto" where that is possible; true or else an error; false
+    never. A run may go on with another value."""
     workers: int = 0
     """Processes that read images; 0 reads in the training process."""
     seed: int = 0
@@ -104,6 +108,8 @@ class Settings:
         if not 0 <= self.ema_decay < 1:
             raise ParameterError(f"ema_decay must be in [0, 1), got {self.ema_decay}.")
         require_known(self.precision, ("no", "bf16"), "precision")
+        if isinstance(self.capture_steps, str):
+            require_known(self.capture_steps, ("auto",), "capture_steps")
 
 
 def read_settings(kind: type[S], config: str, changes: list[str] | None) -> S:
@@ -218,6 +224,7 @@ def begin(settings: Settings, out: Path, device: str) -> Accelerator:
             f"{accelerator.num_processes}. Set epochs instead."
         )
     wanted = json.loads(json.dumps(asdict(settings)))
+    del wanted["capture_steps"]  # moves no weight
     noted = out / "settings.json"
     if noted.exists():
         found = json.loads(noted.read_text(encoding="utf-8"))
@@ -238,6 +245,8 @@ class Training:
     """A model on its way through the epochs.
 
     `loss_of` gives the mean loss of a batch, `evaluate` the figures of a model in evaluation mode.
+    `prepare` makes a batch what `loss_of` reads: what draws numbers on the host. `sizes_differ`
+    says that batches do, so that their steps are not captured.
     """
 
     def __init__(
@@ -250,10 +259,12 @@ class Training:
         *,
         loss_of: Callable[[nn.Module, Any], Tensor],
         evaluate: Callable[[nn.Module], dict[str, float]],
+        prepare: Callable[[Any], Any] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
+        sizes_differ: bool = False,
     ) -> None:
         self.settings, self.accelerator, self.out = settings, accelerator, out
-        self.loss_of, self.evaluate = loss_of, evaluate
+        self.loss_of, self.evaluate, self.prepare = loss_of, evaluate, prepare
         loader = DataLoader(
             images,
             settings.batch_size // (accelerator.num_processes * settings.accumulate),
@@ -286,7 +297,27 @@ class Training:
         self.updates, self.seconds, self.log = 0, 0.0, list[dict[str, float]]()
         if (out / "checkpoint.pt").exists():
             self._go_on()
+        obstacle = "the sizes of its images differ" if sizes_differ else None
+        if settings.accumulate > 1:
+            obstacle = f"accumulate={settings.accumulate}"
+        recorder = recorder_for(
+            accelerator.device,
+            self.optimizer,
+            processes=accelerator.num_processes,
+            obstacle=obstacle,
+            asked=settings.capture_steps,
+        )
         self.parallel, self.moved, self.loader = accelerator.prepare(model, self.optimizer, loader)
+        self.captured: CapturedStep | None = None
+        if recorder is not None:
+            self.captured = CapturedStep(
+                self._fresh_gradients,
+                model,
+                self.moved,
+                recorder,
+                accelerator.device,
+                required=settings.capture_steps is True,
+            )
 
     @property
     def trained(self) -> nn.Module:
@@ -331,19 +362,33 @@ class Training:
     def _step(self, batch: Any) -> Tensor:
         timed = int(self._share_of_time() * self.updates_in_all)
         self.schedule.step_update(max(self.updates, timed))
-        loss = self.loss_of(self.parallel, batch)
-        self.accelerator.backward(loss)
+        batch = batch if self.prepare is None else self.prepare(batch)
         synced = self.accelerator.sync_gradients  # else the next batch adds to these gradients
-        limit = self.settings.gradient_clip
-        if synced and limit is not None:
-            self.accelerator.clip_grad_norm_(self.parallel.parameters(), limit)
-        self.moved.step()
-        self.moved.zero_grad()
+        if self.captured is not None:
+            loss = self.captured(batch)
+        else:
+            loss = self._gradients(batch)
+            self.moved.step()
+            self.moved.zero_grad()
         if synced:
             self.updates += 1
             if self.average is not None:
                 self.average.update(self.model, step=self.updates)
         return loss.detach()
+
+    def _gradients(self, batch: Any) -> Tensor:
+        """Add the gradients of a batch's loss, and clip them before an update; return the loss."""
+        loss = self.loss_of(self.parallel, batch)
+        self.accelerator.backward(loss)
+        limit = self.settings.gradient_clip
+        if self.accelerator.sync_gradients and limit is not None:
+            self.accelerator.clip_grad_norm_(self.parallel.parameters(), limit)
+        return loss
+
+    def _fresh_gradients(self, batch: Sequence[Tensor]) -> Tensor:
+        """Set the gradients anew, in memory of the recording's own."""
+        self.parallel.zero_grad(set_to_none=True)
+        return self._gradients(batch)
 
     def _share_of_time(self) -> float:
         minutes = self.settings.minutes

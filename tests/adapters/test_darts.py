@@ -23,7 +23,7 @@ from darts.utils.likelihood_models.torch import (  # pyright: ignore[reportMissi
 from torch import Tensor
 
 from tsm2 import TSM2Forecaster
-from tsm2.adapters.darts import TSM2Model, from_darts, to_darts
+from tsm2.adapters.darts import TSM2Model, TSM2ZeroModel, from_darts, to_darts
 from tsm2.datasets import load_sample
 from tsm2.errors import FrameError, NotFittedError, ParameterError
 from tsm2.networks.config import SETTINGS
@@ -479,3 +479,95 @@ def test_what_cannot_move_is_refused() -> None:
         from_darts(fitted(likelihood=GaussianLikelihood()))
     with pytest.raises(ParameterError, match="fit on several series"):
         from_darts(TSM2Model(**SIZES).fit([PLAIN, PLAIN]))
+
+
+# --- without a fit --------------------------------------------------------------------------------
+
+
+def zero(**changed: Any) -> Any:
+    return TSM2ZeroModel(pl_trainer_kwargs=QUIET, **changed)
+
+
+def test_without_a_fit_forecasts_are_the_estimators() -> None:
+    own: Any = TSM2Forecaster.from_pretrained("zero")
+    model = zero().fit(PLAIN)
+    got = model.predict(128, verbose=False)  # twice as far as the weights forecast at once
+    np.testing.assert_allclose(got.values(), own.predict(FRAME, horizon=128), rtol=1e-3, atol=1e-3)
+    levels = [0.07, 0.5, 0.93]
+    likely = zero(likelihood=QuantileRegression(levels)).fit(PLAIN)
+    band = likely.predict(12, predict_likelihood_parameters=True, verbose=False)
+    wanted = own.predict_quantiles(FRAME, quantiles=levels, horizon=12)
+    np.testing.assert_allclose(band.values(), wanted, rtol=1e-3, atol=1e-3)
+    assert likely.predict(70, num_samples=5, verbose=False).n_samples == 5
+
+
+def test_without_a_fit_any_series_with_as_many_components_is_read() -> None:
+    model = zero().fit(PLAIN)
+    gaps = FRAME.astype(np.float32).copy()
+    gaps.iloc[50:60, 0] = np.nan
+    several = [TimeSeries.from_dataframe(gaps), PLAIN[:20], PLAIN.astype(np.float64)]
+    own: Any = TSM2Forecaster.from_pretrained("zero")
+    for series, forecast in zip(several, model.predict(8, several, verbose=False), strict=True):
+        wanted = own.predict(series.to_dataframe(), horizon=8)
+        np.testing.assert_allclose(forecast.values(), wanted, rtol=1e-3, atol=1e-3)
+    exact = zero().fit(PLAIN.astype(np.float64))
+    np.testing.assert_allclose(
+        exact.predict(8, verbose=False).values(),
+        own.predict(FRAME, horizon=8),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize(("season", "wanted"), [(None, 24), (7, 7)])
+def test_without_a_fit_the_season_is_that_of_the_frequency(season: Any, wanted: int) -> None:
+    model = zero(season=season).fit(PLAIN)
+    assert model.model.network.season == wanted
+    numbered = TimeSeries.from_values(PLAIN.values())
+    model.predict(3, numbered, verbose=False)
+    assert model.model.network.season == (season or 0)
+    model.predict(3, PLAIN, verbose=False)
+    assert model.model.network.season == wanted
+
+
+def test_without_a_fit_backtests_files_and_shifts(tmp_path: Path) -> None:
+    model = zero(output_chunk_length=12).fit(PLAIN)
+    walked: dict[str, Any] = {"start": 150, "start_format": "position", "forecast_horizon": 12}
+    forecasts = model.historical_forecasts(
+        PLAIN, **walked, stride=20, retrain=False, last_points_only=False, verbose=False
+    )
+    assert [len(each) for each in forecasts] == [12, 12]
+    first = model.predict(12, PLAIN[:150], verbose=False)
+    np.testing.assert_allclose(forecasts[0].values(), first.values(), rtol=1e-4, atol=1e-4)
+    model.save(str(tmp_path / "model.pt"))
+    again = TSM2ZeroModel.load(str(tmp_path / "model.pt"))
+    np.testing.assert_array_equal(
+        again.predict(5, PLAIN, verbose=False).values(),
+        model.predict(5, PLAIN, verbose=False).values(),
+    )
+    shifted = zero(output_chunk_length=8, output_chunk_shift=4).fit(PLAIN[:150])
+    late = shifted.predict(8, verbose=False)
+    assert late.start_time() == first.time_index[4]
+    np.testing.assert_allclose(late.values(), first.values()[4:], rtol=1e-4, atol=1e-4)
+
+
+def test_fine_tuning_by_darts_moves_the_weights() -> None:
+    model = zero(input_chunk_length=(32, 128), enable_finetuning=True, n_epochs=1, batch_size=64)
+    model.fit(PLAIN)
+    before = zero().fit(PLAIN).predict(5, verbose=False).values()
+    after = model.predict(5, verbose=False).values()
+    assert np.isfinite(after).all()
+    assert (after != before).any()
+
+
+def test_what_the_weights_do_not_know_is_refused() -> None:
+    with pytest.raises(ParameterError, match="read 512 rows at most and forecast 64 at once"):
+        zero(output_chunk_length=65)
+    with pytest.raises(ParameterError, match="read 512 rows at most"):
+        zero(input_chunk_length=600)
+    with pytest.raises(ParameterError, match="likelihood is GaussianLikelihood"):
+        zero(likelihood=GaussianLikelihood())
+    with pytest.raises(ParameterError, match=r"forecasts quantiles from 0\.05 to 0\.95"):
+        zero(likelihood=QuantileRegression([0.01, 0.5, 0.99])).fit(PLAIN).predict(3, verbose=False)
+    with pytest.raises(ValueError, match="past_covariates"):
+        zero().fit(PLAIN, past_covariates=PAST)

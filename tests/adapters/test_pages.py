@@ -36,6 +36,9 @@ def test_darts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["mape"](names["later"], names["forecast"]) < 20
     assert names["band"].n_samples == 200
     assert np.isfinite(names["error"])
+    median = names["at_once"]["passengers_q0.500"]
+    assert names["mape"](names["later"], median) < 20
+    assert len(names["another"]) == 12
     expected = names["model"].predict(12).values()
     np.testing.assert_allclose(names["estimator"].predict(), expected, rtol=1e-4)
 
@@ -50,6 +53,9 @@ def test_neuralforecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_sktime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run("sktime", tmp_path, monkeypatch)
     assert names["forecast"].index.equals(names["later"].index)
+    assert names["at_once"].index.equals(names["later"].index)
+    assert (np.abs(names["at_once"] / names["later"] - 1) < 0.25).all()
+    assert (names["band"].iloc[:, 0] < names["band"].iloc[:, 1]).all()
     assert (names["scores"]["test_MeanAbsolutePercentageError"] < 0.2).all()
 
 

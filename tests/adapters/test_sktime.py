@@ -35,7 +35,7 @@ from sktime.utils.estimator_checks import (  # pyright: ignore[reportMissingImpo
 )
 
 from tsm2 import TSM2Forecaster
-from tsm2.adapters.sktime import TSM2SktimeForecaster
+from tsm2.adapters.sktime import TSM2SktimeForecaster, TSM2Zero
 from tsm2.datasets import load_sample
 from tsm2.errors import FrameError, WindowError
 
@@ -227,3 +227,61 @@ def test_evaluation_and_search() -> None:
         model, cv=SingleWindowSplitter(fh=range(1, 7)), param_grid={"lookback": [12, 24]}
     )
     assert search.fit(series).best_params_["lookback"] in (12, 24)
+
+
+# --- without a fit --------------------------------------------------------------------------------
+
+
+@parametrize_with_checks(TSM2Zero)  # type: ignore[untyped-decorator]
+def test_every_check_of_sktime_without_a_fit(obj: object, test_name: str) -> None:
+    from sktime.utils.estimator_checks import (  # pyright: ignore[reportMissingImports]
+        check_estimator,
+    )
+
+    check_estimator(obj, tests_to_run=test_name, raise_exceptions=True, verbose=False)
+
+
+def test_without_a_fit_forecasts_are_the_estimators() -> None:
+    table = load_sample(300)
+    own: Any = TSM2Forecaster.from_pretrained("zero")
+    model = TSM2Zero().fit(table)
+    further = own.predict(table, horizon=70)  # beyond what the weights forecast at once
+    np.testing.assert_array_equal(model.predict(fh=[2, 9, 70]), further.iloc[[1, 8, 69]])
+    wanted = own.predict_quantiles(table, quantiles=(0.1, 0.9), horizon=6)
+    got = model.predict_quantiles(fh=[2, 6], alpha=[0.9, 0.1])
+    assert got.columns[:2].tolist() == [("temperature", 0.9), ("temperature", 0.1)]
+    for variate in table.columns:
+        np.testing.assert_array_equal(got[variate][[0.1, 0.9]], wanted[variate].iloc[[1, 5]])
+    interval = model.predict_interval(fh=[2, 6], coverage=0.8)
+    np.testing.assert_array_equal(interval["load"][0.8], wanted["load"].iloc[[1, 5]])
+
+
+def test_without_a_fit_gaps_and_rows_to_come_are_read() -> None:
+    table = load_sample(330).astype(float)
+    table.iloc[100:110, 1] = np.nan
+    own: Any = TSM2Forecaster.from_pretrained("zero")
+    model = TSM2Zero().fit(table[:300])
+    model.update(table[300:310])
+    np.testing.assert_array_equal(model.predict(fh=[1, 6]), own.predict(table[:310]).iloc[[0, 5]])
+
+
+def test_pretrain_tunes_the_weights_on_a_panel() -> None:
+    values = np.random.default_rng(0).standard_normal(1500)
+    for k in range(37, 1500):  # an echo that no calendar knows
+        values[k] = 0.3 * values[k] - 0.9 * values[k - 37]
+    index = pd.date_range("2024-01-01", periods=700, freq="h")
+    panel = pd.concat(
+        {name: pd.DataFrame({"y": values[first : first + 700]}, index) for name, first in
+         (("a", 0), ("b", 750))}, names=["series", "time"],
+    )  # fmt: skip
+    model = TSM2Zero(max_epochs=1, random_state=0)
+    model.pretrain(panel)
+    assert model.state == "pretrained"
+    assert list(model.get_pretrained_params(deep=False)) == ["tuned_"]
+    known = panel.loc["b"].iloc[:-30]
+    later = panel.loc["b"].iloc[-30:]
+    fh = range(1, 31)
+    tuned = model.fit(known).predict(fh=fh)
+    zero = TSM2Zero().fit(known).predict(fh=fh)
+    errors = [float((each - later).abs().mean().iloc[0]) for each in (tuned, zero)]
+    assert errors[0] < 0.8 * errors[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -29,6 +30,28 @@ def test_the_kernels_agree_with_the_reference_in_the_interpreter() -> None:
     assert result.returncode == 0, result.stdout[-5000:]
     assert " passed" in result.stdout
     assert "skipped" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("lead", "walks", "columns", "wide"),
+    [
+        ((2**15, 2**10), 1, 63, False),
+        ((2**15, 2**10), 1, 64, True),  # however short its sequences are
+        ((2**13, 2**10), 3, 64, False),
+        ((2**13, 2**10), 4, 64, True),
+    ],
+)
+def test_distances_of_32_bits_reach_every_element(
+    lead: tuple[int, int], walks: int, columns: int, wide: bool
+) -> None:
+    from tsm2.kernels.triton_rows import rows_of
+
+    shape = (walks, *lead, columns)
+    signal = torch.empty(shape, device="meta")
+    shared = torch.empty((1, *shape[1:]), device="meta")
+    rows = rows_of(lead, [signal, shared], (1,), columns, walks=walks, stacked=True)
+    assert rows.wide is wide
+    assert rows_of(lead, [shared], (1,), columns, walks=walks, stacked=True).wide is wide
 
 
 WALK = {"WALKS": 1, "REVERSED": 1, "SWAPPED": 0, "ONE_AXIS": True, "WIDE": False}
@@ -60,7 +83,7 @@ def compiled(name: str, constants: dict[str, Any], dtype: str, arch: int) -> Any
     kernel = getattr(import_module(f"tsm2.kernels.{module}"), function)
     options: dict[str, int] = {"num_warps": triton_backend._WARPS}
     if function == "scan_backward":
-        options["maxnreg"] = triton_backend.most_registers(arch // 10, constants["WALKS"])
+        options["maxnreg"] = triton_backend._MOST_REGISTERS
 
     def kind(argument: str) -> Any:
         if argument in constants:
@@ -93,7 +116,10 @@ def compiled(name: str, constants: dict[str, Any], dtype: str, arch: int) -> Any
 def test_the_kernels_compile_and_keep_to_the_registers(
     tmp_path: Path, name: str, constants: dict[str, Any], arch: int
 ) -> None:
-    """As the backend launches them; what does not fit the registers goes through slow memory."""
+    """As the backend launches them; what does not fit the registers goes through slow memory.
+
+    Twelve programs of 168 registers, 32 threads each, fill the 65,536 of a processor.
+    """
     (ptxas, *_) = (Path(triton.__file__).parent / "backends/nvidia/bin").glob("ptxas*")
     for dtype in ("fp32", "bf16"):
         assembly = compiled(name, constants, dtype, arch).asm["ptx"]
@@ -106,3 +132,5 @@ def test_the_kernels_compile_and_keep_to_the_registers(
             cwd=tmp_path,
         ).stderr
         assert re.findall(r"(\d+) bytes spill", report) == ["0", "0"], report
+        (registers,) = re.findall(r"Used (\d+) registers", report)
+        assert int(registers) <= 168

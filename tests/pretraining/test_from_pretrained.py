@@ -119,10 +119,28 @@ def test_what_the_network_was_not_trained_for_is_refused(
     model.fit(frame)
     with pytest.raises(ParameterError, match="which an ONNX file cannot"):
         model.to_onnx(tmp_path / "model.onnx")
-    with pytest.raises(ParameterError, match="Call explain"):
-        model.inspect()
     with pytest.raises(ParameterError, match="trained by fit with warm_start=True"):
         model.update(frame.shift(len(frame), freq="h"), epochs=1)
+
+
+def test_inspect_looks_at_the_tsm2_within_and_at_the_whole_forecast(
+    model: TSM2Forecaster, frame: pd.DataFrame
+) -> None:
+    gaps = frame.copy()
+    gaps.iloc[180:184, 0] = np.nan
+    selection = model.inspect(gaps)
+    assert set(selection.steps["variate"]) == {"load", "wind"}
+    assert selection.steps["patch"].max() == 4
+    assert (selection.steps["step"] > 0).all()
+    last = selection.steps.query("patch == 4 and mixer == 'time' and variate == 'load'")
+    assert last[["first", "last"]].to_numpy().tolist() == [[-15, 0]]
+    assert selection.averaging["reader"].iloc[-1] == "readout"
+    assert list(selection.influence.columns) == list(selection.influence.index) == ["load", "wind"]
+    moved = selection.influence.to_numpy()
+    assert (np.diag(moved) > 0.05).all()  # classical forecasts are of each column alone
+    assert max(moved[0, 1], moved[1, 0]) < 1e-5
+    known = model.fit(frame).inspect()
+    pd.testing.assert_frame_equal(known.averaging, selection.averaging)
 
 
 def test_it_goes_with_many_series_gaps_pictures_files_and_calibration(

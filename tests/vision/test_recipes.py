@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tsm2.errors import DatasetError, ParameterError, TrainingError
+from tsm2.errors import BackendError, DatasetError, ParameterError, TrainingError
 
 timm = pytest.importorskip("timm", exc_type=ImportError)
 for _needed in ("torchvision", "segmentation_models_pytorch", "torchmetrics", "pycocotools"):
@@ -34,8 +34,10 @@ pytestmark = [
 ]
 
 RECIPES = Path(__file__).parents[2] / "examples" / "vision"
-sys.path.append(str(RECIPES))
+sys.path += [str(RECIPES), str(Path(__file__).parents[1] / "training")]
 
+captured: Any = import_module("captured")
+recorders: Any = import_module("recorders")
 recipe: Any = import_module("recipe")
 classify: Any = import_module("classify")
 segment: Any = import_module("segment")
@@ -253,6 +255,51 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = run_classify(tmp_path / "run", tmp_path / "data")
     assert run_classify(tmp_path / "run", tmp_path / "data") == first
+
+
+# --- captured steps -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_captured_steps_leave_the_same_weights_and_log(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a tape of what PyTorch does; only a fused AdamW of a CPU reads its rate from a tensor."""
+    changes = ["optimizer={opt='adamw', lr=1e-3, fused=true}", "ema_decay=0.5", "gradient_clip=0.5"]
+    if name == "classify":
+        changes.append("mixup={mixup_alpha=0.8, cutmix_alpha=1.0}")
+    taken = RUNS[name](tmp_path / "taken", tmp_path / "data", *changes)
+    tapes: list[Any] = []
+
+    def record(*_: Any, **__: Any) -> Any:
+        tapes.append(recorders.Tape())
+        return tapes[-1]
+
+    monkeypatch.setattr(captured, "find_recorder", record)
+    replayed = RUNS[name](tmp_path / "replayed", tmp_path / "data", *changes)
+    assert [(tape.recorded, tape.replays) for tape in tapes] == [(1, 6)]
+    assert replayed | {"seconds": 0} == taken | {"seconds": 0}
+    assert log_of(tmp_path / "replayed") == log_of(tmp_path / "taken")
+    torch.testing.assert_close(
+        weights_of(tmp_path / "replayed"), weights_of(tmp_path / "taken"), rtol=0, atol=0
+    )
+
+
+def test_steps_that_cannot_be_captured_are_refused_when_they_must_be(tmp_path: Path) -> None:
+    must = "capture_steps=true"
+    with pytest.raises(BackendError, match=r"capture_steps=true, but the sizes of its images"):
+        run_detect(tmp_path / "a", tmp_path / "a.data", must)
+    with pytest.raises(BackendError, match=r"capture_steps=true, but accumulate=2"):
+        run_classify(tmp_path / "b", tmp_path / "b.data", must, "accumulate=2", "batch_size=4")
+    with pytest.raises(BackendError, match=r"only CUDA has graphs"):
+        run_classify(tmp_path / "c", tmp_path / "b.data", must)
+    with pytest.raises(ParameterError, match=r"capture_steps 'always' is unknown; known: auto"):
+        run_classify(tmp_path / "d", tmp_path / "b.data", "capture_steps='always'")
+
+
+def test_a_run_goes_on_with_its_steps_captured_or_not(tmp_path: Path) -> None:
+    first = run_classify(tmp_path / "run", tmp_path / "data")
+    assert run_classify(tmp_path / "run", tmp_path / "data", "capture_steps=false") == first
 
 
 # --- how training goes ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""TSM2 as a torch model of Darts.
+"""TSM2 as a torch model of Darts, and as a foundation model that needs no training.
 
     past_target, covariates -> TSM2Network -> values, quantiles or a likelihood's parameters
+    past_target -> pretrained ZeroShotNetwork -> quantiles
 
 Darts trains, rolls forward, samples, backtests, saves and exports; the network is tsm2's. So are a
 window's level and deviation: they are put back into a location and a scale each in its own way,
@@ -8,7 +9,7 @@ where Darts' flag would treat a likelihood's scale like a location.
 
 Sizes: B windows, L input_chunk_length, T output_chunk_length, C components, K parameters of a
 likelihood; P past and F future covariates, S static ones per component.
-Interface: Darts 0.48, classes PLForecastingModule and MixedCovariatesTorchModel.
+Interface: Darts 0.48, classes PLForecastingModule, MixedCovariatesTorchModel and FoundationModel.
 """
 
 # pyright: reportMissingImports=false
@@ -18,6 +19,7 @@ import copyreg
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from inspect import Parameter, Signature, signature
 from typing import Any, TypeVar
 
@@ -25,24 +27,31 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tsm2.adapters import distributions
 from tsm2.adapters.distributions import Family
 from tsm2.adapters.peers import missing_peer
 from tsm2.errors import FrameError, NotFittedError, ParameterError
+from tsm2.fitted.calibration import ForecastLine, read_quantiles
 from tsm2.fitted.model import FittedModel
 from tsm2.forecaster import TSM2Forecaster
 from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
 from tsm2.networks.dropout import Dropout
+from tsm2.networks.pretrained import load_pretrained
 from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.seasons import season_of
+from tsm2.tables.layout import Layout
 from tsm2.tables.read import read
 from tsm2.training.callbacks import history_table
 from tsm2.training.loop import Epoch
 
 try:
+    from darts.models.forecasting.foundation_model import FoundationModel
     from darts.models.forecasting.pl_forecasting_module import PLForecastingModule, io_processor
     from darts.models.forecasting.torch_forecasting_model import MixedCovariatesTorchModel
     from darts.timeseries import TimeSeries
@@ -59,7 +68,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_peer(error, "darts") from error
 
-__all__ = ["TSM2Model", "TSM2Module", "from_darts", "to_darts"]
+__all__ = ["TSM2Model", "TSM2Module", "TSM2ZeroModel", "TSM2ZeroModule", "from_darts", "to_darts"]
 
 _FAMILIES = {
     "BernoulliLikelihood": distributions.SHARE,
@@ -237,8 +246,137 @@ averaging_reach, readout, zero_start, zero_head, instance_norm, level, separate_
         return super()._build_inference_dataset(n, series, *args, **kwargs)
 
 
+class TSM2ZeroModule(PLForecastingModule):
+    """The Lightning module around a pretrained network; `TSM2ZeroModel` makes it.
+
+    Parameters
+    ----------
+    network
+        Fields of its `NetworkConfig`, as a plain dict.
+    kwargs
+        What every `PLForecastingModule` takes.
+    """
+
+    def __init__(self, network: dict[str, Any], **kwargs: Any) -> None:
+        kwargs.pop("enable_finetuning", None)  # weights that stay are no matter of the module
+        super().__init__(**kwargs)
+        self.network = ZeroShotNetwork(NetworkConfig(**network))
+        self.levels = getattr(self.likelihood, "quantiles", [0.5])
+
+    @io_processor
+    def forward(self, x_in: PLModuleInput) -> PLModuleOutput:
+        """Return the quantiles that the likelihood names, (B, T, C, K), or the median."""
+        target = x_in.past_target.swapaxes(1, 2)  # (B, C, L); Darts puts NaN before short ones
+        room = self.network.config.lookback - target.shape[-1]
+        target = functional.pad(target, (room, 0), value=math.nan)
+        known = target.isfinite()
+        context, learned = target.nan_to_num(), self.network.config.quantiles or ()
+        end = self.output_chunk_shift + self.output_chunk_length
+        forecast = self.network(context, mask=known)[:, :, self.output_chunk_shift : end]
+        line = ForecastLine.of(forecast, context, quantiles=learned, mask=known)
+        values = read_quantiles(line, self.levels, calibration=None, quantiles=learned)
+        return PLModuleOutput(prediction=values.swapaxes(1, 2))
+
+
+class TSM2ZeroModel(FoundationModel):
+    """TSM2 with weights that forecast without a fit, as one more foundation model of Darts.
+
+    `fit` trains nothing: it tells Darts of the components; `predict` then takes any series with as
+    many of them, and so do backtests with `retrain=False`. Gaps and short histories are unknown.
+    Covariates are not read.
+
+    Parameters
+    ----------
+    input_chunk_length
+        Rows that are read: so many, or from so many to so many.
+    output_chunk_length
+        Rows that are forecast at once, at most 64; longer forecasts roll forward.
+    output_chunk_shift
+        Rows between the two.
+    likelihood
+        A `QuantileRegression` with levels from 0.05 to 0.95; None forecasts the median.
+    pretrained
+        "zero", or a folder that `python -m tsm2.pretraining` wrote.
+    season
+        Rows of a season; None for that of the series' frequency.
+    kwargs
+        What every torch model of Darts takes. `enable_finetuning=True` lets `fit` train the weights
+        by Darts' means; `TSM2Forecaster` with `warm_start` does more.
+
+    Examples
+    --------
+    >>> from tsm2.datasets import load_sample
+    >>> series = TimeSeries.from_dataframe(load_sample(200)).astype(np.float32)
+    >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    >>> model = TSM2ZeroModel(pl_trainer_kwargs=quiet)
+    >>> model.fit(series).predict(24, verbose=False).shape
+    (24, 5, 1)
+    """
+
+    def __init__(
+        self,
+        input_chunk_length: int | tuple[int, int] = (1, 512),
+        output_chunk_length: int = 64,
+        output_chunk_shift: int = 0,
+        *,
+        likelihood: QuantileRegression | None = None,
+        pretrained: str = "zero",
+        season: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        config = load_pretrained(pretrained).config
+        longest = np.max(input_chunk_length)
+        if longest > config.lookback or output_chunk_length + output_chunk_shift > config.horizon:
+            raise ParameterError(
+                f"the weights {pretrained!r} read {config.lookback} rows at most and forecast "
+                f"{config.horizon} at once, but input_chunk_length={input_chunk_length}, "
+                f"output_chunk_length={output_chunk_length} and output_chunk_shift="
+                f"{output_chunk_shift}. Lower them: predict(n) rolls forward."
+            )
+        if likelihood is not None and not isinstance(likelihood, QuantileRegression):
+            raise ParameterError(
+                f"the weights {pretrained!r} forecast quantiles, but likelihood is "
+                f"{type(likelihood).__name__}. Pass a QuantileRegression, or None for the median."
+            )
+        self._pretrained, self._season = pretrained, season
+        super().__init__(**kwargs)
+
+    @property
+    def supports_past_covariates(self) -> bool:
+        """False: the weights know none."""
+        return False
+
+    @property
+    def supports_future_covariates(self) -> bool:
+        """False: the weights know none."""
+        return False
+
+    def _create_model(self, train_sample: TorchTrainingSample) -> TSM2ZeroModule:
+        weights = load_pretrained(self._pretrained)
+        module = TSM2ZeroModule(network=asdict(weights.config), **self.pl_module_params)
+        module.network.load_state_dict(weights.state_dict())
+        module.network.season = self._own_season
+        return module
+
+    def _build_train_dataset(self, series: Any, *args: Any, **kwargs: Any) -> Any:
+        self._meet(series)
+        return super()._build_train_dataset(series, *args, **kwargs)
+
+    def _build_inference_dataset(self, n: int, series: Any, *args: Any, **kwargs: Any) -> Any:
+        self._meet(series)
+        return super()._build_inference_dataset(n, series, *args, **kwargs)
+
+    def _meet(self, series: Sequence[TimeSeries]) -> None:
+        """Take the season of the series' frequency, if they have one and nobody said another."""
+        seasons = {_season_of(each) for each in series}
+        own = seasons.pop() if len(seasons) == 1 else None
+        self._own_season = (own if self._season is None else self._season) or 0
+        if self.model is not None:
+            self.model.network.season = self._own_season
+
+
 # Darts loads only classes that it was told of.
-add_safe_globals([TSM2Model, TSM2Module])
+add_safe_globals([TSM2Model, TSM2Module, TSM2ZeroModel, TSM2ZeroModule])
 if sys.version_info < (3, 11, 4):
     # These pickle a member of an enumeration as a call of getattr, which Darts trusts in no file.
     copyreg.pickle(LikelihoodType, lambda member: (LikelihoodType, (member.value,)))
@@ -403,6 +541,17 @@ def _with_monte_carlo_dropout(network: TSM2Network) -> TSM2Network:
 
 def _width(values: np.ndarray[Any, Any] | None) -> int:
     return 0 if values is None else values.shape[1]
+
+
+def _season_of(series: TimeSeries) -> int | None:
+    """Return the rows of a season that the frequency of a series tells."""
+    index = series.time_index
+    if isinstance(index, pd.RangeIndex):
+        return None
+    columns = tuple(series.components)
+    return season_of(
+        Layout(kind="frame", columns=columns, index_kind="datetime", frequency=series.freq_str)
+    )
 
 
 def _refuse_gaps(

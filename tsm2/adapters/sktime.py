@@ -2,14 +2,17 @@
 
     y, X -> TSM2Forecaster -> the rows that fh names
 
-Everything that is learned and forecast is `TSM2Forecaster`'s; this class reads horizons, keeps the
-rows seen, and passes tables on. Of panels and hierarchies sktime gives it one series at a time.
+Everything that is learned and forecast is `TSM2Forecaster`'s; these classes read horizons, keep the
+rows seen, and pass tables on. Of panels and hierarchies sktime gives it one series at a time.
 
 Interface: sktime 1.2, extension template of forecasters.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Hashable
+from dataclasses import replace
 from inspect import Parameter, signature
 from itertools import product
 from typing import Any, ClassVar
@@ -22,6 +25,7 @@ from pandas.api import types
 from tsm2.adapters.peers import missing_peer
 from tsm2.errors import FrameError, WindowError
 from tsm2.forecaster import TSM2Forecaster
+from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.tables.stamps import stamps_from
 
 try:
@@ -32,7 +36,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_peer(error, "sktime") from error
 
-__all__ = ["TSM2SktimeForecaster"]
+__all__ = ["TSM2SktimeForecaster", "TSM2Zero"]
 
 _PATHS = 400  # sampled to read quantiles of steps beyond the trained horizon
 
@@ -119,7 +123,7 @@ class TSM2SktimeForecaster(BaseForecaster):
         forecast = self.forecaster_.predict(
             self._rows, horizon=steps, future_covariates=self._known_ahead(fh, X)
         )
-        return self._rows_of(forecast, fh)
+        return _rows_of(forecast, fh, self.cutoff, self._rows)
 
     def _predict_quantiles(
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
@@ -136,7 +140,7 @@ class TSM2SktimeForecaster(BaseForecaster):
             forecast = paths.T.groupby(level=0, sort=False).quantile(levels).T
         names = self._get_varnames()
         forecast.columns = pd.MultiIndex.from_product([names, levels])
-        return self._rows_of(forecast, fh)[list(product(names, alpha))]
+        return _rows_of(forecast, fh, self.cutoff, self._rows)[list(product(names, alpha))]
 
     def _known_ahead(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame | None:
         """Return the exogenous rows of the context and of whole horizons behind the cutoff.
@@ -160,11 +164,6 @@ class TSM2SktimeForecaster(BaseForecaster):
         stamps = whole[-ahead - forecaster.fitted_.lookback :]
         return known.reindex(stamps).ffill()
 
-    def _rows_of(self, forecast: pd.DataFrame, fh: ForecastingHorizon) -> pd.DataFrame:
-        """Return the rows that fh names out of all rows behind the cutoff, with its stamps."""
-        chosen: pd.DataFrame = forecast.iloc[_steps(fh, self.cutoff, self._rows) - 1]
-        return chosen.set_axis(_labels(fh, self.cutoff, self._rows))
-
     def _update(
         self, y: pd.DataFrame, X: pd.DataFrame | None = None, update_params: bool = True
     ) -> TSM2SktimeForecaster:
@@ -184,6 +183,140 @@ class TSM2SktimeForecaster(BaseForecaster):
             {"lookback": 4, "horizon": 5, "random_state": 0, **small, **sure},
             {"lookback": 3, "horizon": 5, "blocks": 0, **small, **sure},
         ]
+
+
+class TSM2Zero(BaseForecaster):
+    """Forecast all columns of a table with TSM2's pretrained weights, without a fit, in sktime.
+
+    `fit` keeps the last rows and learns nothing. `pretrain` tunes the weights on a panel: it solves
+    exactly what they miss, then trains them on gently, and keeps what held-out rows say is better.
+
+    Parameters
+    ----------
+    pretrained
+        "zero", or a folder that `python -m tsm2.pretraining` wrote.
+    season
+        Rows of a season; None for that of the frequency.
+    max_epochs
+        Epochs of `pretrain`, after the exact part.
+    device
+        As in `TSM2Forecaster`.
+    random_state
+        Of `pretrain`.
+
+    Attributes
+    ----------
+    forecaster_
+        The `TSM2Forecaster` that forecasts.
+    tuned_
+        The network that `pretrain` left, if it was called.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsm2.adapters.sktime import TSM2Zero
+    >>> TSM2Zero().fit(load_airline()).predict(fh=[1, 2, 12]).index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-12']
+    """
+
+    forecaster_: TSM2Forecaster
+
+    _tags: ClassVar[dict[str, Any]] = {
+        "authors": ["tsm2"],
+        "maintainers": ["tsm2"],
+        "python_dependencies": ["torch", "tsm2"],
+        "y_inner_mtype": "pd.DataFrame",
+        "capability:multivariate": True,
+        "capability:exogenous": False,
+        "capability:insample": False,
+        "capability:pred_int": True,
+        "capability:pred_int:insample": False,
+        "capability:missing_values": True,
+        "capability:pretrain": True,
+        "capability:update": True,
+        "capability:random_state": True,
+        "property:randomness": "derandomized",
+        "requires-fh-in-fit": False,
+    }
+
+    def __init__(
+        self,
+        pretrained: str = "zero",
+        season: int | None = None,
+        max_epochs: int = 3,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.pretrained = pretrained
+        self.season = season
+        self.max_epochs = max_epochs
+        self.device = device
+        self.random_state = random_state
+        super().__init__()
+
+    def _pretrain(
+        self, y: pd.DataFrame, X: pd.DataFrame | None = None, fh: ForecastingHorizon | None = None
+    ) -> TSM2Zero:
+        levels: list[Hashable] = list(range(y.index.nlevels - 1))
+        series = {name: rows.droplevel(levels) for name, rows in y.groupby(level=levels)}
+        known = self._knowing(series)
+        try:
+            known.set_params(warm_start=True).fit(series)
+        except WindowError as error:
+            warnings.warn(f"pretrain leaves the weights as they are: {error}", stacklevel=2)
+        self.tuned_ = known.network_
+        return self
+
+    def _begun(self) -> TSM2Forecaster:
+        return TSM2Forecaster.from_pretrained(
+            self.pretrained,
+            season=self.season,
+            max_epochs=self.max_epochs,
+            device=self.device,
+            random_state=self.random_state,
+        )
+
+    def _knowing(self, data: Any) -> TSM2Forecaster:
+        """Return a forecaster that knows data, with the weights that were tuned, if any were."""
+        known = self._begun().fit(data)
+        tuned, model = getattr(self, "tuned_", None), known.fitted_
+        if tuned is None or not isinstance(model.network, ZeroShotNetwork):
+            return known
+        own = replace(model, network=tuned.for_season(model.network.season))
+        return known.take_over(own, known.history_, season=self.season, n_rows=known.n_rows_)
+
+    def _fit(
+        self, y: pd.DataFrame, X: pd.DataFrame | None, fh: ForecastingHorizon | None
+    ) -> TSM2Zero:
+        self.forecaster_ = self._knowing(y) if hasattr(self, "tuned_") else self._begun()
+        self._rows = y
+        return self
+
+    def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
+        steps = int(_steps(fh, self.cutoff, self._rows).max())
+        forecast = self.forecaster_.predict(self._rows, horizon=steps)
+        return _rows_of(forecast, fh, self.cutoff, self._rows)
+
+    def _predict_quantiles(
+        self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
+    ) -> pd.DataFrame:
+        steps, levels = int(_steps(fh, self.cutoff, self._rows).max()), sorted(set(alpha))
+        forecast = self.forecaster_.predict_quantiles(self._rows, quantiles=levels, horizon=steps)
+        names = self._get_varnames()
+        forecast.columns = pd.MultiIndex.from_product([names, levels])
+        rows = _rows_of(forecast, fh, self.cutoff, self._rows)
+        return rows[list(product(names, alpha))]
+
+    def _update(
+        self, y: pd.DataFrame, X: pd.DataFrame | None = None, update_params: bool = True
+    ) -> TSM2Zero:
+        self._rows = _joined(y, self._rows)
+        return self
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Return settings for sktime's own tests."""
+        return [{"max_epochs": 1, "random_state": 0}, {"season": 4}]
 
 
 def _joined(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
@@ -219,6 +352,14 @@ def _steps(fh: ForecastingHorizon, cutoff: pd.Index, rows: pd.DataFrame) -> NDAr
             f"ones are {cutoff[0] + step}, {cutoff[0] + 2 * step}, ... Name some of them."
         )
     return apart // step
+
+
+def _rows_of(
+    forecast: pd.DataFrame, fh: ForecastingHorizon, cutoff: pd.Index, rows: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the rows that fh names out of all rows behind the cutoff, with its stamps."""
+    chosen: pd.DataFrame = forecast.iloc[_steps(fh, cutoff, rows) - 1]
+    return chosen.set_axis(_labels(fh, cutoff, rows))
 
 
 def _labels(fh: ForecastingHorizon, cutoff: pd.Index, rows: pd.DataFrame) -> pd.Index:

@@ -28,6 +28,7 @@ from tsm2.networks.blocks import MambaMixerBlock, WeightedAverage
 from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.mixers import DirectedScan
 from tsm2.networks.tsm2 import TSM2Network
+from tsm2.networks.zero import ZeroShotNetwork
 
 __all__ = ["Selection", "averaging_weights", "influence", "inspect_network", "step_sizes"]
 
@@ -54,7 +55,7 @@ class Selection:
 
 
 def inspect_network(
-    network: TSM2Network | Ensemble,
+    network: TSM2Network | Ensemble | ZeroShotNetwork,
     inputs: Mapping[str, Tensor],
     names: Mapping[str, Sequence[Hashable]],
     *,
@@ -65,7 +66,8 @@ def inspect_network(
     Parameters
     ----------
     network
-        Is left as it is. Of an ensemble, steps and averaging weights are the members' means.
+        Is left as it is. Of an ensemble, steps and averaging weights are the members' means; of a
+        pretrained network, those of the TSM2 in it.
     inputs
         What it reads, by the names of its arguments: "context", (B, M, L), and the rest.
     names
@@ -74,9 +76,15 @@ def inspect_network(
     point
         Makes a point forecast, (B, M, H), of what the network returns.
     """
-    members = members_of(network)
+    members: tuple[TSM2Network, ...]
+    if isinstance(network, ZeroShotNetwork):
+        told = network.tell(inputs["context"], inputs.get("mask"))
+        read = {"context": told.context, "mask": told.mask, "static": told.static}
+        members = (network.inner,)
+    else:
+        read, members = dict(inputs), tuple(members_of(network))
     return Selection(
-        steps=_mean_of([step_sizes(each, inputs, names) for each in members], "step"),
+        steps=_mean_of([step_sizes(each, read, names) for each in members], "step"),
         averaging=_mean_of([averaging_weights(each) for each in members], "weight"),
         influence=influence(network, inputs, names, point=point),
     )

@@ -421,14 +421,8 @@ class FittedModel:
         """Return what the network selects in windows, at most 64 of them, evenly spread."""
         if len(starts) > _INSPECTED:
             starts = starts[np.linspace(0, len(starts) - 1, _INSPECTED).round().astype(int)]
-        network = self._placed()
-        if isinstance(network, ZeroShotNetwork):
-            raise ParameterError(
-                "inspect looks into a network that reads the rows themselves, and a pretrained one "
-                "reads forecasts of them, too. Call explain, which says what moves a forecast."
-            )
         inputs, names = self._inspected(prepared, starts)
-        return inspect_network(network, inputs, names, point=self.point)
+        return inspect_network(self._placed(), inputs, names, point=self.point)
 
     def explain(self, prepared: Prepared, start: Rows, part: int) -> Explanation:
         """Return what moved the forecast of one window, which starts at `start`, (1,)."""

@@ -1,7 +1,8 @@
 """Pretrained networks as fitted models: what meets series that it was not fitted to.
 
     meet        series -> their units and season, their last rows kept -> FittedModel, at once
-    fine_tune   its weights go on from there for some gentle steps; kept if later rows say so
+    fine_tune   what it misses is solved, then its weights go on for some gentle steps; both are
+                kept if later rows say so
 
 Sizes: S series, L lookback, H horizon.
 """
@@ -27,6 +28,7 @@ from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.series import Series
 from tsm2.training.fit import Epoch, TrainingConfig
 from tsm2.training.loop import fit_network
+from tsm2.training.missed import SolvedCandidate, solve_missed
 from tsm2.training.recipe import Recipe
 
 __all__ = ["fine_tune", "fit_pretrained", "meet"]
@@ -34,6 +36,7 @@ __all__ = ["fine_tune", "fit_pretrained", "meet"]
 _GENTLE = {"learning_rate": 1e-4, "mixer_learning_rate": 1e-4, "epoch_steps": 50}
 """What None stands for when weights are tuned that know much already."""
 _JUDGED = 256  # windows
+_SOLVED = 4096  # windows times variates
 _BATCH = 32
 
 
@@ -45,8 +48,8 @@ def fit_pretrained(
     *,
     before: FittedModel | None,
     tune: bool,
-) -> tuple[FittedModel, list[Epoch]]:
-    """Return the model that takes series for its history, and the losses of its epochs.
+) -> tuple[FittedModel, list[SolvedCandidate], list[Epoch]]:
+    """Return the model that takes series for its history, what was solved, and its epochs' losses.
 
     Parameters
     ----------
@@ -64,7 +67,7 @@ def fit_pretrained(
     """
     model = meet(network, recipe, series, given)
     if not tune:
-        return model, [Epoch(epoch=0, train_loss=None, validation_loss=None)]
+        return model, [], [Epoch(epoch=0, train_loss=None, validation_loss=None)]
     if before is not None and before.pretrained:
         model = replace(model, network=before.network)
     return fine_tune(model, recipe, series)
@@ -111,8 +114,8 @@ def meet(
 
 def fine_tune(
     model: FittedModel, recipe: Recipe, series: Series
-) -> tuple[FittedModel, list[Epoch]]:
-    """Train the weights of a model on its series, gently, and keep them if they got better.
+) -> tuple[FittedModel, list[SolvedCandidate], list[Epoch]]:
+    """Solve what a model misses of its series, then train its weights gently; keep what is better.
 
     Parameters
     ----------
@@ -120,12 +123,14 @@ def fine_tune(
         As `meet` returns it; left as it is.
     recipe
         Epochs, rates, validation share and seed; a rate that is None is a tenth of a fresh fit's.
+        Without validation rows, or with a `linear_start` that is "random", nothing is solved.
     series
         What to learn from. Rows before the first ones count as unknown.
 
     Returns
     -------
-    The model, and the losses of its epochs: the weights before the first one are epoch 0.
+    The model, what was solved and tried, and the losses of its epochs: the weights before the first
+    step are epoch 0.
 
     Raises
     ------
@@ -140,6 +145,24 @@ def fine_tune(
             f"a pretrained network is tuned on rows some of which count as unknown, but missing="
             f"{recipe.missing!r}. Pass missing='mask'."
         )
+    windows, judged = _windows(model, recipe, series)
+    config = _config(recipe, model.levels, len(windows))
+    (seed,) = recipe.seeds()
+    begun, tried = copy.deepcopy(network).cpu(), list[SolvedCandidate]()
+    if judged is not None and recipe.linear_start != "random":
+        begun, tried = solve_missed(begun, windows, judged, chosen=_to_solve(windows, seed))
+    before = None if judged is None else _loss(begun, judged, config)
+    tuned = copy.deepcopy(begun)
+    history = fit_network(tuned, windows, judged, config, seed=seed)
+    history = [Epoch(epoch=0, train_loss=None, validation_loss=before), *history]
+    losses = [each.validation_loss for each in history[1:] if each.validation_loss is not None]
+    if before is not None and losses and not min(losses) < before:
+        tuned = begun
+    return replace(model, network=tuned.eval()), tried, history
+
+
+def _windows(model: FittedModel, recipe: Recipe, series: Series) -> tuple[Windows, Windows | None]:
+    """Return the windows to train on, and some of those that judge, evenly spread."""
     sizes = {"lookback": model.lookback, "horizon": model.horizon}
     front = model.lookback - np.minimum(model.horizon, series.counts // 4)
     rows = series.padded(np.maximum(front, 0))
@@ -149,17 +172,19 @@ def fine_tune(
     prepared = model.prepare(rows, CovariateTables(), own=True)
     train, held_out = split_starts(rows, rows.counts - kept, **sizes)
     windows = prepared.windows(train, model.horizon, balanced=recipe.sampling == "series")
-    judged = prepared.windows(held_out, model.horizon) if len(held_out) else None
-    config = _config(recipe, model.levels, len(windows))
-    tuned = copy.deepcopy(network)
-    before = None if judged is None else _loss(tuned, judged, config)
-    (seed,) = recipe.seeds()
-    history = fit_network(tuned, windows, judged, config, seed=seed)
-    history = [Epoch(epoch=0, train_loss=None, validation_loss=before), *history]
-    losses = [each.validation_loss for each in history[1:] if each.validation_loss is not None]
-    if before is not None and losses and not min(losses) < before:
-        return model, history
-    return replace(model, network=tuned.eval()), history
+    if not len(held_out):
+        return windows, None
+    spread = np.linspace(0, len(held_out) - 1, min(len(held_out), _JUDGED)).round().astype(int)
+    return windows, prepared.windows(held_out[spread], model.horizon)
+
+
+def _to_solve(windows: Windows, seed: int) -> torch.Tensor:
+    """Return the numbers of the windows that are solved on: all, or so many of them by chance."""
+    count = max(_BATCH, _SOLVED // windows.values.shape[1])
+    if len(windows) <= count and not windows.balanced:
+        return torch.arange(len(windows))
+    generator = torch.Generator().manual_seed(seed)
+    return next(windows.batches(count, generator=generator)).cpu()
 
 
 def _config(recipe: Recipe, levels: tuple[float, ...], n_windows: int) -> TrainingConfig:
@@ -171,11 +196,9 @@ def _config(recipe: Recipe, levels: tuple[float, ...], n_windows: int) -> Traini
 
 @torch.inference_mode()
 def _loss(network: ZeroShotNetwork, windows: Windows, config: TrainingConfig) -> float:
-    """Return the mean loss over windows, at most so many, evenly spread."""
-    count = min(len(windows), _JUDGED)
+    """Return the mean loss over windows."""
     total = 0.0
-    chosen = torch.linspace(0, len(windows) - 1, count).round().long()
-    for which in torch.split(chosen, _BATCH):
+    for which in windows.batches(_BATCH):
         batch = windows.gather(which)
         forecast = network(batch.context, **batch.auxiliary())
         loss = mean_loss(
@@ -186,4 +209,4 @@ def _loss(network: ZeroShotNetwork, windows: Windows, config: TrainingConfig) ->
             mask=batch.target_mask,
         )
         total += float(loss) * len(which)
-    return total / count
+    return total / len(windows)

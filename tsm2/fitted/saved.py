@@ -62,8 +62,10 @@ class SavedFit:
     def to_json(self) -> dict[str, Any]:
         """Return all but the tensors, as plain types; the network's settings are its recipe's."""
         network = self.model.network
-        sizes = asdict(network.config) if isinstance(network, ZeroShotNetwork) else None
-        own = {} if sizes is None else {"pretrained": sizes | {"season": network.season}}
+        own: dict[str, Any] = {}
+        if isinstance(network, ZeroShotNetwork):
+            more = {"season": network.season, "solved": network.solved is not None}
+            own = {"pretrained": asdict(network.config) | more}
         return own | {
             "context": series_to_json(self.model.context),
             "covariates": self.model.codings.to_json(),
@@ -141,12 +143,14 @@ def _restored_model(
     codings = Codings.from_json(saved["covariates"], rows)
     _check_labels(series.layout, codings.calendar)
     config, members = recipe.network_config(choices, roles, codings), range(recipe.n_estimators)
-    season = int(sizes.pop("season", 0))
+    season, solved = int(sizes.pop("season", 0)), bool(sizes.pop("solved", False))
     if sizes:
         config = NetworkConfig(**sizes)
 
     def made() -> TSM2Network | Ensemble | ZeroShotNetwork:
-        return ZeroShotNetwork(config, season) if sizes else make_network(config, members)
+        if sizes:
+            return ZeroShotNetwork(config, season, solved=solved)
+        return make_network(config, members)
 
     with torch.device("meta"):  # sizes first: nothing of a size that was not saved is made
         shapes = {name: tuple(each.shape) for name, each in made().state_dict().items()}

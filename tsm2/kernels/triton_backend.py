@@ -38,9 +38,9 @@ _CONV: Any = triton_conv
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _WARPS = 1
 """Of every program: of 16, 32 and 64 channels with 1, 2 and 4 warps, 32 with one were fastest."""
-_MOST_REGISTERS = {8: 184, 9: 168}
-"""Of a thread in the backward pass, by the device's major version: the fewest without spills. A
-processor then holds eleven or twelve programs. Several walks in one launch take 184 everywhere."""
+_MOST_REGISTERS, _MOST_REGISTERS_WIDE = 168, 255
+"""Of a thread in the backward pass, which spills none then: a processor holds twelve programs, or
+eight where distances take 64 bits."""
 _ITEMS_PER_PROCESSOR = 64
 _PROGRAMS_PER_PROCESSOR = 12
 _FEWEST_CHUNKS = 2
@@ -69,17 +69,6 @@ def _processors(device: torch.device) -> int:
         return 2
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count
-
-
-@cache
-def _most_registers(device: torch.device, walks: int) -> int:
-    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-    return most_registers(major, walks)
-
-
-def most_registers(major: int, walks: int) -> int:
-    """Return how many registers a thread of the backward pass may take on such a device."""
-    return _MOST_REGISTERS[8 if major < 9 or walks > 1 else 9]
 
 
 class _Cut(NamedTuple):
@@ -237,9 +226,11 @@ def _scan_backward(
     n_walks, front = len(walks), (len(walks),) if stacked else ()
     lead = u.shape[len(front) : -1]
     signals = [u, delta, z, B, C, dout]
-    rows = _rows_of_walks(lead, signals, walks, max(channels, n_states), stacked=stacked)
     device, block = u.device, scan_block(channels)
     blocks = -(-channels // block)
+    # A row of a signal, or one of dB in every part of it.
+    columns = max(channels, blocks * n_states)
+    rows = _rows_of_walks(lead, signals, walks, columns, stacked=stacked)
     cut = _cut(rows, n_walks, _PROGRAMS_PER_PROCESSOR, device)
     per_walk = max(1, _PROGRAMS_PER_PROCESSOR // n_walks)
     programs = _shared_out(rows.sequences * cut.segments, per_walk, device)
@@ -318,7 +309,7 @@ def _scan_backward(
         n_states,
         STEPS=STATE_STEPS,
         WHOLE=channels % block == 0 and n_states == tile["BLOCK_N"],
-        maxnreg=_most_registers(device, n_walks),
+        maxnreg=_MOST_REGISTERS_WIDE if rows.wide else _MOST_REGISTERS,
         **order,
         **tile,
     )
@@ -374,7 +365,7 @@ def _rows_of_walks(
 ) -> Rows:
     axes = walks[0].axes
     swapped = any(walk.axes != axes for walk in walks)
-    return rows_of(lead, tensors, axes, columns, stacked=stacked, swapped=swapped)
+    return rows_of(lead, tensors, axes, columns, walks=len(walks), stacked=stacked, swapped=swapped)
 
 
 def _order(rows: Rows, walks: tuple[Walk, ...]) -> dict[str, int]:

@@ -6,7 +6,8 @@ starts at the inner product of their positions with the tensor's strides. So sli
 expanded tensors, any order of axes and both directions cost no copy.
 
 A kernel moves each pointer to its sequence once, in 64 bits, and adds the token's distance from
-there in 32 bits unless `Rows.wide` says that this does not suffice.
+there; or it keeps no pointers, which take two registers each, and adds both distances. Those of
+tokens and the `narrowed` ones take 32 bits unless `Rows.wide` says that these do not suffice.
 """
 
 from functools import lru_cache
@@ -17,7 +18,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["Rows", "place_in_walk", "place_of_sequence", "rows_of", "to_sequence", "to_token"]
+__all__ = [
+    "Rows",
+    "narrowed",
+    "place_in_walk",
+    "place_of_sequence",
+    "rows_of",
+    "to_sequence",
+    "to_token",
+]
 
 _BATCH_AXES, _SCAN_AXES = 3, 2
 _LARGEST_NUMBER = 2**31 - 1  # of 32 bits
@@ -31,9 +40,7 @@ class _Walks(NamedTuple):
     sequences: int
     length: int
     farthest: int
-    """Elements between the first row of a sequence and its farthest, in any of the tensors."""
-    farthest_row: int
-    """The same in rows of a contiguous tensor."""
+    """Elements between the first row of a tensor and its farthest, in any of the tensors."""
 
 
 class Rows(NamedTuple):
@@ -49,7 +56,7 @@ class Rows(NamedTuple):
     sequences: int
     length: int
     wide: bool
-    """Whether a token's distance from its sequence's first takes 64 bits."""
+    """Whether an element's distance from its tensor's first takes 64 bits."""
 
     @property
     def one_axis(self) -> bool:
@@ -63,6 +70,7 @@ def rows_of(
     axes: tuple[int, ...],
     columns: int,
     *,
+    walks: int = 1,
     stacked: bool = False,
     swapped: bool = False,
 ) -> Rows:
@@ -73,19 +81,21 @@ def rows_of(
     channels do not lie next to each other, and all are if their batch axes cannot be merged to
     three, which takes views of views.
     """
+    of_walks = lead, axes, walks, swapped
     tensors = [
         tensor
         if tensor is None or tensor.stride(-1) == 1 or tensor.shape[-1] == 1
         else tensor.contiguous()
         for tensor in tensors
     ]
-    walks = _walks(lead, _strides(tensors, stacked), axes, swapped)
-    if walks is None:
+    found = _walks(_strides(tensors, stacked), *of_walks)
+    if found is None:
         tensors = [None if tensor is None else tensor.contiguous() for tensor in tensors]
         # A contiguous tensor has at most three groups: before, between and behind the scan axes.
-        walks = cast(_Walks, _walks(lead, _strides(tensors, stacked), axes, swapped))
-    strides, sizes, sequences, length, farthest, farthest_row = walks
-    wide = max(farthest + columns, (farthest_row + 1) * columns) > _LARGEST_NUMBER
+        found = cast(_Walks, _walks(_strides(tensors, stacked), *of_walks))
+    strides, sizes, sequences, length, farthest = found
+    written = walks * sequences * length * columns
+    wide = max(farthest + columns, written) > _LARGEST_NUMBER
     return Rows(tensors, strides, sizes, sequences, length, wide)
 
 
@@ -101,9 +111,10 @@ def _strides(tensors: list[Tensor | None], stacked: bool) -> tuple[tuple[int, ..
 
 @lru_cache(maxsize=1024)
 def _walks(
-    lead: tuple[int, ...],
     all_strides: tuple[tuple[int, ...] | None, ...],
+    lead: tuple[int, ...],
     axes: tuple[int, ...],
+    walks: int,
     swapped: bool,
 ) -> _Walks | None:
     """Find where rows are, or None if there are more batch axes than a kernel has.
@@ -127,12 +138,12 @@ def _walks(
     )
     if not swapped and all(each[3] == sizes[4] * each[4] for each in strides):
         sizes = [*sizes[:3], 1, sizes[3] * sizes[4]]  # one behind the other
-    reaches = [
-        sum((size - 1) * stride for size, stride in zip(sizes[3:], each[3:5], strict=True))
-        for each in strides
-    ]
+    reaches = (
+        sum((size - 1) * stride for size, stride in zip((*sizes, walks), each, strict=True))
+        for each in strides[:-1]
+    )
     places_told = (*sizes[1:3], sizes[4], sizes[3])
-    return _Walks(strides, places_told, sequences, length, max(reaches[:-1]), reaches[-1])
+    return _Walks(strides, places_told, sequences, length, max(reaches))
 
 
 def _merged(
@@ -164,6 +175,12 @@ def to_sequence(sequence: tl.tensor, walk: tl.tensor, strides: tl.tensor) -> tl.
     """Return how far a walk's sequence is from the first of the first walk."""
     within = sequence[0] * strides[0] + sequence[1] * strides[1] + sequence[2] * strides[2]
     return within + tl.cast(walk, tl.int64) * strides[5]
+
+
+@triton.jit
+def narrowed(distance: tl.tensor, WIDE: tl.constexpr) -> tl.tensor:
+    """Return a distance in as many bits as every distance in its tensor takes."""
+    return distance if WIDE else tl.cast(distance, tl.int32)
 
 
 @triton.jit

@@ -12,15 +12,22 @@ the tokens to a scratch; then backward, for what needs g, reading them. One prog
 blocks one after the other and adds what they give dB and dC in place; sums over tokens are written
 for each program. All is added in a fixed order.
 
-The kernels are limited by registers: that is why the scratch's addresses are constants, and why
-gates and decays are computed twice instead of kept. `benchmarks/triton_registers.py` counts them.
+The kernels are limited by registers: that is why the scratch's addresses are constants, why gates
+and decays are computed twice instead of kept, and why the backward pass keeps 32-bit distances from
+the tensors' first elements and no pointers. `benchmarks/triton_registers.py` counts them.
 Source: Gu & Dao (2023), arXiv:2312.00752, section 3.3 (recomputation) and algorithm 2.
 """
 
 import triton
 import triton.language as tl
 
-from tsm2.kernels.triton_rows import place_in_walk, place_of_sequence, to_sequence, to_token
+from tsm2.kernels.triton_rows import (
+    narrowed,
+    place_in_walk,
+    place_of_sequence,
+    to_sequence,
+    to_token,
+)
 
 __all__ = ["LN_2", "decays", "optional_row", "row", "scan_backward", "scan_forward", "softplus"]
 
@@ -228,14 +235,16 @@ def scan_backward(
         for item in range(program, sequences * segments, tl.num_programs(0)):
             sequence = item // segments
             s = place_of_sequence(sequence, sizes)
-            u_s = u + to_sequence(s, walk, u_strides)
-            delta_s = delta + to_sequence(s, walk, delta_strides)
-            B_s = B + to_sequence(s, walk, B_strides)
-            C_s = C + to_sequence(s, walk, C_strides)
-            dout_s = dout + to_sequence(s, walk, dout_strides)
-            first_row = to_sequence(s, walk, row_strides)
-            part = tl.cast(walk * (tl.num_programs(1) - 1) + group, tl.int64)
-            part = (first_row + part * sequences * length) * states
+            to_u = narrowed(to_sequence(s, walk, u_strides), WIDE)
+            to_delta = narrowed(to_sequence(s, walk, delta_strides), WIDE)
+            to_B = narrowed(to_sequence(s, walk, B_strides), WIDE)
+            to_C = narrowed(to_sequence(s, walk, C_strides), WIDE)
+            to_dout = narrowed(to_sequence(s, walk, dout_strides), WIDE)
+            to_row = narrowed(to_sequence(s, walk, row_strides), WIDE)
+            part = tl.cast(walk * (tl.num_programs(1) - 1) + group, tl.int64) * sequences * length
+            to_part = narrowed(part * states, WIDE)
+            if z is not None:
+                to_z = narrowed(to_sequence(s, walk, z_strides), WIDE)
             in_state = n[:, None] * channels + e[None, :]
             g = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)  # a[t+1] g[t+1]
             if ends is not None:
@@ -255,23 +264,25 @@ def scan_backward(
                     token = place_in_walk(
                         start + k, walk, length, sizes, REVERSED, SWAPPED, ONE_AXIS, WIDE
                     )
-                    at = to_token(token, row_strides, ONE_AXIS)
-                    u_t = row(u_s, to_token(token, u_strides, ONE_AXIS), e, in_e)
-                    x = row(delta_s, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias
+                    at = to_row + to_token(token, row_strides, ONE_AXIS)
+                    u_t = row(u, to_u + to_token(token, u_strides, ONE_AXIS), e, in_e)
+                    x = (
+                        row(delta, to_delta + to_token(token, delta_strides, ONE_AXIS), e, in_e)
+                        + bias
+                    )
                     d, _ = softplus(x)
-                    B_t = row(B_s, to_token(token, B_strides, ONE_AXIS), n, in_n)
-                    dy = row(dout_s, to_token(token, dout_strides, ONE_AXIS), e, in_e)
+                    B_t = row(B, to_B + to_token(token, B_strides, ONE_AXIS), n, in_n)
+                    dy = row(dout, to_dout + to_token(token, dout_strides, ONE_AXIS), e, in_e)
                     h = tl.exp2(d[None, :] * decay) * h + B_t[:, None] * (d * u_t)[None, :]
                     if z is not None:
-                        C_t = row(C_s, to_token(token, C_strides, ONE_AXIS), n, in_n)
-                        z_s = z + to_sequence(s, walk, z_strides)
-                        z_t = row(z_s, to_token(token, z_strides, ONE_AXIS), e, in_e)
+                        C_t = row(C, to_C + to_token(token, C_strides, ONE_AXIS), n, in_n)
+                        z_t = row(z, to_z + to_token(token, z_strides, ONE_AXIS), e, in_e)
                         gate = tl.sigmoid(z_t)
                         y = tl.sum(h * C_t[:, None], 0) + skip * u_t
                         dz_t = dy * y * (gate * (1.0 + z_t * (1.0 - gate)))
-                        tl.store(dz + first_row * channels + (at * channels + e), dz_t, mask=in_e)
+                        tl.store(dz + (at * channels + e), dz_t, mask=in_e)
                         dy *= z_t * gate
-                    dC_at = dC + part + (at * states + n)
+                    dC_at = dC + (to_part + at * states + n)
                     dC_t = tl.sum(h * dy[None, :], 1)
                     tl.store(dC_at, dC_t + tl.load(dC_at, mask=in_more, other=0.0), mask=in_n)
                 tl.debug_barrier()  # the scratch is read as another thread may have written it
@@ -279,19 +290,21 @@ def scan_backward(
                     token = place_in_walk(
                         start + k, walk, length, sizes, REVERSED, SWAPPED, ONE_AXIS, WIDE
                     )
-                    at = to_token(token, row_strides, ONE_AXIS)
-                    u_t = row(u_s, to_token(token, u_strides, ONE_AXIS), e, in_e)
-                    x = row(delta_s, to_token(token, delta_strides, ONE_AXIS), e, in_e) + bias
+                    at = to_row + to_token(token, row_strides, ONE_AXIS)
+                    u_t = row(u, to_u + to_token(token, u_strides, ONE_AXIS), e, in_e)
+                    x = (
+                        row(delta, to_delta + to_token(token, delta_strides, ONE_AXIS), e, in_e)
+                        + bias
+                    )
                     d, slope = softplus(x)
-                    B_t = row(B_s, to_token(token, B_strides, ONE_AXIS), n, in_n)
-                    C_t = row(C_s, to_token(token, C_strides, ONE_AXIS), n, in_n)
-                    dy = row(dout_s, to_token(token, dout_strides, ONE_AXIS), e, in_e)
+                    B_t = row(B, to_B + to_token(token, B_strides, ONE_AXIS), n, in_n)
+                    C_t = row(C, to_C + to_token(token, C_strides, ONE_AXIS), n, in_n)
+                    dy = row(dout, to_dout + to_token(token, dout_strides, ONE_AXIS), e, in_e)
                     if z is not None:
-                        z_s = z + to_sequence(s, walk, z_strides)
-                        z_t = row(z_s, to_token(token, z_strides, ONE_AXIS), e, in_e)
+                        z_t = row(z, to_z + to_token(token, z_strides, ONE_AXIS), e, in_e)
                         dy *= z_t * tl.sigmoid(z_t)
                     g += C_t[:, None] * dy[None, :]
-                    dB_at = dB + part + (at * states + n)
+                    dB_at = dB + (to_part + at * states + n)
                     dB_t = tl.sum(g * (d * u_t)[None, :], 1)
                     tl.store(dB_at, dB_t + tl.load(dB_at, mask=in_more, other=0.0), mask=in_n)
                     dv = tl.sum(g * B_t[:, None], 0)
@@ -299,8 +312,8 @@ def scan_backward(
                     r = g * tl.load(scratch + k * tile)
                     dx = (u_t * dv + LN_2 * tl.sum(r * decay, 0)) * slope
                     at = at * channels
-                    tl.store(ddelta + first_row * channels + (at + e), dx, mask=in_e)
-                    tl.store(du + first_row * channels + (at + e), d * dv + skip * dy, mask=in_e)
+                    tl.store(ddelta + (at + e), dx, mask=in_e)
+                    tl.store(du + (at + e), d * dv + skip * dy, mask=in_e)
                     sum_A += r * d[None, :]
                     sum_D += dy * u_t
                     sum_bias += dx

@@ -6,6 +6,8 @@
     what TSM2 reads: the history; as static covariates, all forecasts, their errors, the season
     forecast = base + scale * TSM2(...)                            quantiles, in the history's units
 
+    ... + scale * a linear map of forecasts and history            once it was solved on a table
+
 So the network starts as a good mean of classical forecasts, and learns when to trust which of them
 and how far they miss. It is `TSM2Network` as it is: static covariates are known of each variate and
 share their weights, so that any number of variates can be forecast.
@@ -26,7 +28,7 @@ from tsm2.networks.config import NetworkConfig
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.networks.tsm2 import TSM2Network
 
-__all__ = ["Told", "ZeroShotNetwork", "zero_shot_config"]
+__all__ = ["SolvedPath", "Told", "ZeroShotNetwork", "zero_shot_config"]
 
 _POWER = -3.0
 _FLOOR = 0.1  # of the naive error
@@ -55,6 +57,43 @@ class Told:
     """Its deviation, (B, M, 1), float64."""
 
 
+class SolvedPath(nn.Module):
+    """What is added to every quantile: linear in what is told, solved on a table, never searched.
+
+    A weight for each classical forecast, which moves along a straight line from the first step to
+    the last, and a linear map of the history: `tsm2.training.missed` solves both. The history
+    counts from its last value, so that what moves like a random walk needs no weight.
+
+    Parameters
+    ----------
+    lookback, horizon
+        Steps of the history and of the forecast.
+    """
+
+    def __init__(self, lookback: int, horizon: int) -> None:
+        super().__init__()
+        self.horizon = horizon
+        self.courses = nn.Parameter(torch.zeros(2 * len(NAMES)), requires_grad=False)
+        self.history = nn.Parameter(torch.zeros(lookback, horizon), requires_grad=False)
+
+    def forward(self, told: Told) -> Tensor:
+        """Return what is added to the answer, (B, M, H), in scales."""
+        courses, history = self.columns(told)
+        added: Tensor = torch.einsum("bmkh,k->bmh", courses, self.courses) + history @ self.history
+        return added
+
+    def columns(self, told: Told) -> tuple[Tensor, Tensor]:
+        """Return what is read, in scales, (B, M, 2 K, H) and (B, M, T).
+
+        The courses less the base come twice: as they are, and times a line from -1 to 1.
+        """
+        apart = told.static[..., self.horizon : (len(NAMES) + 1) * self.horizon]
+        apart = apart.reshape(*apart.shape[:-1], len(NAMES), self.horizon)
+        line = torch.linspace(-1, 1, self.horizon, dtype=apart.dtype, device=apart.device)
+        away = (told.context - told.context[..., -1:]) / told.scale
+        return torch.cat((apart, line * apart), -2), away
+
+
 def zero_shot_config(**given: Any) -> NetworkConfig:
     """Return the configuration of the inner network; `given` are fields of it, horizon among them.
 
@@ -77,13 +116,16 @@ class ZeroShotNetwork(nn.Module):
         As `zero_shot_config` makes it.
     season
         Steps of the season that the frequency of the series tells; 0 for none.
+    solved
+        Whether there is a `SolvedPath` beside TSM2, which adds nothing at first.
     """
 
-    def __init__(self, config: NetworkConfig, season: int = 0) -> None:
+    def __init__(self, config: NetworkConfig, season: int = 0, *, solved: bool = False) -> None:
         super().__init__()
         self.config = config
         self.season = season
         self.inner = TSM2Network(config)
+        self.solved = SolvedPath(config.lookback, config.horizon) if solved else None
 
     def forward(self, context: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Return quantiles, (B, M, H, Q), in the units of `context`, (B, M, T).
@@ -104,6 +146,8 @@ class ZeroShotNetwork(nn.Module):
     def answer(self, told: Told) -> Tensor:
         """Return what TSM2 says, (B, M, H, Q), in scales away from the base."""
         answer: Tensor = self.inner(told.context, mask=told.mask, static=told.static)
+        if self.solved is not None:
+            answer = answer + self.solved(told).unsqueeze(-1)
         return answer
 
     def standard(self, told: Told, answer: Tensor) -> Tensor:
@@ -142,13 +186,14 @@ class ZeroShotNetwork(nn.Module):
             seasons=season.repeat_interleave(variates).cpu().numpy(),
         )
         base, scale, static = _told(classical, steps)
+        dtype = self.inner.embedding.weight.dtype
 
         def back(array: Any) -> Tensor:
             whole = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-            return whole.view(windows, variates, -1).to(context.device)
+            return whole.view(windows, variates, -1).to(context.device, dtype)
 
         return Told(
-            context=standard.clamp(-10, 10),
+            context=standard.clamp(-10, 10).to(dtype),
             mask=known,
             static=back(static),
             base=back(base),
@@ -172,6 +217,12 @@ class ZeroShotNetwork(nn.Module):
         other = copy.copy(self)
         other.season = season or 0
         return other
+
+    def with_solved(self) -> "ZeroShotNetwork":
+        """Return a network of the same weights, copied, with a path to be solved if it has none."""
+        other = ZeroShotNetwork(self.config, self.season, solved=True)
+        other.load_state_dict(self.state_dict(), strict=False)
+        return other.eval()
 
     def mixer_parameters(self) -> list[nn.Parameter]:
         """List the parameters on the mixers' branches."""

@@ -28,11 +28,20 @@ from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.series import Series
+from tsm2.training.missed import SolvedCandidate
 from tsm2.training.moments import LinearInput
 from tsm2.training.ridge import Candidate, choose_linear, solve_linear
 from tsm2.training.simple import Blend, blend_in, error_of, regressed
 
-__all__ = ["SimpleForecasts", "candidates", "choose", "chosen", "enough_rows", "with_mixers"]
+__all__ = [
+    "SimpleForecasts",
+    "candidates",
+    "choose",
+    "chosen",
+    "enough_rows",
+    "with_mixers",
+    "with_solved",
+]
 
 _MOST_MAPS = 32  # variates with a map of their own each
 _FEWEST = 2  # rows that a lookback may shrink to
@@ -214,6 +223,20 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         "mixers": bool(mixers),
         **whole,
     }
+
+
+def with_solved(choices: pd.DataFrame, tried: Sequence[SolvedCandidate]) -> pd.DataFrame:
+    """Return a row of choices once for each way to correct a pretrained network, as was tried."""
+    if not tried:
+        return choices
+    repeated = choices.loc[choices.index.repeat(len(tried))].reset_index(drop=True)
+    told = repeated.assign(
+        solved=[", ".join(each.solved) for each in tried],
+        strength=[each.strength for each in tried],
+        validation_mse=[each.error for each in tried],
+        chosen=[each.chosen for each in tried],
+    )
+    return with_mixers(told, bool(choices["mixers"].iloc[0]))
 
 
 def with_mixers(choices: pd.DataFrame, kept: bool) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from torch import Tensor
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.prepared.windows import Batch, Windows
 
-__all__ = ["LinearInput", "Moments", "relate_covariates", "sum_moments"]
+__all__ = ["LinearInput", "Moments", "relate_covariates", "sum_columns", "sum_moments"]
 
 _BATCH = 2**22
 """Numbers in the columns of a batch of windows: 32 MiB in double precision."""
@@ -131,7 +131,7 @@ def sum_moments(
         if variates is not None:
             x, y = x[:, variates], y[:, variates]
             known = None if known is None else known[:, variates]
-        part = _summed(x, y, known, weights, pooled=variates is None)
+        part = sum_columns(x, y, known, weights, pooled=variates is None)
         total = part if total is None else total + part
     if total is None:
         raise AssertionError("windows are never empty")
@@ -233,10 +233,22 @@ def _batches(windows: Windows) -> Iterator[tuple[Batch, Tensor | None]]:
         yield windows.gather(which), None if shares is None else shares[which]
 
 
-def _summed(
+def sum_columns(
     x: Tensor, y: Tensor, known: Tensor | None, weights: Tensor | None, *, pooled: bool
 ) -> Moments:
-    """Sum over a batch: columns (B, M, D) and targets (B, M, H)."""
+    """Sum over a batch.
+
+    Parameters
+    ----------
+    x, y
+        Columns, (B, M, D), and targets, (B, M, H), in double precision.
+    known
+        Where the targets are known, (B, M, H); None if all are.
+    weights
+        Of each window, (B,); None if all weigh the same.
+    pooled
+        Whether all variates share one map.
+    """
     weight = torch.ones_like(y) if known is None else known.to(y.dtype)
     if weights is not None:
         weight = weight * weights[:, None, None]

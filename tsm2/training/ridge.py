@@ -37,6 +37,7 @@ __all__ = [
     "choose_linear",
     "solve_again",
     "solve_linear",
+    "solve_moments",
 ]
 
 STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e3, 1e4)
@@ -112,7 +113,7 @@ def solve_linear(
             moments = sum_moments(fit, linear, variates=variates, steps=steps)
             judging = sum_moments(judge, linear, variates=variates, steps=steps)
             naive = towards[..., steps]
-            tried = [_solved(moments, linear, strength, naive) for strength in strengths]
+            tried = [solve_moments(moments, linear, strength, naive) for strength in strengths]
             maps.append(torch.stack(tried))  # (A, G, D, H)
             errors.append(torch.stack([judging.squared_errors(each).sum(-1) for each in tried]))
             known += float(judging.counts.sum())
@@ -147,7 +148,7 @@ def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
             for more in each[1:]:
                 moments = moments + more
             strengths = strength[:, None, None]
-            parts.append(_solved(moments, found.linear, strengths, towards[..., steps]))
+            parts.append(solve_moments(moments, found.linear, strengths, towards[..., steps]))
         weights.append(torch.cat(parts, -1))
     return replace(found, weights=torch.cat(weights), shared=shared)
 
@@ -165,10 +166,22 @@ def _held_towards(
     return (naive if linear.basis is None else linear.basis.mT @ naive)[None]
 
 
-def _solved(
+def solve_moments(
     moments: Moments, linear: LinearInput, strength: float | Tensor, towards: Tensor
 ) -> Tensor:
-    """Return the maps, (G, D, H), of one strength, or of one per group, (G, 1, 1)."""
+    """Return the maps, (G, D, H), of moments.
+
+    Parameters
+    ----------
+    moments
+        Of the windows.
+    linear
+        What they were summed of: with a constant, which is not held down, or without.
+    strength
+        In units of the mean eigenvalue: one, or one per group, (G, 1, 1).
+    towards
+        What the maps are held towards, (1, V or D, H).
+    """
     diagonal = moments.gram.diagonal(dim1=-2, dim2=-1)  # (G, S, D)
     free = int(linear.level is None)  # the constant is not held down
     penalised = diagonal[..., : diagonal.shape[-1] - free]

@@ -14,9 +14,7 @@ Source: Foret et al. (2021), arXiv:2010.01412, for SAM; the rest in `tsm2.traini
 """
 
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol
@@ -24,7 +22,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tsm2.errors import BackendError, CaptureWarning
 from tsm2.networks.dropout import dropout_from
 from tsm2.networks.heads import LossName, mean_loss
 from tsm2.prepared.windows import Batch, Windows
@@ -32,6 +29,7 @@ from tsm2.training.capture import Recorder
 from tsm2.training.ema import MovingAverage
 from tsm2.training.optimization import climb, descend, list_mixers
 from tsm2.training.processes import Processes
+from tsm2.training.recording import rates_in_place, recorded, room_for_rates
 
 __all__ = ["BatchLoss", "TrainingStep"]
 
@@ -150,10 +148,7 @@ class TrainingStep:
     def _keep_numbers(self, device: torch.device) -> None:
         """Make room for what changes from step to step."""
         self._which = self._which.to(device)
-        # CUDA's AdamW reads its rates in float32, that of a CPU in float64.
-        exact = torch.float32 if device.type == "cuda" else torch.float64
-        groups = self.optimizer.param_groups
-        self._rates = [torch.zeros((), dtype=exact, device=device) for _ in groups]
+        self._rates = room_for_rates(self.optimizer, device)
         self._share = torch.zeros((), device=device)
 
     def __call__(self, which: Tensor) -> None:
@@ -197,7 +192,7 @@ class TrainingStep:
         if math.isfinite(self.config.gradient_clip):
             parameters = self.loss.model.parameters()
             self.processes.accelerator.clip_grad_norm_(parameters, self.config.gradient_clip)
-        with self._rates_in_place():
+        with rates_in_place(self.optimizer, self._rates):
             self.optimizer.step()
         self.average.update(self._share)
         self.loss_sum += loss * size
@@ -212,77 +207,15 @@ class TrainingStep:
         self.processes.accelerator.backward(term)
         return whole
 
-    @contextmanager
-    def _rates_in_place(self) -> Iterator[None]:
-        """Let the optimizer read the tensors with the rates; its groups keep the numbers."""
-        groups = self.optimizer.param_groups
-        numbers = [group["lr"] for group in groups]
-        for group, rate in zip(groups, self._rates, strict=False):
-            group["lr"] = rate
-        try:
-            yield
-        finally:
-            for group, number in zip(groups, numbers, strict=True):
-                group["lr"] = number
-
-    # --- record -------------------------------------------------------------------------------
-
     def _recorded(self, recorder: Recorder) -> Callable[[], None]:
         """Record a step and return what replays it; without a recording, what takes it."""
-        task = partial(self._take, self._which)
-        with self._undone():
-            recorder.warm_up(task)
-            try:
-                return recorder.record(task, [self.dropout])
-            except RuntimeError as error:
-                reason = _first_reason(error)
-                if self._required:
-                    raise BackendError(
-                        f"a training step cannot be captured here: {reason}. Pass "
-                        f"capture_steps='auto' to take steps one operation at a time."
-                    ) from error
-        warnings.warn(
-            f"training steps are slower than they could be, for one cannot be captured: {reason}. "
-            f"Pass capture_steps=False if that is what you want.",
-            CaptureWarning,
-            stacklevel=2,
-        )
-        return task
-
-    @contextmanager
-    def _undone(self) -> Iterator[None]:
-        """Put everything that a step changes back to where it was before the block."""
-        moments = self.optimizer.state.values()
         weights = chain(self.network.parameters(), self.network.buffers(), self.average.weights)
-        tensors = [*weights, self.loss_sum, *chain.from_iterable(s.values() for s in moments)]
-        known = {id(each) for each in tensors}
-        before = [(each, each.detach().clone()) for each in tensors]
-        generators = [self.dropout, _own_generator(self.loss.device)]
-        states = [generator.get_state() for generator in generators]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for each, value in before:
-                    each.copy_(value)
-                for each in chain.from_iterable(s.values() for s in moments):
-                    if id(each) not in known:  # made by the first step, and zero before it
-                        each.zero_()
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
-
-
-def _first_reason(error: BaseException) -> str:
-    """Say what went wrong first: a recording that is broken off fails once more when it ends."""
-    while isinstance(error.__context__, RuntimeError):
-        error = error.__context__
-    return " ".join(str(error).split("\n\n")[0].split())
-
-
-def _own_generator(device: torch.device) -> torch.Generator:
-    """Return what a layer draws from that has no generator of its own."""
-    if device.type != "cuda":
-        return torch.default_generator
-    cuda: Any = torch.cuda
-    generator: torch.Generator = cuda.default_generators[cuda.current_device()]
-    return generator
+        return recorded(
+            recorder,
+            partial(self._take, self._which),
+            changes=[*weights, self.loss_sum],
+            optimizer=self.optimizer,
+            generators=[self.dropout],
+            device=self.loss.device,
+            required=self._required,
+        )
