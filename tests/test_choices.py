@@ -33,7 +33,9 @@ def fitted(X: Any, **settings: Any) -> TSM2Forecaster:
 def test_with_nothing_set_but_the_horizon_a_season_is_forecast() -> None:
     frame = months()
     model = fitted(frame.iloc[:-12])
-    assert model.fitted_.lookback == 24  # two seasons
+    kept = model.choices_[model.choices_["chosen"]]
+    assert kept["regressed"].item() == 24  # two seasons
+    assert model.fitted_.lookback == 54  # as much of five seasons as half of the rows holds
     error = np.abs(model.predict().to_numpy() - frame.iloc[-12:].to_numpy()).mean()
     naive = np.abs(frame.iloc[-24:-12].to_numpy() - frame.iloc[-12:].to_numpy()).mean()
     assert error < naive
@@ -41,7 +43,7 @@ def test_with_nothing_set_but_the_horizon_a_season_is_forecast() -> None:
 
 
 def test_choices_say_what_was_tried_and_the_kept_one_has_no_clearly_higher_error() -> None:
-    choices = fitted(months()).choices_
+    choices = fitted(months(400)).choices_  # of few validation windows a blend is taken
     chosen = choices[choices["chosen"]]
     assert len(chosen) == 1
     assert {"mean", "last"} == set(choices["level"])
@@ -75,7 +77,8 @@ def test_a_fit_that_cannot_start_exactly_starts_from_drawn_weights() -> None:
 def test_short_tables_get_a_lookback_that_fits(columns: int) -> None:
     frame = months(36, columns=columns)
     model = fitted(frame, horizon=8)
-    assert 2 <= model.fitted_.lookback <= 12
+    assert model.choices_.loc[model.choices_["chosen"], "regressed"].item() <= 12
+    assert 2 <= model.fitted_.lookback <= 18
     assert np.isfinite(model.predict()).all(axis=None)
     panel = {name: frame[["v0"]].iloc[:14] for name in "xyz"}
     assert len(fitted(panel, horizon=6).predict()) == 3
@@ -119,7 +122,8 @@ def test_refits_choose_by_the_rows_before_the_first_forecast(container: str) -> 
 
 def test_a_warm_start_keeps_what_was_chosen_but_not_against_what_is_set() -> None:
     model = fitted(months(), warm_start=True)
-    model.fit(months().iloc[:100])
-    assert model.fitted_.lookback == 24
+    lookback = model.fitted_.lookback
+    model.fit(months().iloc[:110])
+    assert model.fitted_.lookback == lookback == 60
     with pytest.raises(ParameterError, match=r"head\.weight was"):
         model.set_params(lookback=36).fit(months())

@@ -109,7 +109,7 @@ class Fitting:
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
         units = recipe.units(rows, n_train)
         if choices is None:
-            choices = recipe.choose(rows, n_train, units, roles)
+            choices = recipe.choose(rows, n_train, units, roles, has_covariates=has_covariates)
         sizes: dict[str, Any] = {
             "lookback": chosen(choices)["lookback"],
             "horizon": recipe.horizon,
@@ -200,7 +200,13 @@ class Fitting:
             if self.recipe.refit_linear:
                 for member, kept in zip(members, started, strict=True):
                     if kept:
-                        refit_exactly(member, self.train, held_out, season=config.season)
+                        refit_exactly(
+                            member,
+                            self.train,
+                            held_out,
+                            season=config.season,
+                            blend=config.blend,
+                        )
         if all(started):
             model = replace(model, network=drop_mixers(network))
         return model, history, floor
@@ -217,8 +223,9 @@ class Fitting:
         judged = held_out is not None and self.config.linear_start == "exact"
         if few and (started or (judged and not model.levels)):
             with seeded(self.seeds[0]):  # what is drawn is solved over
-                config, season = model.network.config, self.config.season
-                blocks = list(leave_out(config, self.train, held_out, season=season))
+                season, blend = self.config.season, self.config.blend
+                own = model.network.config
+                blocks = list(leave_out(own, self.train, held_out, season=season, blend=blend))
             if blocks:
                 return replace(model, calibration=calibrate(blocks, quantiles=model.levels))
         return model if held_out is None else model.calibrated(held_out)

@@ -79,6 +79,8 @@ class TSM2Forecaster(Estimator):
     ----------
     lookback
         Rows that the network reads; "auto" chooses a length that suits season, horizon and rows.
+        Only then, and without covariates, an exact start is averaged with simple forecasts, unless
+        many validation windows speak against it: that errs less on short tables.
     horizon
         Rows that it forecasts at once; `predict` rolls forward for more.
     features
@@ -127,7 +129,8 @@ class TSM2Forecaster(Estimator):
     start_margin
         Share by which a later epoch's validation loss must be lower than an exact start's.
     season
-        Rows of a season, for the choice of `lookback` and `level`; None for that of the frequency.
+        Rows of a season, for the choice of `lookback` and `level` and for simple forecasts; None
+        for that of the frequency.
     instance_norm
         Remove each window's own level and deviation, and put both back at the end.
     level
@@ -240,12 +243,13 @@ class TSM2Forecaster(Estimator):
         The `tsm2.fitted.FittedModel`, which holds what the last ten show, and forecasts.
     choices_
         What was tried for what is left to "auto", with the validation error of the exact linear
-        forecast and which was `chosen`; one row if there was no choice. Of pretrained weights that
-        are tuned, what was `solved`.
+        forecast and which was `chosen`; one row if there was no choice. Where that is averaged with
+        simple forecasts, `regressed` says how many rows it reads itself, and `cycle` what season
+        they have. Of pretrained weights that are tuned, what was `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
-        linear one; empty without validation rows. A model that errs more warns (`FloorWarning`).
+        start; empty without validation rows. A model that errs more warns (`FloorWarning`).
     history_
         Losses of every epoch, on standardised values, an exact start as epoch 0; of several
         networks, `member` says whose.

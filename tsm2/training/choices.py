@@ -2,6 +2,7 @@
 
     lookbacks x levels x seasons x (one map, one per variate)  ->  validation errors  ->  the choice
     the choice x features of the calendar                      ->  validation errors  ->  the choice
+    the choice, averaged with simple forecasts, unless the validation errors speak against it
 
 Every candidate is a ridge regression of the linear path (`tsm2.training.ridge`), so that a choice
 costs seconds at most. The plainest candidate comes first and is left only for a clear gain.
@@ -12,9 +13,9 @@ Sizes: S series, H horizon.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -28,12 +29,37 @@ from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.series import Series
 from tsm2.training.missed import SolvedCandidate
-from tsm2.training.ridge import Candidate, choose_linear
+from tsm2.training.moments import LinearInput
+from tsm2.training.ridge import Candidate, choose_linear, solve_linear
+from tsm2.training.simple import Blend, blend_in, error_of, regressed
 
-__all__ = ["candidates", "choose", "chosen", "enough_rows", "with_mixers", "with_solved"]
+__all__ = [
+    "SimpleForecasts",
+    "candidates",
+    "choose",
+    "chosen",
+    "enough_rows",
+    "with_mixers",
+    "with_solved",
+]
 
 _MOST_MAPS = 32  # variates with a map of their own each
 _FEWEST = 2  # rows that a lookback may shrink to
+_MARGIN = 0.03  # share by which another's error must be lower than the plainest's
+_TELLING = 4  # horizons of validation windows that can tell a regression from a blend
+_MANY = 1024  # validation windows that need no margin to do so
+
+Cut = Callable[[Candidate], tuple[Windows, Windows | None]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimpleForecasts:
+    """Simple forecasts that a choice may be averaged with, see `tsm2.training.simple`."""
+
+    lookback: int
+    """Rows that they read, if the choice does not read more."""
+    season: int
+    """Rows of a season; 1 for none."""
 
 
 def enough_rows(series: Series, horizon: int, validation_fraction: float) -> NDArray[np.int64]:
@@ -96,6 +122,7 @@ def choose(
     horizon: int,
     *,
     calendars: Mapping[tuple[str, ...], Covariates] = MappingProxyType({}),
+    simple: SimpleForecasts | None = None,
 ) -> pd.DataFrame:
     """Return the candidates, one row each, with their validation errors and which was chosen.
 
@@ -112,6 +139,8 @@ def choose(
     calendars
         Features of the calendar that are tried with what was chosen without any, and their coded
         rows.
+    simple
+        What may be averaged with the choice, unless that reads the calendar; None for nothing.
     """
     rows = list(dict.fromkeys(tried))
     best = rows[0]
@@ -125,13 +154,16 @@ def choose(
         return own.windows(fits, horizon), judged
 
     with suppress(WindowError):  # too few windows to choose by: the plainest
-        if len(rows) > 1 or calendars:
+        if len(rows) > 1 or calendars or simple is not None:
             choice = choose_linear(cut, rows)
             rows, best = list(choice.candidates), choice.best
         if calendars:
             more = [replace(best, calendar=names, error=math.nan) for names in calendars]
             choice = choose_linear(cut, [best, *more])
             rows, best = [*rows, *choice.candidates[1:]], choice.best
+    if simple is not None and not best.calendar:
+        blended, stands = _blended(cut, best, simple)
+        rows, best = [*rows, blended], blended if stands else best
     return pd.DataFrame(
         {
             "lookback": [each.lookback for each in rows],
@@ -139,24 +171,57 @@ def choose(
             "season": pd.array([each.season for each in rows], dtype="Int64"),
             "separate_heads": [each.separate for each in rows],
             "calendar": [", ".join(each.calendar) for each in rows],
+            "regressed": pd.array([each.regressed for each in rows], dtype="Int64"),
+            "cycle": pd.array([each.cycle for each in rows], dtype="Int64"),
             "validation_mse": [each.error for each in rows],
             "chosen": [each is best for each in rows],
         }
     )
 
 
+def _blended(cut: Cut, best: Candidate, simple: SimpleForecasts) -> tuple[Candidate, bool]:
+    """Return the mean of the choice and simple forecasts, with its error, and whether it is taken.
+
+    It is, unless enough windows say that the choice alone is better: on few the lower error is
+    often luck, and a mean of forecasts seldom far off.
+    """
+    lookback = max(best.lookback, simple.lookback)
+    whole = replace(
+        best, lookback=lookback, regressed=best.lookback, cycle=simple.season, error=math.nan
+    )
+    train, validation = cut(whole)
+    if validation is None:
+        return whole, True
+    blend = Blend(regressed=best.lookback, season=simple.season)
+    found = solve_linear(
+        regressed(train, blend, from_first=True),
+        regressed(validation, blend),
+        LinearInput(level=best.level),
+        separate=best.separate,
+        season=best.season,
+    )
+    both = blend_in(found, blend, [train, validation], None)
+    error = error_of(both, validation)
+    few = len(validation) < _TELLING * validation.horizon
+    margin = _MARGIN if len(validation) < _MANY else 0.0
+    return replace(whole, error=error), few or not best.error < (1 - margin) * error
+
+
 def chosen(choices: pd.DataFrame) -> dict[str, Any]:
     """Return what was chosen, by the names of the estimator's parameters."""
     (row,) = choices[choices["chosen"]].to_dict("records")
     mixers = row.get("mixers", True)  # not known before training
-    season = row["season"]
+    whole = {
+        name: None if pd.isna(row.get(name)) else int(row[name])
+        for name in ("season", "regressed", "cycle")  # models that were saved earlier lack some
+    }
     return {
         "lookback": int(row["lookback"]),
         "level": str(row["level"]),
         "separate_heads": bool(row["separate_heads"]),
         "calendar": str(row.get("calendar", "")),  # models that were saved earlier lack it
         "mixers": bool(mixers),
-        "season": None if pd.isna(season) else int(season),
+        **whole,
     }
 
 

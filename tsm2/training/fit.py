@@ -27,6 +27,7 @@ from tsm2.training.ema import MovingAverage
 from tsm2.training.optimization import make_optimizer, make_scheduler
 from tsm2.training.position import Epoch, Position, check_state
 from tsm2.training.processes import Processes
+from tsm2.training.simple import Blend
 from tsm2.training.step import BatchLoss, TrainingStep
 
 __all__ = ["Epoch", "Fit", "TrainingConfig"]
@@ -85,6 +86,8 @@ class TrainingConfig:
     season: int | None = None
     """Steps of the season whose naive forecast an exact start is held towards; None for the
     window's level."""
+    blend: Blend | None = None
+    """How an exact start is averaged with simple forecasts; None for the regression alone."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
     capture_steps: Literal["auto"] | bool = "auto"

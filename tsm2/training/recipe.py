@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from tsm2.errors import ParameterError
+from tsm2.networks.classical import find_periods
 from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared, measured
@@ -34,8 +35,9 @@ from tsm2.tables.holidays import check_holidays, is_holiday
 from tsm2.tables.quantiles import check_levels, with_median
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
-from tsm2.training.choices import candidates, choose, chosen, enough_rows
+from tsm2.training.choices import SimpleForecasts, candidates, choose, chosen, enough_rows
 from tsm2.training.fit import TrainingConfig
+from tsm2.training.simple import Blend
 
 __all__ = ["CHOSEN", "Recipe", "choices_of"]
 
@@ -54,6 +56,7 @@ _SUITS: Mapping[str, Mapping[str, Any]] = {
 }
 """What None stands for, by how the linear path starts."""
 _BATCHES, _STEPS = (8, 32), 16  # windows in a batch that is "auto", and steps of a pass over few
+_SEASONS, _LONGEST = 5, 1024  # seasons that simple forecasts read, and rows at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +125,13 @@ class Recipe:
     # --- choices ------------------------------------------------------------------------------
 
     def choose(
-        self, rows: Series, n_train: NDArray[np.int64], units: Scaling, roles: Roles
+        self,
+        rows: Series,
+        n_train: NDArray[np.int64],
+        units: Scaling,
+        roles: Roles,
+        *,
+        has_covariates: bool,
     ) -> pd.DataFrame:
         """Settle what is left to "auto" by the closed form, on the validation rows.
 
@@ -132,6 +141,8 @@ class Recipe:
             As `split` returned them.
         units, roles
             Of the rows.
+        has_covariates
+            Whether there are any, which simple forecasts would not read.
 
         Returns
         -------
@@ -157,6 +168,7 @@ class Recipe:
             tried,
             self.horizon,
             calendars=self._calendars(rows, n_train, roles),
+            simple=None if has_covariates else self._simple(prepared, n_train),
         )
         return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
 
@@ -180,17 +192,37 @@ class Recipe:
             for names in calendars(rows.index[first : first + n_train[longest]])
         }
 
-    def choose_for(self, series: Series) -> pd.DataFrame:
-        """Return the choices that a fit to series, gaps filled, without covariates would make."""
-        rows, n_train = self.split(series, has_covariates=False)
-        roles = Roles.of(self.target, rows.layout)
-        return self.choose(rows, n_train, self.units(rows, n_train), roles)
+    def _simple(self, prepared: Prepared, n_train: NDArray[np.int64]) -> SimpleForecasts | None:
+        """Return the simple forecasts that a choice may be averaged with; None if none may.
+
+        They read five seasons, if the rows have them. Where the frequency tells of none that the
+        rows hold, it is the one that most variates of most series show, and they read what was
+        chosen.
+        """
+        plain = self.network["instance_norm"] and prepared.covariates.past is None
+        if self.lookback != "auto" or self._start() != "exact" or not plain:
+            return None
+        series = prepared.series
+        season = self.season_of(series)
+        most = min(int(series.counts.min()) // 2, int(n_train.min()) - self.horizon, _LONGEST)
+        if season is None or season > most:
+            return SimpleForecasts(lookback=1, season=_found_season(prepared, n_train))
+        return SimpleForecasts(lookback=min(_SEASONS * season, most), season=season)
+
+    def choose_for(self, series: Series, *, has_covariates: bool) -> pd.DataFrame:
+        """Return the choices that a fit to series, gaps filled, would make."""
+        has_covariates |= self.states_dates
+        rows, n_train = self.split(series, has_covariates=has_covariates)
+        roles, units = Roles.of(self.target, rows.layout), self.units(rows, n_train)
+        return self.choose(rows, n_train, units, roles, has_covariates=has_covariates)
 
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
         """Return the choices of the fit before, but for what is no longer left to "auto"."""
         fixed = {name: value for name in CHOSEN if (value := getattr(self, name)) != "auto"}
         if self.calendar != "auto":
             fixed["calendar"] = self._stated_calendar
+        if "lookback" in fixed:
+            fixed |= {"regressed": None, "cycle": None}
         return pd.DataFrame([chosen(choices) | fixed | {"mixers": True, "chosen": True}])
 
     def season_of(self, rows: Series) -> int | None:
@@ -247,22 +279,29 @@ class Recipe:
         It begins with weights of its own or, `warm`, with earlier ones. An exact start is "auto"
         wherever the mixers start at zero behind a plain stream.
         """
-        network, start = self.network, self.linear_start
-        if start == "auto":
-            plain = network["averaging"] == "stream" and network["averaging_reach"] is None
-            still = not network["blocks"] or (network["zero_start"] and plain)
-            start = "exact" if still else "random"
-        start = "random" if warm else start
+        start = "random" if warm else self._start()
+        known = chosen(choices)
+        blended = {"regressed": known["regressed"], "season": known["cycle"]}
         given = {
             **self.training,
             "loss": self.loss or ("mse" if self.levels is None else "quantile"),
             "quantiles": self.levels or (),
             "linear_start": start,
-            "season": chosen(choices)["season"],
+            "season": known["season"],
+            "blend": Blend(**blended) if start == "exact" and all(blended.values()) else None,
         }
         given |= {name: value for name, value in _SUITS[start].items() if given[name] is None}
         given["batch_size"] = self.batch_size_for(n_windows)
         return TrainingConfig(**given)
+
+    def _start(self) -> Literal["exact", "random"]:
+        """Return how the linear path of fresh weights starts."""
+        if self.linear_start != "auto":
+            return self.linear_start
+        network = self.network
+        plain = network["averaging"] == "stream" and network["averaging_reach"] is None
+        still = not network["blocks"] or (network["zero_start"] and plain)
+        return "exact" if still else "random"
 
     def batch_size_for(self, n_windows: int) -> int:
         """Return how many of so many windows go into a step; "auto" takes fewer of few."""
@@ -304,3 +343,21 @@ def choices_of(config: NetworkConfig, dates: Sequence[str], season: int | None) 
     calendar = ", ".join(name for name in dates if not is_holiday(name))
     row |= {"calendar": calendar, "season": season, "validation_mse": math.nan, "chosen": True}
     return pd.DataFrame([row])
+
+
+def _found_season(prepared: Prepared, n_train: NDArray[np.int64]) -> int:
+    """Return the season that most variates of most series show in their training rows; 1 for none.
+
+    Of each, the last rows are read, as many as the longest lookback has.
+    """
+    found = []
+    for first, count in zip(prepared.series.offsets, n_train, strict=False):
+        rows = slice(int(first + max(0, count - _LONGEST)), int(first + count))
+        values = prepared.values[rows].mT.numpy().astype(np.float32)
+        weights = np.ones_like(values)
+        if prepared.known is not None:
+            weights = prepared.known[rows].mT.numpy().astype(np.float32)
+        none = np.zeros(len(values), dtype=np.int64)
+        found.append(find_periods(values, weights, none, none)[0][:, 0])
+    seasons, counts = np.unique(np.concatenate(found), return_counts=True)
+    return int(seasons[counts.argmax()]) if 2 * counts.max() > counts.sum() else 1

@@ -258,6 +258,11 @@ class Candidate:
     """Steps of the season whose naive forecast it is held towards; None for the level."""
     calendar: tuple[str, ...] = ()
     """Features of the calendar that it reads too."""
+    regressed: int | None = None
+    """Last rows that the regression reads, where it is averaged with simple forecasts that read
+    all; None for a regression alone."""
+    cycle: int | None = None
+    """Rows of a season of these simple forecasts; 1 for none."""
     strength: float = math.nan
     """Of the ridge; of several maps the geometric mean. One that is known is tried again, beside a
     tenth and ten times of it, and no other."""

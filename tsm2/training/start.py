@@ -35,6 +35,7 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.blocks import cut_blocks
 from tsm2.training.moments import LinearInput, relate_covariates
 from tsm2.training.ridge import LinearMap, solve_again, solve_linear
+from tsm2.training.simple import Blend, blend_in, regressed
 
 __all__ = [
     "add_mixers",
@@ -51,7 +52,12 @@ _SPREAD = 1024
 
 @torch.no_grad()
 def start_exactly(
-    network: TSM2Network, train: Windows, validation: Windows | None, *, season: int | None = None
+    network: TSM2Network,
+    train: Windows,
+    validation: Windows | None,
+    *,
+    season: int | None = None,
+    blend: Blend | None = None,
 ) -> LinearMap:
     """Solve the linear path of a network that was not trained yet, and write it into the network.
 
@@ -63,10 +69,13 @@ def start_exactly(
         Standardised windows, see `solve_linear`.
     season
         Steps of the season whose naive forecast the map is held towards; None for the level.
+    blend
+        How it is averaged with simple forecasts, where nothing but the values is read; None for
+        the map alone.
 
     Returns
     -------
-    The map that the network now is.
+    The map that the network now is; of a blend, what was solved.
 
     Raises
     ------
@@ -78,20 +87,51 @@ def start_exactly(
     _stream_share(network)  # refuses first
     _prepare_courses(network, train)
     config = network.config
-    if config.features < config.patch_length:
-        whole = solve_linear(train, validation, _reads(network, basis=None), season=season)
-        _embed_what_is_read(network, whole)
-    linear = _reads(network, basis=_visible(network))
-    found = solve_linear(train, validation, linear, separate=config.separate_heads, season=season)
-    write_linear(network, found)
+    found = _solved(network, train, validation, season, blend)
+    if config.features < config.patch_length and blend is not None:
+        _embed_what_is_read(network, blend_in(found, blend, _known(train, validation), None))
+    write_linear(network, blend_in(found, blend, _known(train, validation), _visible(network)))
     if isinstance(network.head, QuantileHead):
         _spread_quantiles(network, train if validation is None else validation)
     return found
 
 
+def _solved(
+    network: TSM2Network,
+    train: Windows,
+    validation: Windows | None,
+    season: int | None,
+    blend: Blend | None,
+) -> LinearMap:
+    """Solve the map; what the embedding cannot show is not read, unless it is to be averaged."""
+    config = network.config
+    basis = None
+    if blend is None:
+        if config.features < config.patch_length:
+            whole = solve_linear(train, validation, _reads(network, basis=None), season=season)
+            _embed_what_is_read(network, whole)
+        basis = _visible(network)
+    return solve_linear(
+        regressed(train, blend, from_first=True),
+        None if validation is None else regressed(validation, blend),
+        _reads(network, basis=basis),
+        separate=config.separate_heads,
+        season=season,
+    )
+
+
+def _known(train: Windows, validation: Windows | None) -> list[Windows]:
+    return [train] if validation is None else [train, validation]
+
+
 @torch.no_grad()
 def refit_exactly(
-    network: TSM2Network, train: Windows, validation: Windows, *, season: int | None = None
+    network: TSM2Network,
+    train: Windows,
+    validation: Windows,
+    *,
+    season: int | None = None,
+    blend: Blend | None = None,
 ) -> LinearMap:
     """Solve the linear path again with the validation windows too, and write it.
 
@@ -102,22 +142,28 @@ def refit_exactly(
     train, validation
         Standardised windows. What the network forecasts of the validation windows is no longer
         held out afterwards: calibrate intervals on it before.
-    season
+    season, blend
         As in `start_exactly`.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
-    linear = _reads(network, basis=_visible(network))
-    found = solve_linear(
-        train, validation, linear, separate=network.config.separate_heads, season=season
-    )
-    again = solve_again(found, [train, validation])
-    write_linear(network, again)
+    basis = _visible(network)
+    linear = _reads(network, basis=basis if blend is None else None)
+    fit, judge = regressed(train, blend, from_first=True), regressed(validation, blend)
+    separate = network.config.separate_heads
+    found = solve_linear(fit, judge, linear, separate=separate, season=season)
+    again = solve_again(found, [fit, judge])
+    write_linear(network, blend_in(again, blend, [train, validation], basis))
     return again
 
 
 @torch.no_grad()
 def leave_out(
-    config: NetworkConfig, train: Windows, validation: Windows | None, *, season: int | None = None
+    config: NetworkConfig,
+    train: Windows,
+    validation: Windows | None,
+    *,
+    season: int | None = None,
+    blend: Blend | None = None,
 ) -> Iterator[tuple[TSM2Network, Windows]]:
     """Yield blocks of windows, and for each the linear path solved without it.
 
@@ -125,15 +171,16 @@ def leave_out(
     ----------
     config
         Of the network whose linear path it is.
-    train, validation, season
+    train, validation, season, blend
         As in `start_exactly`. The strength is chosen once.
     """
     train, validation = train.to("cpu"), None if validation is None else validation.to("cpu")
     network = TSM2Network(replace(config, blocks=0)).eval()
-    found = start_exactly(network, train, validation, season=season)
+    found = start_exactly(network, train, validation, season=season, blend=blend)
     for rest, block in cut_blocks(train, validation):
         other = copy.deepcopy(network)
-        write_linear(other, solve_again(found, rest))
+        again = solve_again(found, [regressed(each, blend) for each in rest])
+        write_linear(other, blend_in(again, blend, rest, _visible(network)))
         yield other, block
 
 
