@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
 from tsm2 import TSM2Forecaster
+from tsm2.errors import WindowError
 from tsm2.networks.classical import NAMES
 from tsm2.networks.pretrained import load_pretrained
 from tsm2.networks.zero import SolvedPath, ZeroShotNetwork
@@ -227,3 +228,17 @@ def test_without_rows_to_judge_nothing_is_solved(model: TSM2Forecaster) -> None:
     model.set_params(validation_fraction=0.0).fit(pair(300))
     assert path_of(model) is None
     assert "solved" not in model.choices_
+
+
+@pytest.mark.parametrize("more", [1, 5, 20])
+def test_few_rows_are_tuned_on(model: TSM2Forecaster, more: int) -> None:
+    forecast = model.fit(pair(model.horizon + more)).predict(horizon=6)
+    assert np.isfinite(forecast).all(axis=None)
+    assert len(model.history_) == 2
+
+
+def test_too_few_rows_are_refused_in_words(model: TSM2Forecaster) -> None:
+    horizon = model.horizon
+    message = rf"the {horizon} rows .* at most {horizon}\. .* warm_start=False"
+    with pytest.raises(WindowError, match=message):
+        model.fit({"a": pair(horizon), "b": pair(horizon - 2)})

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from tsm2.errors import ParameterError
+from tsm2.errors import ParameterError, WindowError
 from tsm2.fitted.model import FittedModel
 from tsm2.networks.heads import mean_loss
 from tsm2.networks.zero import ZeroShotNetwork
@@ -164,7 +164,15 @@ def fine_tune(
 def _windows(model: FittedModel, recipe: Recipe, series: Series) -> tuple[Windows, Windows | None]:
     """Return the windows to train on, and some of those that judge, evenly spread."""
     sizes = {"lookback": model.lookback, "horizon": model.horizon}
-    front = model.lookback - np.minimum(model.horizon, series.counts // 4)
+    if (longest := series.counts.max()) <= model.horizon:
+        raise WindowError(
+            f"a pretrained network is tuned on more than the {model.horizon} rows that it "
+            f"forecasts at once, but there are at most {longest}. Give more rows, or take it as it "
+            f"is: warm_start=False."
+        )
+    # So many rows at least are read of a context, where a whole target is left behind them.
+    read = np.minimum(series.counts // 4, series.counts - model.horizon)
+    front = model.lookback - read.clip(1, model.horizon)
     rows = series.padded(np.maximum(front, 0))
     n_own = np.maximum(1, (series.counts * recipe.validation_fraction).astype(np.int64))
     kept = n_own if recipe.validation_fraction else np.zeros_like(n_own)
