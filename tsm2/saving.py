@@ -116,7 +116,8 @@ def save_folder(
 
     Examples
     --------
-    >>>     >>> with TemporaryDirectory() as folder:
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
     ...     save_folder(f"{folder}/model", kind="Mean", config={"window": (3, 5)}, tensors={})
     ...     load_folder(f"{folder}/model", kind="Mean")
     ({'window': (3, 5)}, {})

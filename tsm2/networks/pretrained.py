@@ -78,7 +78,7 @@ def describe_pretrained(name: str) -> dict[str, Any]:
     Examples
     --------
     >>> sorted(describe_pretrained("zero"))[:3]
-    ['command', 'minutes', 'note']
+    ['command', 'loss', 'minutes']
     """
     config, _ = load_folder(_folder(name), kind=_KIND)
     return dict(config.get("facts", {}))
