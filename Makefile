@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Python compiles what it imports; to compile all of an environment would take as long as the rest.
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 # Spinning OpenMP threads on shared cores cost a factor of ten.
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -92,8 +94,8 @@ gpu-tiny: .venv/made
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	$(BIN)/python $(INSTALL) -c constraints.txt torch
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 constraints: .venv/made
@@ -101,9 +103,8 @@ constraints: .venv/made
 
 .venvs/%/made: pyproject.toml constraints/%.txt
 	$(PYTHON) -m venv .venvs/$*
-	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt torch
-	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/$*.txt \
-		-e ".[$$($(PYTHON) constraints/update.py --extras $*)]"
+	.venvs/$*/bin/python $(INSTALL) -c constraints/$*.txt torch
+	.venvs/$*/bin/python $(INSTALL) -c constraints/$*.txt -e ".[$$($(PYTHON) constraints/update.py --extras $*)]"
 	touch $@
 
 .venvs/newest/made: pyproject.toml constraints.txt constraints/newest.py

@@ -119,7 +119,7 @@ def install(python: Path, debian: Path) -> None:
     (pip,) = (debian / "usr/share/python-wheels").glob("pip-*.whl")
     what = f"{CONSTRAINTS.parent}[{EXTRAS}]"
     quietly = ("--quiet", "--disable-pip-version-check", "--root-user-action=ignore")
-    run(python, pip / "pip", "install", *quietly, "-c", mine, "-e", what)
+    run(python, pip / "pip", "install", *quietly, "--no-compile", "-c", mine, "-e", what)
     run(python, "-c", "import torch, tsm2")
 
 
