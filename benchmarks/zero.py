@@ -1,6 +1,7 @@
 """What forecasts without a fit are worth, beside what is fitted to every window anew, or once.
 
     python benchmarks/zero.py DATA --half choices --methods naive classical zero
+    python benchmarks/zero.py --speed
     python benchmarks/zero.py DATA --half read-once --methods naive classical zero AutoETS AutoTheta
 
 DATA holds the folders long_horizon, short_horizon and small. Tables and halves: `zero_tasks.py`.
@@ -153,16 +154,41 @@ def measure(task: Task, method: str, weights: str) -> dict[str, Any]:
     return row
 
 
+def speed(weights: str) -> None:
+    """Print the processor time of forecasts of one series and of a thousand, of 512 rows."""
+    from tsm2 import TSM2Forecaster
+    from tsm2.datasets import load_sample
+
+    model = TSM2Forecaster.from_pretrained(weights, season=24, device="cpu")
+    one = load_sample(512).to_numpy()[:, :1]
+    for count, runs in ((1, 21), (1000, 3)):
+        series = one if count == 1 else [one + k for k in range(count)]
+        for horizon in (64, 96):
+            seconds = []
+            for _ in range(runs):
+                began = time.process_time()
+                model.predict(series, horizon=horizon)
+                seconds.append(time.process_time() - began)
+            middle = 1000 * np.median(seconds)
+            print(f"{horizon} steps of {count} series: {middle:.0f} ms of processor time")
+
+
 def main() -> None:
     """Measure, and write a row per table and method."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--half", choices=("choices", "read-once"), required=True)
-    parser.add_argument("--methods", nargs="+", required=True)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--half", choices=("choices", "read-once"))
+    parser.add_argument("--methods", nargs="+")
     parser.add_argument("--tables", nargs="+", help="only these of the half")
     parser.add_argument("--weights", default="zero")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--speed", action="store_true", help="time forecasts instead")
     given = parser.parse_args()
+    if given.speed:
+        speed(given.weights)
+        return
+    if given.data is None or given.half is None or given.methods is None:
+        parser.error("DATA, --half and --methods are needed, or --speed")
     columns = ["half", "table", "method", "series", "MASE"]
     columns += ["weighted quantile loss", "coverage 80", "ms"]
     is_new = not given.out.exists()

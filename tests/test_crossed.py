@@ -27,7 +27,7 @@ FOREIGN = {
     "arrow long": ("quantiles", "covariates"),
     "polars dict": ("covariates",),
 }
-FEATURES = ("plain", "quantiles", "ensemble", "covariates", "calendar and target")
+FEATURES = ("plain", "quantiles", "ensemble", "covariates", "calendar and target", "chosen")
 
 
 def stamps(rows: int = ROWS + 2 * HORIZON) -> pd.DatetimeIndex:
@@ -116,6 +116,8 @@ class Case:
         changes: dict[str, dict[str, Any]] = {
             "quantiles": {"quantiles": (0.2, 0.8)},
             "ensemble": {"n_estimators": 2},
+            # Few validation rows: the exact start is then averaged with simple forecasts.
+            "chosen": {"lookback": "auto", "validation_fraction": 0.05},
             "calendar and target": {"calendar": ("hour",), "holidays": ("DE-BY",), "target": "b"},
         }
         chosen: TSM2Forecaster = model.set_params(**changes.get(self.features, {}))
@@ -185,6 +187,14 @@ def again(model: TSM2Forecaster, change: Callable[[TSM2Forecaster], Any], folder
     copy = TSM2Forecaster.load(folder / "copy")
     change(copy)
     return copy
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.features == "chosen"], ids=str)
+def test_a_chosen_start_is_averaged_with_simple_forecasts(case: Case) -> None:
+    model = case.forecaster().fit(case.between(0, KNOWN))
+    (taken,) = model.choices_[model.choices_["chosen"]].to_dict("records")
+    assert pd.notna(taken["regressed"])
+    assert taken["regressed"] <= taken["lookback"] == model.fitted_.lookback
 
 
 def test_an_update_and_a_longer_history_say_the_same(

@@ -220,8 +220,16 @@ def test_it_goes_with_many_series_gaps_quantiles_and_files(
     for name, each in loaded.predict_interval(coverage=0.8, horizon=20).items():
         pd.testing.assert_frame_equal(each, bounds[name])
     loaded.update({"b": pair(700).iloc[600:610]})
-    later = model.predict({"b": pair(700).iloc[50:610]})["b"]
+    history = {"b": pair(700).iloc[50:610]}
+    later = model.predict(history)["b"]
     np.testing.assert_allclose(loaded.predict()["b"], later, rtol=1e-5)
+    whole = {"b": pair(700).iloc[50:]}
+    tested = model.backtest(whole, start=whole["b"].index[560], stride=1000, coverage=0.8)
+    np.testing.assert_allclose(tested["forecast"], later.to_numpy().ravel(), rtol=1e-4, atol=1e-5)
+    interval = model.predict_interval(history, coverage=0.8)["b"]
+    for side, level in (("lo-80", 0.1), ("hi-80", 0.9)):
+        wanted = interval.xs(level, axis=1, level=1).to_numpy().ravel()
+        np.testing.assert_allclose(tested[side], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_without_rows_to_judge_nothing_is_solved(model: TSM2Forecaster) -> None:

@@ -152,7 +152,7 @@ def test_a_blended_network_is_the_mean_of_ridge_regression_and_simple_forecasts(
         got = network(judged.context)
     wanted = (alone + simple_by_hand(train, validation)) / 2
     np.testing.assert_allclose(got, wanted, atol=1e-4)
-    whole = blend_in(found, BLEND, [train, validation], None)
+    whole = blend_in(found, BLEND, [train, validation])
     error = float(((wanted - judged.target.numpy()) ** 2).mean())
     assert error_of(whole, validation) == pytest.approx(error, rel=1e-5)
     refit_exactly(network, train, validation, blend=BLEND)

@@ -35,7 +35,8 @@ __all__ = ["fine_tune", "fit_pretrained", "meet"]
 
 _GENTLE = {"learning_rate": 1e-4, "mixer_learning_rate": 1e-4, "epoch_steps": 50}
 """What None stands for when weights are tuned that know much already."""
-_JUDGED = 256  # windows
+_JUDGED = 256  # windows at most that judge,
+_WIDEST = 8192  # and windows times variates, as long as a batch is left
 _SOLVED = 4096  # windows times variates
 _BATCH = 32
 
@@ -182,7 +183,8 @@ def _windows(model: FittedModel, recipe: Recipe, series: Series) -> tuple[Window
     windows = prepared.windows(train, model.horizon, balanced=recipe.sampling == "series")
     if not len(held_out):
         return windows, None
-    spread = np.linspace(0, len(held_out) - 1, min(len(held_out), _JUDGED)).round().astype(int)
+    most = min(_JUDGED, max(_BATCH, _WIDEST // len(series.layout.columns)))
+    spread = np.linspace(0, len(held_out) - 1, min(len(held_out), most)).round().astype(int)
     return windows, prepared.windows(held_out[spread], model.horizon)
 
 

@@ -200,7 +200,7 @@ def _blended(cut: Cut, best: Candidate, simple: SimpleForecasts) -> tuple[Candid
         separate=best.separate,
         season=best.season,
     )
-    both = blend_in(found, blend, [train, validation], None)
+    both = blend_in(found, blend, [train, validation])
     error = error_of(both, validation)
     few = len(validation) < _TELLING * validation.horizon
     margin = _MARGIN if len(validation) < _MANY else 0.0

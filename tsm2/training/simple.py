@@ -30,7 +30,7 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput, sum_moments
 from tsm2.training.ridge import LinearMap
 
-__all__ = ["Blend", "blend_in", "error_of", "regressed", "simple_maps"]
+__all__ = ["Blend", "as_seen", "blend_in", "error_of", "regressed", "simple_maps"]
 
 _SHARE = 0.5
 """What the simple forecasts weigh beside the regression."""
@@ -85,9 +85,7 @@ def regressed(windows: Windows, blend: Blend | None, *, from_first: bool = False
     )
 
 
-def blend_in(
-    found: LinearMap, blend: Blend | None, windows: Sequence[Windows], basis: Tensor | None
-) -> LinearMap:
+def blend_in(found: LinearMap, blend: Blend | None, windows: Sequence[Windows]) -> LinearMap:
     """Return the mean of a regression and the simple forecasts, as a map of the whole lookback.
 
     Parameters
@@ -98,8 +96,6 @@ def blend_in(
         None leaves the map as it is.
     windows
         What weighs the simple forecasts, of the whole lookback.
-    basis
-        What the network sees of the lookback, (L, V); None for all of it.
     """
     if blend is None:
         return found
@@ -114,10 +110,31 @@ def blend_in(
         whole[:, -1:] += level
     else:
         whole[:, -blend.regressed :] += level / blend.regressed
-    both = _SHARE * simple + (1 - _SHARE) * whole
-    if basis is not None:
-        both = _seen(both, basis, windows, found.linear)
-    return replace(found, linear=replace(found.linear, basis=basis), weights=both, error=None)
+    return replace(found, weights=_SHARE * simple + (1 - _SHARE) * whole, error=None)
+
+
+def as_seen(found: LinearMap, windows: Sequence[Windows], basis: Tensor | None) -> LinearMap:
+    """Return what comes nearest to a map over windows, of what a network sees.
+
+    Parameters
+    ----------
+    found
+        One that was solved on what is seen is returned as it is.
+    windows
+        Of the whole lookback.
+    basis
+        What the network sees of the lookback, (L, V); None for all of it.
+    """
+    if basis is None or found.linear.basis is not None:
+        return found
+    first = slice(0, 1)
+    grams = [sum_moments(each, found.linear, steps=first).gram for each in windows]
+    gram = torch.stack([each[0, 0] for each in grams]).sum(0)  # (L, L)
+    seen = basis.mT @ gram @ basis
+    tiny = 1e-6 * seen.diagonal().mean().clamp(min=1e-9) * torch.eye(len(seen), dtype=seen.dtype)
+    wanted = basis.mT @ gram @ found.weights + tiny @ basis.mT @ found.weights
+    weights = torch.linalg.solve(seen + tiny, wanted)
+    return replace(found, linear=replace(found.linear, basis=basis), weights=weights)
 
 
 def simple_maps(lookback: int, horizon: int, season: int) -> list[Tensor]:
@@ -158,19 +175,6 @@ def error_of(found: LinearMap, windows: Windows) -> float:
         total += float(error.square().where(known, 0.0).sum())
         count += float(known.sum())
     return total / max(count, 1.0)
-
-
-def _seen(maps: Tensor, basis: Tensor, windows: Sequence[Windows], linear: LinearInput) -> Tensor:
-    """Return what comes nearest to maps, (G, L, H), over windows, of what is seen, (G, V, H)."""
-    first = slice(0, 1)
-    grams = [sum_moments(each, replace(linear, basis=None), steps=first).gram for each in windows]
-    gram = torch.stack([each[0, 0] for each in grams]).sum(0)  # (L, L)
-    seen = basis.mT @ gram @ basis
-    tiny = 1e-6 * seen.diagonal().mean().clamp(min=1e-9) * torch.eye(len(seen), dtype=seen.dtype)
-    nearest: Tensor = torch.linalg.solve(
-        seen + tiny, basis.mT @ gram @ maps + tiny @ basis.mT @ maps
-    )
-    return nearest
 
 
 def _shares(maps: Sequence[Tensor], windows: Sequence[Windows], *, separate: bool) -> Tensor:

@@ -35,7 +35,7 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.blocks import cut_blocks
 from tsm2.training.moments import LinearInput, relate_covariates
 from tsm2.training.ridge import LinearMap, solve_again, solve_linear
-from tsm2.training.simple import Blend, blend_in, regressed
+from tsm2.training.simple import Blend, as_seen, blend_in, regressed
 
 __all__ = [
     "add_mixers",
@@ -88,9 +88,11 @@ def start_exactly(
     _prepare_courses(network, train)
     config = network.config
     found = _solved(network, train, validation, season, blend)
+    known = [train] if validation is None else [train, validation]
+    whole = blend_in(found, blend, known)
     if config.features < config.patch_length and blend is not None:
-        _embed_what_is_read(network, blend_in(found, blend, _known(train, validation), None))
-    write_linear(network, blend_in(found, blend, _known(train, validation), _visible(network)))
+        _embed_what_is_read(network, whole)
+    write_linear(network, as_seen(whole, known, _visible(network)))
     if isinstance(network.head, QuantileHead):
         _spread_quantiles(network, train if validation is None else validation)
     return found
@@ -118,10 +120,6 @@ def _solved(
         separate=config.separate_heads,
         season=season,
     )
-
-
-def _known(train: Windows, validation: Windows | None) -> list[Windows]:
-    return [train] if validation is None else [train, validation]
 
 
 @torch.no_grad()
@@ -152,7 +150,8 @@ def refit_exactly(
     separate = network.config.separate_heads
     found = solve_linear(fit, judge, linear, separate=separate, season=season)
     again = solve_again(found, [fit, judge])
-    write_linear(network, blend_in(again, blend, [train, validation], basis))
+    known = [train, validation]
+    write_linear(network, as_seen(blend_in(again, blend, known), known, basis))
     return again
 
 
@@ -180,7 +179,7 @@ def leave_out(
     for rest, block in cut_blocks(train, validation):
         other = copy.deepcopy(network)
         again = solve_again(found, [regressed(each, blend) for each in rest])
-        write_linear(other, blend_in(again, blend, rest, _visible(network)))
+        write_linear(other, as_seen(blend_in(again, blend, rest), rest, _visible(network)))
         yield other, block
 
 
