@@ -139,7 +139,7 @@ class Walked:
         squared, cells = 0.0, 0
         for batch in batches(self.starts):
             actual = self.prepared.actual(batch, self.horizon)
-            scale = self.prepared.units_of(batch).scale
+            scale = self.prepared.units_of(batch).deviation
             unit = scale if scale.ndim == 1 else scale[:, None]
             forecast = self.model.forecast(self.prepared, batch, self.horizon, size=_BATCH)
             squared += float(np.nansum(np.square((forecast - actual) / unit)))
@@ -172,7 +172,7 @@ def scale_table(model: FittedModel, series: Series, *, start: object, horizon: i
     units = model.units(filled(series, model.missing), starts)
     names = pd.Index(series.ids, tupleize_cols=False)
     columns = pd.Index(model.roles.layout(series.layout).columns, tupleize_cols=False)
-    scale = np.broadcast_to(model.roles.units(units).scale, (len(names), len(columns)))
+    scale = np.broadcast_to(model.roles.units(units).deviation, (len(names), len(columns)))
     return pd.DataFrame(scale.copy(), index=names, columns=columns)
 
 

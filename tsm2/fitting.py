@@ -107,7 +107,7 @@ class Fitting:
         roles = Roles.of(recipe.target, series.layout)
         has_covariates = bool(given.given()) or recipe.states_dates
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
-        units = recipe.units(rows, n_train)
+        units = recipe.units(rows, n_train, roles, choices)
         if choices is None:
             choices = recipe.choose(rows, n_train, units, roles, has_covariates=has_covariates)
         sizes: dict[str, Any] = {

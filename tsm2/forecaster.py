@@ -199,6 +199,11 @@ class TSM2Forecaster(Estimator):
     scaling
         Standardise every "series" by its own training rows or all alike, "global". A series that
         `fit` has not seen is measured by the history that it comes with.
+    logarithms
+        Standardise the logarithms of what is forecast, which must be above zero: for growth by a
+        share, and swings that are the wider the higher the level. The forecast is then rather the
+        median of what may come than its mean. "auto" does so for columns that are above zero, whose
+        level moves by a fifth and more, and whose swings clearly move with it.
     sampling
         Let a pass over the training windows take all "windows" once, or draw from every "series"
         equally often, so that long ones do not drown short ones.
@@ -245,7 +250,8 @@ class TSM2Forecaster(Estimator):
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice. Where that is averaged with
         simple forecasts, `regressed` says how many rows it reads itself, and `cycle` what season
-        they have. Of pretrained weights that are tuned, what was `solved`.
+        they have; `logarithms` name the columns that are measured in them, if any are. Of
+        pretrained weights that are tuned, what was `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
@@ -262,7 +268,8 @@ class TSM2Forecaster(Estimator):
     network_
         The trained network, or the `Ensemble` of several.
     scaling_
-        Mean and deviation of every column over the training rows, (M,), or of each series, (S, M).
+        Mean and deviation of every column over the training rows, (M,), or of each series, (S, M);
+        of their logarithms where `logs` says so.
     calibration_
         Scores of the held-out windows, which quantiles are read against; None without any.
     roles_
@@ -495,7 +502,8 @@ class TSM2Forecaster(Estimator):
         n_rows: int | None = None,
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
-        choices = choices_of(model.network.config, model.codings.calendar, season)
+        logarithms = model.scaling.in_logarithms(model.context.layout.columns)
+        choices = choices_of(model.network.config, model.codings.calendar, season, logarithms)
         floor = pd.Series(dtype=float) if floor is None else floor
         return self._become(model, history, choices, floor, n_rows)
 

@@ -120,6 +120,7 @@ class Parameters:
     holidays: Sequence[str] = ()
     missing: Missing = "raise"
     scaling: Literal["series", "global"] = "series"
+    logarithms: bool | Literal["auto"] = "auto"
     sampling: Literal["windows", "series"] = "windows"
     id_col: str = "unique_id"
     time_col: str = "ds"
@@ -171,6 +172,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "holidays": "no_validation",
     "missing": [StrOptions({"raise", "mask", "ffill"})],
     "scaling": [StrOptions({"series", "global"})],
+    "logarithms": ["boolean", StrOptions({"auto"})],
     "sampling": [StrOptions({"windows", "series"})],
     "id_col": [str],
     "time_col": [str],
@@ -248,6 +250,7 @@ def _check_pretrained(given: Mapping[str, Any]) -> None:
     """Check that nothing is asked of a pretrained network that it was not trained for."""
     asked = {
         "target": given["target"] is not None,
+        "logarithms": given["logarithms"] is True,
         "calendar": given["calendar"] != "auto" and bool(len(given["calendar"])),
         "holidays": bool(len(given["holidays"])),
         "n_estimators": given["n_estimators"] != 1,

@@ -1,6 +1,7 @@
 """Calibration: lines and scores undo each other, levels hold on outcomes like those held out."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_a_calibrated_level_is_the_share_that_falls_below_it() -> None:
 def test_a_level_that_needs_more_windows_says_how_many() -> None:
     few = Calibration(scores=noise(7)[:, :, None])
     few.at((0.2, 0.8))
-    with pytest.raises(ParameterError, match=r"0.1 or 0.9 .* has 7 windows, and 9 are needed"):
+    with pytest.raises(ParameterError, match=r"0.1 or 0.9 .* has 7 errors, and 9 are needed"):
         few.at((0.1, 0.9))
     more = Calibration(scores=noise(18)[:, :, None])
     with pytest.raises(ParameterError, match=r"0.05 or 0.95 .* has 18 errors, and 19 are needed"):
@@ -119,6 +120,45 @@ def test_few_windows_share_the_shape_of_their_errors_among_the_steps() -> None:
     widths = found.diff(dim=-1).flatten()
     spread = scores.double().square().mean(0).sqrt().flatten()
     torch.testing.assert_close(widths / spread, (widths / spread)[0].expand(4))
+
+
+def test_one_window_gives_all_steps_the_same_width() -> None:
+    scores = torch.randn(1, 2, 40, generator=torch.Generator().manual_seed(3))
+    widths = Calibration(scores=scores).at((0.1, 0.9)).diff(dim=-1)  # (2, 40, 1)
+    torch.testing.assert_close(widths, widths[:, :1].expand(2, 40, 1))
+    assert (widths[0] != widths[1]).all()
+
+
+@pytest.mark.parametrize("n_stretches", [3, 5])
+def test_errors_that_hang_together_make_wider_intervals(n_stretches: int) -> None:
+    """Twenty windows in a stretch, with one error: there are as many errors as stretches."""
+    generator = torch.Generator().manual_seed(5)
+    errors = torch.randn(2000, n_stretches, generator=generator)
+    outcomes = torch.randn(2000, generator=generator)
+    covered = []
+    for stretches in (math.inf, float(n_stretches)):
+        inside = []
+        for own, outcome in zip(errors, outcomes.tolist(), strict=True):
+            scores = own.repeat_interleave(20).reshape(-1, 1, 1)
+            low, high = Calibration(scores=scores, stretches=stretches).at((0.1, 0.9)).flatten()
+            inside.append(float(low) <= outcome <= float(high))
+        covered.append(float(np.mean(inside)))
+    before, after = covered
+    assert before + 0.05 < after < 0.82
+
+
+def test_stretches_are_the_horizons_that_fit_into_the_longest_series() -> None:
+    windows = Windows(
+        values=torch.randn(90, 1),
+        lookback=2,
+        horizon=2,
+        starts=torch.tensor([0, 1, 2, 30, 31, 32, 33, 34, 35, 36]),
+        series=torch.tensor([0] * 3 + [1] * 7),
+    )
+    assert calibrate([(RepeatLast(), windows)]).stretches == 6 / 2 + 1
+    assert calibrate([(RepeatLast(), windows)] * 2).stretches == 8.0
+    whole = Windows(values=torch.randn(90, 1), lookback=2, horizon=2)  # 87 windows
+    assert calibrate([(RepeatLast(), whole)]).stretches == 86 / 2 + 1
 
 
 @pytest.mark.parametrize("spread", [(), (-0.1, 0.0, 0.1)], ids=["point", "quantiles"])
@@ -261,7 +301,7 @@ def test_a_long_path_goes_on_from_its_own_end() -> None:
     assert spread.tolist() == pytest.approx([1, 1, 2**0.5, 2**0.5, 3**0.5], rel=0.06)
 
 
-@pytest.mark.parametrize(("n_windows", "n_errors"), [(5, 5), (20, 60), (100, 100)])
+@pytest.mark.parametrize(("n_windows", "n_errors"), [(5, 15), (20, 60), (100, 100)])
 def test_a_calibration_says_which_coverage_it_can_know(n_windows: int, n_errors: int) -> None:
     scores = torch.randn(n_windows, 2, 3, generator=torch.Generator().manual_seed(0))
     calibration = Calibration(scores=scores)

@@ -106,6 +106,29 @@ def test_several_series_bring_their_units_along(tmp_path: Path) -> None:
         np.testing.assert_allclose(got[number] / unit, forecast[name] / unit, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["table, point", "series, quantiles"])
+def test_logarithms_are_in_the_file(several: bool, tmp_path: Path) -> None:
+    """One column of two in them; a zero in a history has its place on the line below."""
+    pytest.importorskip("onnxscript")
+    table = waves().assign(load=lambda each: np.exp(each["load"] / each["load"].std()))
+    given: Any = {"a": table, "b": waves(140).abs() + 1} if several else table
+    quantiles = (0.1, 0.9) if several else None
+    model = TSM2Forecaster(24, 6, **SMALL, quantiles=quantiles, logarithms=True, target="load")
+    model.fit(given).to_onnx(tmp_path / "model.onnx")
+    history = table.to_numpy()[None, -24:].copy()
+    history[0, -3, 0] = 0.0
+    inputs = {"context": history}
+    if several:
+        inputs |= {"center": model.scaling_.center[:1], "scale": model.scaling_.scale[:1]}
+    units = model.scaling_.take([0]) if several else None
+    got = session(tmp_path / "model.onnx").run(None, inputs)
+    np.testing.assert_allclose(got[0], model.forecast_contexts(history, 6, units=units), rtol=1e-4)
+    if quantiles:
+        levels = (0.1, 0.5, 0.9)
+        wanted = model.forecast_quantiles(history, 6, levels, calibrated=False, units=units)
+        np.testing.assert_allclose(got[1], wanted, rtol=1e-4)
+
+
 # --- gaps and covariates --------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,45 @@ def test_units_do_not_depend_on_the_size_of_a_column(power: int, each: bool) -> 
 
 def one_standard(values: Any) -> Any:
     return Scaling.of(values).standardise(values)
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["a table", "several series"])
+def test_logarithms_are_standardised_and_put_back(each: bool) -> None:
+    rng = np.random.default_rng(0)
+    values = np.exp(rng.normal(3, 0.5, (60, 3)))
+    logs = np.array([True, False, True])
+    offsets = np.array([0, 25, 60])
+    units = Scaling.of_each(values, offsets, logs) if each else Scaling.of(values, logs)
+    bent = np.where(logs, np.log(values), values)
+    for number, rows in enumerate([slice(0, 25), slice(25, 60)] if each else [slice(None)]):
+        own = units.take([number])
+        standard = own.standardise(values[rows][None] if each else values)
+        wanted = (bent[rows] - bent[rows].mean(0)) / bent[rows].std(0)
+        np.testing.assert_allclose(standard.numpy().reshape(wanted.shape), wanted, atol=1e-5)
+        np.testing.assert_allclose(own.restore(standard).reshape(-1, 3), values[rows], rtol=1e-5)
+    assert units.of_columns([2]).logs is not None
+    assert units.in_logarithms(["a", "b", 3]) == ("a", "3")
+    spread = units.deviation[..., 0] / values[:, 0].std()
+    np.testing.assert_allclose(spread, 1, atol=0.4)
+
+
+def test_what_has_no_logarithm_has_its_place_on_a_line() -> None:
+    """Zero and what is negative keep their order and come back as they were."""
+    values = np.exp(np.random.default_rng(1).normal(3, 0.3, (50, 1)))
+    units = Scaling.of(values, np.array([True]))
+    far = np.array([[-1e6], [-1.0], [0.0], [0.1], [5.0], [20.0], [1e9], [np.nan]])
+    standard = units.standardise(far)
+    assert (standard[:-1].diff(dim=0) > 0).all()
+    np.testing.assert_allclose(units.restore(standard), far, rtol=1e-5, atol=1e-5)
+    slopes = units.restore(torch.tensor([[-4.01], [-4.0], [-3.99]])).ravel()
+    assert slopes[2] - slopes[1] == pytest.approx(slopes[1] - slopes[0], rel=0.01)
+
+
+def test_a_series_is_measured_by_the_values_that_have_logarithms() -> None:
+    values = np.array([[1.0], [np.e], [0.0], [-3.0], [0.0], [0.0]])
+    units = Scaling.of_each(values, np.array([0, 4, 6]), np.array([True]))
+    np.testing.assert_allclose(units.center, [[0.5], [0.0]])
+    np.testing.assert_allclose(units.scale, [[0.5], [1.0]])
 
 
 @pytest.mark.parametrize("power", POWERS)

@@ -405,7 +405,8 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
     NotFittedError
         The forecaster is not fitted.
     ParameterError
-        It has several networks, was fit on several series, or reads covariates or gaps.
+        It has several networks, was fit on several series, reads covariates or gaps, or measures
+        columns in logarithms.
     """
     if not hasattr(forecaster, "network_"):
         raise NotFittedError("this TSM2Forecaster is not fitted yet. Call fit(table) first.")
@@ -421,6 +422,11 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
         raise ParameterError(
             "only a TSM2Forecaster that was fit on one table, without covariates and gaps, becomes "
             "a TSM2Model. Fit one like that, or fit a TSM2Model with the series and covariates."
+        )
+    if forecaster.scaling_.logs is not None:
+        raise ParameterError(
+            "a TSM2Forecaster that measures columns in logarithms does not become a TSM2Model. Fit "
+            "with logarithms=False, or fit a TSM2Model with the logarithms of the series."
         )
     chosen = {each.name: getattr(config, each.name) for each in SETTINGS}
     if config.quantiles is not None:

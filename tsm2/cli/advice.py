@@ -44,7 +44,10 @@ _OPTIONS = {
         *("horizons", "seeds", "config", "threads", "jobs", "series"),
     )
 }
-_SET = ("validation_fraction", "frequency", "dropout", "scaling", "n_estimators", "batch_size")
+_SET = (
+    *("validation_fraction", "frequency", "dropout", "scaling", "logarithms"),
+    *("n_estimators", "batch_size"),
+)
 _FLAGS = {
     "day_first=True": "--day-first",
     "day_first=False": "--month-first",

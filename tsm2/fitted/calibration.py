@@ -11,15 +11,21 @@ the n + 1 in the quantile's position that makes a share `level` of later outcome
 they come like those held out (split conformal prediction). Because scores are measured in a
 window's own deviation, or in the width that the network gave it, calm and wild times may differ.
 
+Errors of windows that overlap hang together, so that what counts is how many horizons fit, one
+after another, into the rows that were held out: m stretches. As the deviation of m independent
+errors is not that of all, scores are drawn apart, from their median, by what takes the normal
+quantile to that of Student's prediction, t[m](level) sqrt(1 + 1/m).
+
 The scores of a window belong together: drawing whole windows of them gives paths whose steps and
 variates move together as errors did.
 
 Sizes: W held-out windows, B windows, M variates, H horizon, Q levels, K points of a line.
 Sources: Vovk, Gammerman & Shafer (2005), "Algorithmic Learning in a Random World"; Lei et al.
 (2018), JASA 113(523), section 5.2, for errors in units of a deviation; Romano, Patterson & Candès
-(2019), arXiv:1905.03222, for quantile forecasts.
+(2019), arXiv:1905.03222, for quantile forecasts; Student (1908), Biometrika 6(1).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,6 +33,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from scipy.special import ndtri, stdtrit
 from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
@@ -46,7 +53,7 @@ __all__ = [
 ENOUGH_WINDOWS = 512
 """Windows at most that are forecast."""
 _FEWEST_WINDOWS = 64
-_FEW_WINDOWS = 8  # of fewer, not even the spread of a step is known
+_FEW_WINDOWS = 8  # of fewer, not even the spread of a step is known: all steps have one
 _MOST_SCORES = 2**22  # 16 MB in memory and in the model's folder
 _BATCH = 64
 _NARROWEST = 1e-6  # standard units per normal score
@@ -117,6 +124,8 @@ class Calibration:
 
     scores: Tensor
     """Scores, (W, M, H), float32, on the CPU; NaN of a variate and step that no window knows."""
+    stretches: float = math.inf
+    """How many horizons, one after another, the rows of the windows are long."""
 
     @property
     def lacking(self) -> Tensor:
@@ -129,7 +138,7 @@ class Calibration:
 
         Their shape is then that of all steps, the spread each step's own.
         """
-        return _FEW_WINDOWS <= len(self.scores) < _FEWEST_WINDOWS and not bool(self.lacking.any())
+        return len(self.scores) < _FEWEST_WINDOWS and not bool(self.lacking.any())
 
     @property
     def widest(self) -> float:
@@ -162,6 +171,8 @@ class Calibration:
         if few:
             scores = scores.double()
             spread = scores.square().mean(0).sqrt().clamp(min=1e-12)  # (M, H)
+            if len(scores) < _FEW_WINDOWS:
+                spread = spread.square().mean(1, keepdim=True).sqrt().expand_as(spread)
             scores = (scores / spread).transpose(1, 2).flatten(0, 1).unsqueeze(-1)  # (W * H, M, 1)
         n = len(scores)
         edge = min(min(level, 1 - level) for level in levels)
@@ -173,8 +184,19 @@ class Calibration:
                 f" and {needed} are needed to know it. Ask for a smaller coverage, raise "
                 f"validation_fraction, or call calibrate with more rows."
             )
-        found = np.quantile(scores.numpy(), levels, axis=0, method="weibull")  # (Q, M, H or 1)
+        values = scores.numpy()
+        found = np.quantile(values, levels, axis=0, method="weibull")  # (Q, M, H or 1)
+        median = np.median(values, axis=0)
+        apart = np.array([self._widening(level) for level in levels])[:, None, None]
+        found = median + apart * (found - median)
         return torch.from_numpy(np.moveaxis(found, 0, -1)) * spread.unsqueeze(-1)
+
+    def _widening(self, level: float) -> float:
+        """Return how much further than that of the scores the quantile of a level is away."""
+        m = self.stretches
+        if math.isinf(m) or level == 0.5:
+            return 1.0
+        return float(stdtrit(m, level) / ndtri(level)) * math.sqrt(1 + 1 / m)
 
     def draw(self, n: int, generator: np.random.RandomState) -> Tensor:
         """Return the scores of windows drawn at random with replacement, (n, M, H)."""
@@ -202,9 +224,10 @@ def calibrate(
         Nothing is known in any of the windows.
     """
     pairs = list(held_out)
-    parts = []
+    parts, stretches = [], 0.0
     for network, each in pairs:
         windows = each.to(next(network.parameters()).device)
+        stretches += _stretches(each)
         affordable = _MOST_SCORES // (windows.horizon * windows.values.shape[-1])
         most = min(ENOUGH_WINDOWS, max(affordable, _FEWEST_WINDOWS)) // len(pairs)
         n = min(len(windows), max(1, most))
@@ -216,7 +239,7 @@ def calibrate(
             if batch.target_mask is not None:
                 scores = scores.where(batch.target_mask, torch.nan)
             parts.append(scores.float().cpu())
-    return Calibration(scores=_filled(torch.cat(parts)))
+    return Calibration(scores=_filled(torch.cat(parts)), stretches=stretches)
 
 
 def read_quantiles(
@@ -307,6 +330,18 @@ def draw_paths(
     paths = roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
     lacking = calibration.lacking.repeat(1, -(-steps // horizon))[:, :steps]
     return paths.masked_fill(lacking.to(paths.device), torch.nan)
+
+
+def _stretches(windows: Windows) -> float:
+    """Return how many horizons the targets of windows are long, those of the longest series."""
+    if windows.starts is None:
+        return (len(windows) - 1) / windows.horizon + 1
+    starts = windows.starts.cpu()
+    series = torch.zeros_like(starts) if windows.series is None else windows.series.cpu()
+    empty = torch.zeros(int(series.max()) + 1, dtype=starts.dtype)
+    first = empty.scatter_reduce(0, series, starts, "amin", include_self=False)
+    last = empty.scatter_reduce(0, series, starts, "amax", include_self=False)
+    return int((last - first).max()) / windows.horizon + 1
 
 
 def _filled(scores: Tensor) -> Tensor:

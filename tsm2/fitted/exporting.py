@@ -1,6 +1,7 @@
 """ONNX files of a forecaster: histories in, forecasts out, in the units of the table.
 
-    context (B, L, M), NaN where unknown -> standard units -> targets and columns that are read
+    context (B, L, M), NaN where unknown -> standard units, of logarithms where the model has them
+    -> targets and columns that are read
     past (B, L, Cp), future (B, L + H, Cf) -> coded as in the fit
     -> network -> units of the table -> forecast (B, H, Mt), quantiles (B, H, Mt, Q)
 
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 from tsm2.errors import ExportWarning, OutputError, ParameterError
 from tsm2.fitted.model import FittedModel
 from tsm2.networks.patches import running_max
+from tsm2.prepared.scaling import KNEE
 from tsm2.replacing import replacing
 from tsm2.tables.business import frequency_to_json
 
@@ -59,8 +61,9 @@ class UnitsAround(nn.Module):
         self.missing = model.missing
         self.targets, self.others = list(model.roles.targets), list(model.roles.others)
         units = {"context": (model.scaling.center, model.scaling.scale)}
+        self.deviation = model.roles.units(model.scaling).deviation
         if self.takes_units(model):
-            units = {}
+            units, self.deviation = {}, np.ones(1)
         kinds = {"past": ["past"], "future": ["future", "calendar"], "static": ["static"]}
         for kind, names in kinds.items():
             codings = [
@@ -73,6 +76,9 @@ class UnitsAround(nn.Module):
         for kind, (center, scale) in units.items():
             self.register_buffer(f"{kind}_center", torch.from_numpy(center))
             self.register_buffer(f"{kind}_scale", torch.from_numpy(scale))
+        self.logs: Tensor | None
+        logs = model.scaling.logs
+        self.register_buffer("logs", None if logs is None else torch.from_numpy(logs))
         self.fixed: Tensor | None
         is_one = "static" in units and model.context.layout.alone
         of_variates = torch.from_numpy(model.codings.static).float()[None] if is_one else None
@@ -116,6 +122,9 @@ class UnitsAround(nn.Module):
         if self.missing == "ffill":
             context = _repeated(context)
             past = None if past is None else _repeated(past)
+        if self.logs is not None:
+            bent = _bent(context, center[:, None], scale[:, None])
+            context = torch.where(self.logs, bent, context)
         rows = ((context - center[:, None]) / scale[:, None]).float().transpose(1, 2)  # (B, M, L)
         read = [rows[:, self.others]] if self.others else []
         if past is not None:
@@ -141,15 +150,37 @@ class UnitsAround(nn.Module):
         center, scale = (each[:, self.targets][:, None] for each in (center, scale))
         levels = self.network.config.quantiles
         if levels is None:
-            return forecast.transpose(1, 2) * scale + center
-        quantiles = forecast.transpose(1, 2) * scale[..., None] + center[..., None]
+            return self._restored(forecast.transpose(1, 2), center, scale)
+        columns = forecast.permute(0, 2, 3, 1)  # (B, H, Q, Mt)
+        restored = self._restored(columns, center[:, None], scale[:, None])
+        quantiles = restored.transpose(2, 3)
         return quantiles[..., levels.index(0.5)], quantiles
+
+    def _restored(self, forecast: Tensor, center: Tensor, scale: Tensor) -> Tensor:
+        """Return a forecast, (..., Mt), in the units of the table."""
+        restored = forecast * scale + center
+        if self.logs is None:
+            return restored
+        return torch.where(self.logs[self.targets], _straight(restored, center, scale), restored)
 
     def _coded(self, kind: str, covariates: Tensor) -> Tensor:
         """Return covariates, (B, T, C), in standard units, (B, C, T)."""
         center, scale = getattr(self, f"{kind}_center"), getattr(self, f"{kind}_scale")
         coded: Tensor = ((covariates - center) / scale).float().transpose(1, 2)
         return coded
+
+
+def _bent(values: Tensor, center: Tensor, scale: Tensor) -> Tensor:
+    """Return logarithms as `tsm2.prepared.scaling` has them, a straight line below its knee."""
+    knee = center + KNEE * scale
+    turn = knee.exp()
+    return torch.where(values >= turn, values.clamp(min=turn).log(), knee + (values - turn) / turn)
+
+
+def _straight(bent: Tensor, center: Tensor, scale: Tensor) -> Tensor:
+    """Return the values of what `_bent` returned."""
+    knee = center + KNEE * scale
+    return torch.where(bent >= knee, bent.clamp(min=knee).exp(), knee.exp() * (1 + bent - knee))
 
 
 def _known(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -287,6 +318,10 @@ def _example(
         given = torch.randn(shape, generator=generator, dtype=torch.float64)
         center = getattr(whole, f"{name}_center", 0.0)
         found[name] = given * getattr(whole, f"{name}_scale", 1.0) + center
+        if name == "context" and whole.logs is not None:
+            scale = getattr(whole, "context_scale", torch.ones(1))
+            straight = _straight(found[name], torch.as_tensor(center), scale)
+            found[name] = torch.where(whole.logs, straight, found[name])
         if model.missing != "raise" and name in ("context", "past"):
             found[name][:, 1:2] = torch.nan  # the first row is there: nothing stands before it
     return found
@@ -321,10 +356,8 @@ def _check(part: Path, whole: UnitsAround, inputs: Mapping[str, Tensor], file: P
     with torch.no_grad():
         answer = whole(**inputs)
     wanted = (answer[0] if isinstance(answer, tuple) else answer).numpy()
-    scale = getattr(whole, "context_scale", torch.ones(1)).numpy()
-    scale = scale[whole.targets] if len(scale) > 1 else scale
-    apart = float(np.max(np.abs(got - wanted) / scale))
-    if not apart <= _CLOSE * (1 + float(np.max(np.abs(wanted / scale)))):
+    apart = float(np.max(np.abs(got - wanted) / whole.deviation))
+    if not apart <= _CLOSE * (1 + float(np.max(np.abs(wanted / whole.deviation)))):
         raise OutputError(
             f"{file} was not kept, because it says something else than the model, by {apart:g} "
             f"deviations at most. This is a fault of tsm2, of torch's exporter or of onnxruntime."

@@ -256,11 +256,13 @@ class FittedModel:
             return self.scaling
         numbers = numbers_in(series, self.context.ids)
         known = series if starts is None else series.head(known_before(series, starts))
-        new, old = Scaling.of_each(known.values, known.offsets), self.scaling.take(numbers)
+        old = self.scaling.take(numbers)
+        new = Scaling.of_each(known.values, known.offsets, old.logs)
         if self.pretrained:
             new = new.from_zero()
         is_new = numbers[:, None] < 0
-        return Scaling(
+        return replace(
+            old,
             center=np.where(is_new, new.center, old.center),
             scale=np.where(is_new, new.scale, old.scale),
         )

@@ -9,6 +9,7 @@ of that size is made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -66,6 +67,9 @@ class SavedFit:
         if isinstance(network, ZeroShotNetwork):
             more = {"season": network.season, "solved": network.solved is not None}
             own = {"pretrained": asdict(network.config) | more}
+        calibration = self.model.calibration
+        if calibration is not None and math.isfinite(calibration.stretches):
+            own |= {"stretches": calibration.stretches}
         return own | {
             "context": series_to_json(self.model.context),
             "covariates": self.model.codings.to_json(),
@@ -73,6 +77,7 @@ class SavedFit:
             "choices": [self.choice],
             "floor": self.floor.to_dict(),
             "rows": self.n_rows,
+            **_logarithms_to_json(self.model.scaling),
         }
 
     def tensors(self) -> dict[str, Tensor | NDArray[Any]]:
@@ -161,16 +166,59 @@ def _restored_model(
     network.load_state_dict(weights)
     model = FittedModel(
         network=network.eval(),
-        scaling=Scaling(center=center, scale=scale),
+        scaling=Scaling(center=center, scale=scale, logs=_logarithms(saved, center.shape[-1])),
         roles=roles,
         codings=codings,
         context=series,
         missing=recipe.missing,
-        calibration=None if scores is None else Calibration(scores=scores),
+        calibration=None if scores is None else Calibration(scores=scores, **_stretches(saved)),
         device=recipe.device,
     )
     _rehearse(model)
     return model
+
+
+def _logarithms_to_json(scaling: Scaling) -> dict[str, list[bool]]:
+    return {} if scaling.logs is None else {"logarithms": scaling.logs.tolist()}
+
+
+def _logarithms(saved: Mapping[str, Any], n_columns: int) -> NDArray[np.bool_] | None:
+    """Return which columns are measured in logarithms, (M,); None if none is.
+
+    Raises
+    ------
+    SavedModelError
+        They are not as many as there are columns.
+    """
+    told = saved.get("logarithms")
+    if told is None:
+        return None
+    logs = np.asarray(told)
+    if logs.dtype != bool or logs.shape != (n_columns,):
+        raise SavedModelError(
+            f"the saved logarithms are {told!r}, but one truth value for each of {n_columns} "
+            f"columns is needed. Save the model again."
+        )
+    return logs
+
+
+def _stretches(saved: Mapping[str, Any]) -> dict[str, float]:
+    """Return how long the rows of the scores are, if that was saved.
+
+    Raises
+    ------
+    SavedModelError
+        It is no number of at least 1.
+    """
+    told = saved.get("stretches")
+    if told is None:
+        return {}
+    if isinstance(told, bool) or not isinstance(told, int | float) or not told >= 1:
+        raise SavedModelError(
+            f"the saved stretches are {told!r}, but a number of at least 1 is needed. Save the "
+            f"model again."
+        )
+    return {"stretches": float(told)}
 
 
 def _rehearse(model: FittedModel) -> None:

@@ -176,10 +176,19 @@ def filled(series: Series, missing: Missing) -> Series:
     return whole
 
 
-def measured(series: Series, *, each: bool) -> Scaling:
+def measured(series: Series, *, each: bool, logs: NDArray[np.bool_] | None = None) -> Scaling:
     """Return the units of series: of all of them together, (M,), or of `each`, (S, M).
 
     A table alone has units without the axis of series in any case.
+
+    Parameters
+    ----------
+    series
+        Rows to measure.
+    each
+        Whether every series is measured on its own.
+    logs
+        Which columns are measured in logarithms, (M,); None for none.
 
     Raises
     ------
@@ -194,8 +203,8 @@ def measured(series: Series, *, each: bool) -> Scaling:
             f"Drop it, or give rows that have it."
         )
     if each and not series.layout.alone:
-        return Scaling.of_each(series.values, series.offsets)
-    return Scaling.of(series.values)
+        return Scaling.of_each(series.values, series.offsets, logs)
+    return Scaling.of(series.values, logs)
 
 
 def _check_near(rows: Tensor, series: Series, units: Scaling) -> None:

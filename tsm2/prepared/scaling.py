@@ -1,9 +1,14 @@
 """Standard units: every variate minus its mean over the training rows, over its deviation.
 
+A variate may be measured in logarithms: what grows by a share each year, and swings the wider the
+higher it is, then moves alike everywhere. Far below its mean, and so for zero and what is negative,
+the logarithm goes on as a straight line: each value has its units and each unit its value.
+
 Sizes: T rows, M variates, S series, B windows.
 """
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["MOST_DEVIATIONS", "Scaling", "tamed"]
+__all__ = ["KNEE", "MOST_DEVIATIONS", "Scaling", "tamed"]
 
 MOST_DEVIATIONS = 1e15
 """What may stand in a window: networks compute in float32, in which squares overflow at 1e19."""
+KNEE = -4.0
+"""Deviations of logarithms from their mean, below which they go on as a straight line."""
 _FAR = 1e3  # deviations
 _ORDINARY = 100  # powers of two, 1e30, whose squares and sums are far from the limits of float64
 
@@ -30,22 +37,30 @@ class Scaling:
     """Mean of every variate, (M,), in its unit; (S, M) if every series has its own."""
     scale: NDArray[np.float64]
     """Deviation of every variate, in its unit, shaped alike; 1 for one that does not move."""
+    logs: NDArray[np.bool_] | None = None
+    """Which variates are measured in logarithms, (M,), as their mean and deviation; None: none."""
 
     @classmethod
-    def of(cls, values: NDArray[np.float64]) -> Self:
-        """Measure a table, (T, M)."""
-        tame, power = tamed(values)
+    def of(cls, values: NDArray[np.float64], logs: NDArray[np.bool_] | None = None) -> Self:
+        """Measure a table, (T, M), some variates in logarithms, of which there must be some."""
+        tame, power = tamed(_logarithms(values, logs))
         scaler = StandardScaler().fit(tame)
         center, scale = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
-        return cls(center=np.ldexp(center, power), scale=np.ldexp(scale, power))
+        return cls(center=np.ldexp(center, power), scale=np.ldexp(scale, power), logs=logs)
 
     @classmethod
-    def of_each(cls, values: NDArray[np.float64], offsets: NDArray[np.int64]) -> Self:
+    def of_each(
+        cls,
+        values: NDArray[np.float64],
+        offsets: NDArray[np.int64],
+        logs: NDArray[np.bool_] | None = None,
+    ) -> Self:
         """Measure every series on its own; rows of all of them, (T, M), see `tsm2.tables.ragged`.
 
-        Missing values count for nothing; a variate without any other has center 0 and scale 1.
+        Missing values count for nothing, and neither do values without a logarithm where `logs`
+        asks for one; a variate without any other has center 0 and scale 1.
         """
-        values, power = tamed(values, offsets)
+        values, power = tamed(_logarithms(values, logs), offsets)
         known = np.isfinite(values)
         first, lengths = offsets[:-1], np.diff(offsets)
         n = np.maximum(np.add.reduceat(known, first, dtype=np.int64), 1)  # (S, M)
@@ -56,7 +71,23 @@ class Scaling:
         rounding = np.finfo(np.float64).eps * n
         still = variance <= rounding * variance + np.square(rounding * mean)
         scale = np.where(still, 1.0, np.sqrt(variance))
-        return cls(center=np.ldexp(mean, power), scale=np.ldexp(scale, power))
+        return cls(center=np.ldexp(mean, power), scale=np.ldexp(scale, power), logs=logs)
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """Deviation of every variate, in its unit: where in logarithms, of a lognormal one."""
+        if self.logs is None:
+            return self.scale
+        with np.errstate(over="ignore"):
+            spread = np.sqrt(np.expm1(np.square(self.scale)))
+            lognormal = np.exp(self.center + 0.5 * np.square(self.scale)) * spread
+        return np.where(self.logs, lognormal, self.scale)
+
+    def in_logarithms(self, labels: Sequence[Hashable]) -> tuple[str, ...]:
+        """Return the labels, (M,), of the variates that are measured in logarithms, as text."""
+        if self.logs is None:
+            return ()
+        return tuple(str(label) for label, log in zip(labels, self.logs, strict=True) if log)
 
     def from_zero(self) -> Self:
         """Count the same units from zero, so that what is positive stays so.
@@ -71,16 +102,24 @@ class Scaling:
         """Return the units of some series, by an index; those of one table are the same for all."""
         if self.center.ndim == 1:
             return self
-        return type(self)(center=self.center[which], scale=self.scale[which])
+        return replace(self, center=self.center[which], scale=self.scale[which])
 
     def of_columns(self, which: list[int]) -> Self:
         """Return the units of some variates, by position."""
-        return type(self)(center=self.center[..., which], scale=self.scale[..., which])
+        return type(self)(
+            center=self.center[..., which],
+            scale=self.scale[..., which],
+            logs=None if self.logs is None else self.logs[which],
+        )
 
     def standardise(self, values: NDArray[np.float64]) -> torch.Tensor:
         """Return values, (..., M), in standard units, as float32; infinite where that overflows."""
         center, scale = self._beside(values.ndim)
         with np.errstate(over="ignore"):
+            if self.logs is not None:
+                bent = _bent(values[..., self.logs], center[..., self.logs], scale[..., self.logs])
+                values = values.copy()
+                values[..., self.logs] = bent
             return torch.from_numpy(((values - center) / scale).astype(np.float32))
 
     def restore(self, values: torch.Tensor) -> NDArray[np.float64]:
@@ -88,6 +127,10 @@ class Scaling:
         center, scale = self._beside(values.ndim)
         wide: NDArray[np.float64] = values.cpu().double().numpy()
         restored: NDArray[np.float64] = wide * scale + center
+        if self.logs is not None:
+            logs = self.logs
+            straight = _straight(restored[..., logs], center[..., logs], scale[..., logs])
+            restored[..., logs] = straight
         return restored
 
     def _beside(self, ndim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -96,6 +139,35 @@ class Scaling:
             return self.center, self.scale
         shape = (len(self.center), *[1] * (ndim - 2), self.center.shape[-1])
         return self.center.reshape(shape), self.scale.reshape(shape)
+
+
+def _logarithms(values: NDArray[np.float64], logs: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Return rows, (T, M), with the logarithms of some variates; NaN of what has none."""
+    if logs is None:
+        return values
+    found = values.copy()
+    positive = np.where(values[:, logs] > 0, values[:, logs], np.nan)
+    found[:, logs] = np.log(positive)
+    return found
+
+
+def _bent(
+    values: NDArray[np.float64], center: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return logarithms, and below the knee the straight line that goes on from them."""
+    knee = center + KNEE * scale
+    turn = np.exp(knee)
+    return np.where(values >= turn, np.log(np.maximum(values, turn)), knee + (values - turn) / turn)
+
+
+def _straight(
+    bent: NDArray[np.float64], center: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the values of what `_bent` returned; infinite where that overflows."""
+    knee = center + KNEE * scale
+    turn = np.exp(knee)
+    with np.errstate(over="ignore"):
+        return np.where(bent >= knee, np.exp(np.maximum(bent, knee)), turn * (1 + bent - knee))
 
 
 def tamed(

@@ -403,6 +403,8 @@ def steps_between(
     >>> steps_between(first, pd.DatetimeIndex(["2024-01-31", "2024-02-29"]), "ME").tolist()
     [0, 3]
     """
+    if not len(first):
+        return np.zeros(0, np.int64)
     if isinstance(first, pd.PeriodIndex) and isinstance(index, pd.PeriodIndex):
         freq: Any = first.freq
         apart: NDArray[np.int64] = index.asi8 - first.asi8

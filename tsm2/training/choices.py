@@ -211,6 +211,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
     """Return what was chosen, by the names of the estimator's parameters."""
     (row,) = choices[choices["chosen"]].to_dict("records")
     mixers = row.get("mixers", True)  # not known before training
+    logarithms = row.get("logarithms")  # of models without any, or that were saved earlier: none
     whole = {
         name: None if pd.isna(row.get(name)) else int(row[name])
         for name in ("season", "regressed", "cycle")  # models that were saved earlier lack some
@@ -221,6 +222,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         "separate_heads": bool(row["separate_heads"]),
         "calendar": str(row.get("calendar", "")),  # models that were saved earlier lack it
         "mixers": bool(mixers),
+        "logarithms": tuple(logarithms) if isinstance(logarithms, list | tuple) else (),
         **whole,
     }
 

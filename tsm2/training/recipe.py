@@ -18,10 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from tsm2.errors import ParameterError
+from tsm2.errors import FrameError, ParameterError
 from tsm2.networks.classical import find_periods
 from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
 from tsm2.prepared.codings import Codings
+from tsm2.prepared.logarithms import in_logarithms
 from tsm2.prepared.prepared import Prepared, measured
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
@@ -79,6 +80,7 @@ class Recipe:
     holidays: Sequence[str]
     missing: Missing
     scaling: Literal["series", "global"]
+    logarithms: bool | Literal["auto"]
     sampling: Literal["windows", "series"]
     device: Literal["auto", "cpu", "cuda", "mps"]
     random_state: int | np.random.RandomState | None
@@ -119,9 +121,47 @@ class Recipe:
         rows, share = series.padded(room), self.validation_fraction
         return rows, training_rows(rows, **sizes, validation_fraction=share, room=room)
 
-    def units(self, rows: Series, n_train: NDArray[np.int64]) -> Scaling:
-        """Return the units of the rows: those of their training rows."""
-        return measured(rows.head(n_train), each=self.scaling == "series")
+    def units(
+        self,
+        rows: Series,
+        n_train: NDArray[np.int64],
+        roles: Roles,
+        choices: pd.DataFrame | None = None,
+    ) -> Scaling:
+        """Return the units of the rows: those of their training rows.
+
+        Parameters
+        ----------
+        rows, n_train
+            As `split` returned them.
+        roles
+            Which columns are targets: they alone are measured in logarithms.
+        choices
+            What was chosen before; None chooses now.
+
+        Raises
+        ------
+        FrameError
+            A column has no value, or a target none that has a logarithm, where one is asked for.
+        """
+        known, each = rows.head(n_train), self.scaling == "series"
+        logs = self._logarithms(rows, roles, choices)
+        return measured(known, each=each, logs=logs if logs.any() else None)
+
+    def _logarithms(
+        self, rows: Series, roles: Roles, choices: pd.DataFrame | None
+    ) -> NDArray[np.bool_]:
+        """Return which columns are measured in logarithms, (M,)."""
+        columns = rows.layout.columns
+        target = np.isin(np.arange(len(columns)), roles.targets)
+        if self.logarithms != "auto":
+            if self.logarithms:
+                _check_positive(rows, target)
+            return target & self.logarithms
+        if choices is not None:
+            names = chosen(choices)["logarithms"]
+            return np.array([str(label) in names for label in columns]) & target
+        return in_logarithms(rows, self.season_of(rows)) & target
 
     # --- choices ------------------------------------------------------------------------------
 
@@ -171,6 +211,8 @@ class Recipe:
             calendars=self._calendars(rows, n_train, roles),
             simple=None if has_covariates else self._simple(prepared, n_train),
         )
+        if names := units.in_logarithms(rows.layout.columns):
+            found["logarithms"] = [names] * len(found)
         return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
 
     def _calendars(
@@ -214,7 +256,8 @@ class Recipe:
         """Return the choices that a fit to series, gaps filled, would make."""
         has_covariates |= self.states_dates
         rows, n_train = self.split(series, has_covariates=has_covariates)
-        roles, units = Roles.of(self.target, rows.layout), self.units(rows, n_train)
+        roles = Roles.of(self.target, rows.layout)
+        units = self.units(rows, n_train, roles)
         return self.choose(rows, n_train, units, roles, has_covariates=has_covariates)
 
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
@@ -328,7 +371,12 @@ class Recipe:
         return [int(generator.randint(2**31 - 1)) for _ in range(self.n_estimators)]
 
 
-def choices_of(config: NetworkConfig, dates: Sequence[str], season: int | None) -> pd.DataFrame:
+def choices_of(
+    config: NetworkConfig,
+    dates: Sequence[str],
+    season: int | None,
+    logarithms: tuple[str, ...] = (),
+) -> pd.DataFrame:
     """Return the choices of a network that was made elsewhere: one row, which was chosen.
 
     Parameters
@@ -339,11 +387,35 @@ def choices_of(config: NetworkConfig, dates: Sequence[str], season: int | None) 
         Features of the time stamps that it reads.
     season
         Rows of a season; None for none.
+    logarithms
+        Columns that are measured in them, as text.
     """
     row: dict[str, Any] = {name: getattr(config, name) for name in CHOSEN}
     calendar = ", ".join(name for name in dates if not is_holiday(name))
     row |= {"calendar": calendar, "season": season, "validation_mse": math.nan, "chosen": True}
+    if logarithms:
+        row["logarithms"] = logarithms
     return pd.DataFrame([row])
+
+
+def _check_positive(rows: Series, target: NDArray[np.bool_]) -> None:
+    """Check that what is to be measured in logarithms has them.
+
+    Raises
+    ------
+    FrameError
+        A value is zero or less; the message says where.
+    """
+    low = (rows.values <= 0) & target
+    if not low.any():
+        return
+    row, column = (int(each) for each in np.argwhere(low)[0])
+    raise FrameError(
+        f"logarithms=True needs values above zero, but column {rows.layout.columns[column]!r} has "
+        f"{low.any(1).sum()} of zero or less, the first at {rows.index[row]}, "
+        f"{rows.values[row, column]:g}. Pass logarithms='auto', which takes them where all values "
+        f"are above zero and swing the wider the higher they are, or False."
+    )
 
 
 def _found_season(prepared: Prepared, n_train: NDArray[np.int64]) -> int:

@@ -1,0 +1,86 @@
+"""Logarithms: which variates swing the wider the higher they are, and are better measured in them.
+
+    blocks of a season  ->  log of mean, log of deviation  ->  slope of one over the other
+
+A slope of 0 is a swing that is always as wide, 1 one that is a share of the level. The plot of the
+two is Tukey's spread-versus-level plot, and blocks of a season are Guerrero's.
+
+Sizes: M variates, N blocks, W rows of a block.
+Sources: Tukey (1977), Exploratory Data Analysis; Guerrero (1993), Journal of Forecasting 12(1).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsm2.tables.series import Series
+
+__all__ = ["in_logarithms"]
+
+_HALF = 0.5  # slope, nearer to a share than to a constant
+_SURE = 2.0  # standard errors
+_MOVES = 0.2  # deviation of the logarithm of the level, below which both kinds of swing look alike
+_FEWEST = 6  # blocks
+_ROWS = 4, 8  # of a block without a season
+_ASKED = 256  # series, evenly spread
+
+
+def in_logarithms(series: Series, season: int | None) -> NDArray[np.bool_]:
+    """Return which variates are better measured in logarithms, (M,).
+
+    That takes values above zero alone, a level that moves by a fifth and more, and a swing that
+    clearly moves with it. Several series speak together, each of its own level.
+
+    Parameters
+    ----------
+    series
+        Rows to judge by; blocks with gaps are left out.
+    season
+        Rows of a season; None for none.
+    """
+    blocks = _blocks(series, season)
+    found = np.zeros(len(series.layout.columns), dtype=bool)
+    for k in range(len(found)):
+        lowest, largest = (each.reduce(series.values[:, k]) for each in (np.fmin, np.fmax))
+        if lowest > 0:
+            found[k] = _swings_with_level([each[..., k] / largest for each in blocks])
+    return found
+
+
+def _blocks(series: Series, season: int | None) -> list[NDArray[np.float64]]:
+    """Return the blocks of each series that is asked, (N, W, M), the last row in the last one."""
+    found = []
+    asked = np.linspace(0, len(series.ids) - 1, min(len(series.ids), _ASKED)).round().astype(int)
+    for first, count in zip(series.offsets[asked], series.counts[asked], strict=True):
+        width = season or 1
+        if width < _ROWS[0] or count < _FEWEST // 2 * width:
+            width = int(np.clip(count // _FEWEST, *_ROWS))
+        number = count // width
+        rows = series.values[first + count - number * width : first + count]
+        found.append(rows.reshape(number, width, rows.shape[1]))
+    return found
+
+
+def _swings_with_level(blocks: list[NDArray[np.float64]]) -> bool:
+    """Return whether the swing of a variate is a share of its level, by the blocks of each series.
+
+    Of each series (N, W).
+    """
+    levels, swings, free = [], [], -1
+    for each in blocks:
+        level, swing = each.mean(1), each.std(1)
+        told = (swing > 0) & np.isfinite(swing)  # known, and not still
+        if told.sum() > 1:
+            x, y = np.log(level[told]), np.log(swing[told])
+            levels.append(x - x.mean())
+            swings.append(y - y.mean())
+            free += len(x) - 1
+    if free < _FEWEST - 2:
+        return False
+    x, y = np.concatenate(levels), np.concatenate(swings)
+    moves = float(x @ x)
+    if moves < _MOVES**2 * len(x):
+        return False
+    slope = float(x @ y) / moves
+    away = y - slope * x
+    error = np.sqrt(float(away @ away) / free / moves)
+    return bool(slope - _SURE * error > _HALF)
