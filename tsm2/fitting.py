@@ -204,8 +204,7 @@ class Fitting:
                             member,
                             self.train,
                             held_out,
-                            season=config.season,
-                            blend=config.blend,
+                            **config.exactly,
                         )
         if all(started):
             model = replace(model, network=drop_mixers(network))
@@ -223,9 +222,8 @@ class Fitting:
         judged = held_out is not None and self.config.linear_start == "exact"
         if few and (started or (judged and not model.levels)):
             with seeded(self.seeds[0]):  # what is drawn is solved over
-                season, blend = self.config.season, self.config.blend
-                own = model.network.config
-                blocks = list(leave_out(own, self.train, held_out, season=season, blend=blend))
+                own, how = model.network.config, self.config.exactly
+                blocks = list(leave_out(own, self.train, held_out, **how))
             if blocks:
                 return replace(model, calibration=calibrate(blocks, quantiles=model.levels))
         return model if held_out is None else model.calibrated(held_out)

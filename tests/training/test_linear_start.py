@@ -4,18 +4,21 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
+from tsm2 import TSM2Forecaster
 from tsm2.errors import ParameterError, WindowError
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.training.loop import seeded
-from tsm2.training.ridge import Candidate, LinearMap, choose_linear
+from tsm2.training.moments import LinearInput
+from tsm2.training.ridge import Candidate, LinearMap, choose_linear, solve_again, solve_linear
 from tsm2.training.start import add_mixers, refit_exactly, start_exactly, without_mixers
 
 LOOKBACK, HORIZON, VARIATES = 24, 6, 3
@@ -440,3 +443,63 @@ def test_a_network_that_cannot_start_there_says_why(changes: dict[str, Any]) -> 
     train, validation = parts(table())
     with pytest.raises(ParameterError, match="linear_start='random'"):
         started(replace(SIZES, **changes), train, validation)
+
+
+@pytest.mark.parametrize("level", ["mean", "last"])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("season", [None, 12])
+def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
+    level: Any, separate: bool, season: int | None
+) -> None:
+    """Of each variate with the one that all share, if each has its own; solved again too."""
+    train, validation = parts(table())
+    each = [
+        solve_linear(train, validation, LinearInput(level=own), separate=separate, season=season)
+        for own in ("mean", "last")
+    ]
+    config = replace(SIZES, level=level, separate_heads=separate)
+    with seeded(0):
+        network = TSM2Network(config).eval()
+    start_exactly(network, train, validation, season=season, averaged=True)
+    assert_close(forecast(network, every(validation)), mean_forecast(each, every(validation)))
+    refit_exactly(network, train, validation, season=season, averaged=True)
+    again = [solve_again(one, [train, validation]) for one in each]
+    assert_close(forecast(network, every(validation)), mean_forecast(again, every(validation)))
+
+
+def mean_forecast(maps: list[LinearMap], batch: Batch) -> NDArray[Any]:
+    found = []
+    for each in [*maps, *(one.shared for one in maps if one.shared is not None)]:
+        x, _ = each.linear.read(batch)
+        base = batch.target.double() - each.linear.read(batch)[1]
+        weights = each.weights.expand(VARIATES, -1, -1)
+        found.append(base + torch.einsum("wmd,mdh->wmh", x, weights))
+    mean: NDArray[Any] = torch.stack(found).mean(0).numpy()
+    return mean
+
+
+@pytest.mark.parametrize(
+    ("given", "averaged"),
+    [
+        ({}, True),
+        ({"quantiles": (0.1, 0.9), "n_estimators": 2}, True),
+        ({"missing": "mask"}, True),
+        ({"level": "last"}, False),
+        ({"features": 6}, False),
+        ({"instance_norm": False}, False),
+        ({"linear_start": "random"}, False),
+        ({"calendar": ("month",)}, False),
+    ],
+    ids=str,
+)
+def test_a_fit_averages_where_nothing_but_the_values_is_read_and_no_level_is_set(
+    given: dict[str, Any], averaged: bool
+) -> None:
+    index = pd.date_range("2010-01-01", periods=ROWS, freq="MS")
+    frame = pd.DataFrame(table().numpy(), index).add_prefix("y")
+    model = TSM2Forecaster(LOOKBACK, HORIZON, max_epochs=1, random_state=0, **given).fit(frame)
+    choices = model.choices_[model.choices_["chosen"]]
+    assert choices["averaged"].tolist() == [averaged]
+    if averaged and not given:
+        error = model.floor_["linear"]
+        assert error == pytest.approx(choices["validation_mse"].item(), rel=1e-4)

@@ -1,7 +1,9 @@
 """Choices: what a fit settles by the closed form, on validation rows, before it learns anything.
 
-    lookbacks x levels x seasons x (one map, one per variate)  ->  validation errors  ->  the choice
-    the choice x features of the calendar                      ->  validation errors  ->  the choice
+    lookbacks x levels x seasons                       ->  validation errors  ->  the choice
+    the choice x (one map, one per variate) x levels   ->  validation errors  ->  the choice
+    the choice x features of the calendar              ->  validation errors  ->  the choice
+    the choice, the mean of the maps from both levels, unless it reads the calendar
     the choice, averaged with simple forecasts, unless the validation errors speak against it
 
 Every candidate is a ridge regression of the linear path (`tsm2.training.ridge`), so that a choice
@@ -30,7 +32,7 @@ from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.series import Series
 from tsm2.training.missed import SolvedCandidate
 from tsm2.training.moments import LinearInput
-from tsm2.training.ridge import Candidate, choose_linear, solve_linear
+from tsm2.training.ridge import Candidate, choose_linear, solve_averaged, solve_linear
 from tsm2.training.simple import Blend, blend_in, error_of, regressed
 
 __all__ = [
@@ -122,6 +124,7 @@ def choose(
     horizon: int,
     *,
     calendars: Mapping[tuple[str, ...], Covariates] = MappingProxyType({}),
+    averaged: bool = False,
     simple: SimpleForecasts | None = None,
 ) -> pd.DataFrame:
     """Return the candidates, one row each, with their validation errors and which was chosen.
@@ -139,8 +142,10 @@ def choose(
     calendars
         Features of the calendar that are tried with what was chosen without any, and their coded
         rows.
+    averaged
+        Whether the choice is the mean of the maps from both levels, unless it reads the calendar.
     simple
-        What may be averaged with the choice, unless that reads the calendar; None for nothing.
+        What may be averaged with it in turn, unless that reads the calendar; None for nothing.
     """
     rows = list(dict.fromkeys(tried))
     best = rows[0]
@@ -155,12 +160,21 @@ def choose(
 
     with suppress(WindowError):  # too few windows to choose by: the plainest
         if len(rows) > 1 or calendars or simple is not None:
-            choice = choose_linear(cut, rows)
+            shared = [each for each in rows if not each.separate]
+            choice = choose_linear(cut, shared or rows)
+            looks = choice.best.lookback
+            apart = [each for each in rows if each.separate and each.lookback == looks]
             rows, best = list(choice.candidates), choice.best
+            if shared and apart:
+                choice = choose_linear(cut, [best, *apart])
+                rows, best = [*rows, *choice.candidates[1:]], choice.best
         if calendars:
             more = [replace(best, calendar=names, error=math.nan) for names in calendars]
             choice = choose_linear(cut, [best, *more])
             rows, best = [*rows, *choice.candidates[1:]], choice.best
+    if averaged and not best.calendar:
+        best = _averaged(cut, best)
+        rows = [*rows, best]
     if simple is not None and not best.calendar:
         blended, stands = _blended(cut, best, simple)
         rows, best = [*rows, blended], blended if stands else best
@@ -173,10 +187,27 @@ def choose(
             "calendar": [", ".join(each.calendar) for each in rows],
             "regressed": pd.array([each.regressed for each in rows], dtype="Int64"),
             "cycle": pd.array([each.cycle for each in rows], dtype="Int64"),
+            "averaged": [each.averaged for each in rows],
             "validation_mse": [each.error for each in rows],
             "chosen": [each is best for each in rows],
         }
     )
+
+
+def _averaged(cut: Cut, best: Candidate) -> Candidate:
+    """Return the mean of the maps from both levels, with its error."""
+    mean = replace(best, averaged=True, error=math.nan)
+    train, validation = cut(mean)
+    if validation is None:
+        return mean
+    found = solve_averaged(
+        train,
+        validation,
+        LinearInput(level=best.level),
+        separate=best.separate,
+        season=best.season,
+    )
+    return replace(mean, error=error_of(found, validation))
 
 
 def _blended(cut: Cut, best: Candidate, simple: SimpleForecasts) -> tuple[Candidate, bool]:
@@ -193,7 +224,8 @@ def _blended(cut: Cut, best: Candidate, simple: SimpleForecasts) -> tuple[Candid
     if validation is None:
         return whole, True
     blend = Blend(regressed=best.lookback, season=simple.season)
-    found = solve_linear(
+    solve = solve_averaged if best.averaged else solve_linear
+    found = solve(
         regressed(train, blend, from_first=True),
         regressed(validation, blend),
         LinearInput(level=best.level),
@@ -222,6 +254,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         "separate_heads": bool(row["separate_heads"]),
         "calendar": str(row.get("calendar", "")),  # models that were saved earlier lack it
         "mixers": bool(mixers),
+        "averaged": bool(row.get("averaged", False)),
         "logarithms": tuple(logarithms) if isinstance(logarithms, list | tuple) else (),
         **whole,
     }

@@ -88,6 +88,9 @@ class TrainingConfig:
     window's level."""
     blend: Blend | None = None
     """How an exact start is averaged with simple forecasts; None for the regression alone."""
+    averaged: bool = False
+    """Whether an exact start is the mean of the maps from both levels, see
+    `tsm2.training.ridge.solve_averaged`."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
     capture_steps: Literal["auto"] | bool = "auto"
@@ -95,6 +98,11 @@ class TrainingConfig:
     True or else an error; False never. It moves no weight."""
     verbose: int
     """0 is silent, 1 shows a progress bar on standard error."""
+
+    @property
+    def exactly(self) -> dict[str, Any]:
+        """How an exact start is solved, by the names of `tsm2.training.start.start_exactly`."""
+        return {"season": self.season, "blend": self.blend, "averaged": self.averaged}
 
     def steps_per_epoch(self, n_windows: int) -> int:
         """Return the steps of an epoch of a process that has so many windows."""

@@ -159,7 +159,7 @@ def fit_network(
     kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
     exact = config.linear_start == "exact"
     if exact:
-        start_exactly(_tsm2(network), train, validation, season=config.season, blend=config.blend)
+        start_exactly(_tsm2(network), train, validation, **config.exactly)
     recorder = find_recorder(
         accelerator.device,
         processes=accelerator.num_processes,

@@ -52,6 +52,12 @@ class LinearInput:
     basis: Tensor | None = None
     """What is seen of L steps, (L, V), orthonormal columns; None for all of them."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether it reads all steps of the values and nothing else."""
+        others = (self.past, self.future, self.basis)
+        return self.level is not None and not self.static and all(each is None for each in others)
+
     def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the columns, (B, M, D), and the targets, (B, M, H), in double precision."""
         context, target = batch.context.double(), batch.target.double()

@@ -210,10 +210,19 @@ class Recipe:
             self.horizon,
             calendars=self._calendars(rows, n_train, roles),
             simple=None if has_covariates else self._simple(prepared, n_train),
+            averaged=self._averages(tried[0].lookback) and not has_covariates,
         )
         if names := units.in_logarithms(rows.layout.columns):
             found["logarithms"] = [names] * len(found)
         return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
+
+    def _averages(self, lookback: int) -> bool:
+        """Return whether an exact start is the mean of the maps from both levels."""
+        network = self.network
+        patches = patch_sizes(lookback, network["patch_length"], network["patch_stride"])
+        all_seen = network["features"] >= patches["patch_length"] >= patches["patch_stride"]
+        exact = self._start() == "exact" and network["instance_norm"]
+        return self.level == "auto" and exact and all_seen
 
     def _calendars(
         self, rows: Series, n_train: NDArray[np.int64], roles: Roles
@@ -332,6 +341,7 @@ class Recipe:
             "quantiles": self.levels or (),
             "linear_start": start,
             "season": known["season"],
+            "averaged": known["averaged"],
             "blend": Blend(**blended) if start == "exact" and all(blended.values()) else None,
         }
         given |= {name: value for name, value in _SUITS[start].items() if given[name] is None}

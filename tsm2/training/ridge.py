@@ -9,6 +9,9 @@ What the map is held towards, B0, is the window's level, or the seasonal naive f
 their own for every variate are held towards the one that all variates share: each variate leaves
 that as far as its own rows say, by a strength of its own.
 
+Where rows are few or drift, nothing says whether to count from a window's mean or its last value,
+or how far a variate goes its own way: `solve_averaged` takes the mean of all these maps.
+
 Without validation windows, the last tenth of the rows of every series chooses the strength, and
 all windows solve the map.
 
@@ -30,18 +33,23 @@ from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput, Moments, relate_covariates, sum_moments
 
 __all__ = [
+    "LEVELS",
     "STRENGTHS",
     "Candidate",
     "LinearChoice",
     "LinearMap",
     "choose_linear",
     "solve_again",
+    "solve_averaged",
     "solve_linear",
     "solve_moments",
 ]
 
 STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e3, 1e4)
 """Strengths that are tried, in units of the mean eigenvalue; the last ones leave B0 as it is."""
+
+LEVELS: tuple[Literal["mean", "last"], ...] = ("mean", "last")
+"""From which a map may count."""
 
 _MEMORY = 2**26
 """Numbers in the grams that are held at once: 512 MiB in double precision."""
@@ -63,6 +71,8 @@ class LinearMap:
     """Steps of the season whose naive forecast it is held towards; None for the level."""
     shared: "LinearMap | None" = None
     """The map of all variates that those of single ones are held towards."""
+    parts: "tuple[LinearMap, ...]" = ()
+    """The maps whose mean it is, with those that they are held towards."""
 
 
 def solve_linear(
@@ -134,8 +144,65 @@ def solve_linear(
     return found if validation is not None else solve_again(found, [train])
 
 
+def solve_averaged(
+    train: Windows,
+    validation: Windows | None,
+    linear: LinearInput,
+    *,
+    separate: bool = False,
+    season: int | None = None,
+) -> LinearMap:
+    """Solve the maps from both levels, and return their mean, as for `solve_linear`.
+
+    Those of single variates are averaged with the one that all share.
+
+    Parameters
+    ----------
+    train, validation, separate, season
+        As for `solve_linear`.
+    linear
+        All of the values and nothing else, from the level that the mean is to count from.
+    """
+    return _mean_of(
+        [
+            solve_linear(
+                train, validation, replace(linear, level=level), separate=separate, season=season
+            )
+            for level in LEVELS
+        ],
+        linear,
+    )
+
+
+def _mean_of(parts: Sequence[LinearMap], linear: LinearInput) -> LinearMap:
+    """Return the mean of maps of the values, and of those that they are held towards."""
+    every = [*parts, *(each.shared for each in parts if each.shared is not None)]
+    groups = max(len(each.weights) for each in every)
+    weights = [_counted_from(linear.level, each).expand(groups, -1, -1) for each in every]
+    return replace(
+        parts[0],
+        linear=linear,
+        weights=torch.stack(weights).mean(0),
+        error=None,
+        parts=tuple(parts),
+    )
+
+
+def _counted_from(level: Literal["mean", "last"] | None, found: LinearMap) -> Tensor:
+    """Return the weights, (G, L, H), of the same forecast from another level."""
+    weights = found.weights
+    if level == found.linear.level:
+        return weights
+    apart = 1 - weights.sum(1, keepdim=True)  # of the levels, what the forecast repeats
+    if level == "mean":  # from the last value, which is one of those that are read
+        return torch.cat((weights[:, :-1], weights[:, -1:] + apart), 1)
+    return weights + apart / weights.shape[1]
+
+
 def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
     """Solve a map on other windows, and keep its strength."""
+    if found.parts:
+        return _mean_of([solve_again(each, windows) for each in found.parts], found.linear)
     shared = None if found.shared is None else solve_again(found.shared, windows)
     towards = _held_towards(found.linear, found.season, shared, windows[0])
     weights = []
@@ -263,6 +330,8 @@ class Candidate:
     all; None for a regression alone."""
     cycle: int | None = None
     """Rows of a season of these simple forecasts; 1 for none."""
+    averaged: bool = False
+    """Whether it is the mean of the maps from both levels, see `solve_averaged`."""
     strength: float = math.nan
     """Of the ridge; of several maps the geometric mean. One that is known is tried again, beside a
     tenth and ten times of it, and no other."""

@@ -34,7 +34,7 @@ from tsm2.networks.weights import start_from
 from tsm2.prepared.windows import Windows
 from tsm2.training.blocks import cut_blocks
 from tsm2.training.moments import LinearInput, relate_covariates
-from tsm2.training.ridge import LinearMap, solve_again, solve_linear
+from tsm2.training.ridge import LinearMap, solve_again, solve_averaged, solve_linear
 from tsm2.training.simple import Blend, as_seen, blend_in, regressed
 
 __all__ = [
@@ -58,6 +58,7 @@ def start_exactly(
     *,
     season: int | None = None,
     blend: Blend | None = None,
+    averaged: bool = False,
 ) -> LinearMap:
     """Solve the linear path of a network that was not trained yet, and write it into the network.
 
@@ -72,6 +73,9 @@ def start_exactly(
     blend
         How it is averaged with simple forecasts, where nothing but the values is read; None for
         the map alone.
+    averaged
+        Whether the map is the mean of those from both levels, if the network sees all steps of the
+        values and reads nothing else.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def start_exactly(
     _stream_share(network)  # refuses first
     _prepare_courses(network, train)
     config = network.config
-    found = _solved(network, train, validation, season, blend)
+    found = _solved(network, train, validation, season, blend, averaged=averaged)
     known = [train] if validation is None else [train, validation]
     whole = blend_in(found, blend, known)
     if config.features < config.patch_length and blend is not None:
@@ -104,6 +108,8 @@ def _solved(
     validation: Windows | None,
     season: int | None,
     blend: Blend | None,
+    *,
+    averaged: bool,
 ) -> LinearMap:
     """Solve the map; what the embedding cannot show is not read, unless it is to be averaged."""
     config = network.config
@@ -113,10 +119,12 @@ def _solved(
             whole = solve_linear(train, validation, _reads(network, basis=None), season=season)
             _embed_what_is_read(network, whole)
         basis = _visible(network)
-    return solve_linear(
+    linear = _reads(network, basis=basis)
+    solve = solve_averaged if averaged and linear.plain else solve_linear
+    return solve(
         regressed(train, blend, from_first=True),
         None if validation is None else regressed(validation, blend),
-        _reads(network, basis=basis),
+        linear,
         separate=config.separate_heads,
         season=season,
     )
@@ -130,6 +138,7 @@ def refit_exactly(
     *,
     season: int | None = None,
     blend: Blend | None = None,
+    averaged: bool = False,
 ) -> LinearMap:
     """Solve the linear path again with the validation windows too, and write it.
 
@@ -140,15 +149,15 @@ def refit_exactly(
     train, validation
         Standardised windows. What the network forecasts of the validation windows is no longer
         held out afterwards: calibrate intervals on it before.
-    season, blend
+    season, blend, averaged
         As in `start_exactly`.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
     basis = _visible(network)
     linear = _reads(network, basis=basis if blend is None else None)
     fit, judge = regressed(train, blend, from_first=True), regressed(validation, blend)
-    separate = network.config.separate_heads
-    found = solve_linear(fit, judge, linear, separate=separate, season=season)
+    solve = solve_averaged if averaged and linear.plain else solve_linear
+    found = solve(fit, judge, linear, separate=network.config.separate_heads, season=season)
     again = solve_again(found, [fit, judge])
     known = [train, validation]
     write_linear(network, as_seen(blend_in(again, blend, known), known, basis))
@@ -163,6 +172,7 @@ def leave_out(
     *,
     season: int | None = None,
     blend: Blend | None = None,
+    averaged: bool = False,
 ) -> Iterator[tuple[TSM2Network, Windows]]:
     """Yield blocks of windows, and for each the linear path solved without it.
 
@@ -170,12 +180,13 @@ def leave_out(
     ----------
     config
         Of the network whose linear path it is.
-    train, validation, season, blend
+    train, validation, season, blend, averaged
         As in `start_exactly`. The strength is chosen once.
     """
     train, validation = train.to("cpu"), None if validation is None else validation.to("cpu")
     network = TSM2Network(replace(config, blocks=0)).eval()
-    found = start_exactly(network, train, validation, season=season, blend=blend)
+    how: dict[str, Any] = {"season": season, "blend": blend, "averaged": averaged}
+    found = start_exactly(network, train, validation, **how)
     for rest, block in cut_blocks(train, validation):
         other = copy.deepcopy(network)
         again = solve_again(found, [regressed(each, blend) for each in rest])
