@@ -135,9 +135,11 @@ class TSM2Forecaster(Estimator):
         Remove each window's own level and deviation, and put both back at the end.
     level
         A window's level: its "mean", or its "last" value, for what moves like a random walk, such
-        as exchange rates. "auto" chooses.
+        as exchange rates. "auto" chooses, and where nothing but values is read, an exact start is
+        then the mean of the maps from both.
     separate_heads
-        Give every variate a head of its own; "auto" chooses.
+        Give every variate a head of its own; "auto" chooses, and averages its maps with that of all
+        where an exact start is averaged.
     quantiles
         Levels, such as (0.1, 0.5, 0.9), to forecast besides the median, which is then the point
         forecast; None for a point forecast alone.
@@ -250,8 +252,9 @@ class TSM2Forecaster(Estimator):
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice. Where that is averaged with
         simple forecasts, `regressed` says how many rows it reads itself, and `cycle` what season
-        they have; `logarithms` name the columns that are measured in them, if any are. Of
-        pretrained weights that are tuned, what was `solved`.
+        they have; `averaged` says whether it is the mean of the maps from both levels, and
+        `logarithms` which columns are measured in them, if any are. Of pretrained weights that are
+        tuned, what was `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
