@@ -49,6 +49,9 @@ from tsm2.training.start import leave_out, refit_exactly
 
 __all__ = ["Fitting", "train_further"]
 
+_SURE = 30
+"""Forecasts one after another that say as much as the margin of an exact start is meant for."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Fitting:
@@ -139,6 +142,9 @@ class Fitting:
         prepared = Prepared.of(rows, units, roles, covariates, lookback=sizes["lookback"])
         train, held_out = split_starts(rows, n_train, **sizes)
         config = recipe.training_config(choices, len(train), warm=before is not None)
+        validation = prepared.windows(held_out, recipe.horizon) if len(held_out) else None
+        if validation is not None:
+            config = replace(config, start_margin=_sure_margin(config.start_margin, validation))
         if recipe.validation_fraction and not len(held_out) and config.linear_start == "exact":
             config = replace(config, max_epochs=0)  # nothing could tell if mixers are any good
         return cls(
@@ -146,7 +152,7 @@ class Fitting:
             model=model,
             choices=choices,
             train=prepared.windows(train, recipe.horizon, balanced=recipe.sampling == "series"),
-            validation=prepared.windows(held_out, recipe.horizon) if len(held_out) else None,
+            validation=validation,
             season=recipe.season_of(rows),
             config=config,
             seeds=seeds,
@@ -267,6 +273,15 @@ def train_further(
     )
     added["epoch"] += history["epoch"].max()
     return pd.concat((history, added), ignore_index=True)
+
+
+def _sure_margin(margin: float, validation: Windows) -> float:
+    """Return the margin that few forecasts ask for where `_SURE` ask for this one.
+
+    How far a mean of independent errors is off goes with one over the root of their number.
+    """
+    stretches = float(validation.stretches().sum())
+    return min(1.0, margin * max(1.0, math.sqrt(_SURE / stretches)))
 
 
 def _own(network: TSM2Network | Ensemble | ZeroShotNetwork) -> TSM2Network | Ensemble:

@@ -227,7 +227,7 @@ def calibrate(
     parts, stretches = [], 0.0
     for network, each in pairs:
         windows = each.to(next(network.parameters()).device)
-        stretches += _stretches(each)
+        stretches += float(each.stretches().max())
         affordable = _MOST_SCORES // (windows.horizon * windows.values.shape[-1])
         most = min(ENOUGH_WINDOWS, max(affordable, _FEWEST_WINDOWS)) // len(pairs)
         n = min(len(windows), max(1, most))
@@ -330,18 +330,6 @@ def draw_paths(
     paths = roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
     lacking = calibration.lacking.repeat(1, -(-steps // horizon))[:, :steps]
     return paths.masked_fill(lacking.to(paths.device), torch.nan)
-
-
-def _stretches(windows: Windows) -> float:
-    """Return how many horizons the targets of windows are long, those of the longest series."""
-    if windows.starts is None:
-        return (len(windows) - 1) / windows.horizon + 1
-    starts = windows.starts.cpu()
-    series = torch.zeros_like(starts) if windows.series is None else windows.series.cpu()
-    empty = torch.zeros(int(series.max()) + 1, dtype=starts.dtype)
-    first = empty.scatter_reduce(0, series, starts, "amin", include_self=False)
-    last = empty.scatter_reduce(0, series, starts, "amax", include_self=False)
-    return int((last - first).max()) / windows.horizon + 1
 
 
 def _filled(scores: Tensor) -> Tensor:

@@ -192,6 +192,21 @@ class Windows:
             **self.covariates.gather(rows, self.lookback, self.horizon, series),
         )
 
+    def stretches(self) -> Tensor:
+        """Return how many horizons, one after another, the targets of each series are long, (S,).
+
+        Windows that overlap err alike: so many forecasts tell something of their own.
+        """
+        if self.starts is None:
+            return torch.tensor([(len(self) - 1) / self.horizon + 1])
+        series = torch.zeros_like(self.starts) if self.series is None else self.series
+        series = torch.unique(series, return_inverse=True)[1]
+        empty = torch.zeros(int(series.max()) + 1, dtype=self.starts.dtype)
+        empty = empty.to(self.starts.device)
+        first = empty.scatter_reduce(0, series, self.starts, "amin", include_self=False)
+        last = empty.scatter_reduce(0, series, self.starts, "amax", include_self=False)
+        return (last - first) / self.horizon + 1
+
     def only(self, chosen: Tensor) -> "Windows":
         """Return the windows where `chosen`, (W,), is True."""
         starts = torch.arange(len(self)) if self.starts is None else self.starts
