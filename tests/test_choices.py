@@ -51,6 +51,25 @@ def test_choices_say_what_was_tried_and_the_kept_one_has_no_clearly_higher_error
     assert chosen["validation_mse"].item() <= choices["validation_mse"].min() / 0.96
 
 
+def test_few_forecasts_that_judge_ask_mixers_for_a_larger_gain() -> None:
+    """The margin is meant for 30 forecasts one after another, of all series; here are 4 or 8."""
+    frame = np.square(months(noise=0.02))
+    plain = {"lookback": 12, "level": "mean", "separate_heads": False, "validation_fraction": 0.4}
+    for data, n_forecasts in ((frame, 4), ({"a": frame, "b": 2 * frame}, 8)):
+        free = fitted(data, start_margin=0.0, max_epochs=5, **plain)
+        losses = free.history_["validation_loss"]
+        gain = 1 - losses[1:].min() / losses[0]
+        assert gain > 0
+        more = (30 / n_forecasts) ** 0.5
+        for margin, kept in (
+            (0.99 * gain, False),
+            (1.01 * gain / more, False),
+            (0.99 * gain / more, True),
+        ):
+            model = fitted(data, start_margin=margin, max_epochs=5, **plain)
+            assert model.choices_["mixers"].tolist() == [kept]
+
+
 def test_what_is_set_is_not_chosen() -> None:
     model = fitted(months(), lookback=18, level="last", separate_heads=True)
     assert len(model.choices_) == 1

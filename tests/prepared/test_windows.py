@@ -146,3 +146,15 @@ def test_masks_in_which_all_is_known_are_left_out_of_a_lean_batch() -> None:
     assert mixed.mask is not None
     torch.testing.assert_close(mixed.mask[0], known[:4].T)
     assert mixed.target_mask is not None
+
+
+def test_stretches_count_the_horizons_that_follow_each_other_in_a_series() -> None:
+    values = torch.randn(90, 1)
+    starts = torch.tensor([0, 1, 2, 30, 31, 32, 33, 34, 35, 36])
+    series = torch.tensor([4] * 3 + [7] * 7)  # others have no window
+    some = Windows(values=values, lookback=2, horizon=4, starts=starts, series=series)
+    assert some.stretches().tolist() == [1.5, 2.5]
+    every = Windows(values=values, lookback=2, horizon=4)
+    assert every.stretches().tolist() == [84 / 4 + 1]
+    one = Windows(values=values, lookback=2, horizon=4, starts=torch.tensor([9]))
+    assert one.stretches().tolist() == [1.0]
