@@ -127,7 +127,9 @@ class TSM2Forecaster(Estimator):
     refit_linear
         Solve a linear start that was kept again on all rows, those for validation included.
     start_margin
-        Share by which a later epoch's validation loss must be lower than an exact start's.
+        Share by which a later epoch's validation loss must be lower than an exact start's, where 30
+        forecasts one after another judge; it grows with one over the root of their number where
+        there are fewer.
     season
         Rows of a season, for the choice of `lookback` and `level` and for simple forecasts; None
         for that of the frequency.
