@@ -53,8 +53,8 @@ def told_of(network: ZeroShotNetwork, batch: Batch) -> Told:
 
 def _kept(network: ZeroShotNetwork, context: Tensor, mask: Tensor | None, kept: Tensor) -> Told:
     sizes, dtype = network.config, network.inner.embedding.weight.dtype
-    widths = (sizes.lookback, sizes.n_static, sizes.horizon, 1, 1, 1)
-    parts = dict(zip(_KEPT, kept.split(widths, dim=-1), strict=True))
+    widths = [sizes.lookback, sizes.n_static, sizes.horizon, 1, 1, 1]
+    parts = dict(zip(_KEPT, torch.split(kept, widths, dim=-1), strict=True))
     exact = {name: parts.pop(name).contiguous() for name in _EXACT}
     known = torch.ones_like(context, dtype=torch.bool) if mask is None else mask
     whole = {name: each.to(dtype).contiguous() for name, each in parts.items()}
