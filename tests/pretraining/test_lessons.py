@@ -1,9 +1,12 @@
 """Lessons: the same by one process or several, and no process is left behind."""
 
 import multiprocessing
+import subprocess
+import sys
 from contextlib import closing
 from itertools import count, islice
 
+import psutil
 import pytest
 import torch
 
@@ -68,6 +71,25 @@ def test_a_worker_stays_near_and_its_end_is_told_of(zero_sizes: NetworkConfig) -
         with pytest.raises(BackendError, match="ended before its work"):
             list(islice(some, 3))
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_process_that_is_killed() -> None:
+    program = (
+        "import multiprocessing, time\n"
+        "from tsm2.pretraining.lessons import Draw, drawn\n"
+        "from tsm2.pretraining.pretrain import default_network\n"
+        "some = drawn(default_network(), [Draw((k,), 1, 8, 1) for k in range(99)], 1)\n"
+        "next(some)\n"
+        "print(multiprocessing.active_children()[0].pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        assert worker.is_running()
+        parent.kill()
+    assert worker.wait(timeout=60) is None  # it is gone, however it ended
 
 
 def test_workers_take_the_cores_that_training_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
