@@ -96,7 +96,7 @@ ORDERS = {  # within a package, a module may import those before it
     "training": [
         "blocks",
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
-        *("missed", "simple", "start", "choices", "position", "capture", "processes"),
+        *("told", "missed", "simple", "start", "choices", "position", "capture", "processes"),
         *("recording", "step", "fit", "recipe"),
         *("callbacks", "loop", "ensembles"),
     ],

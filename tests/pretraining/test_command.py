@@ -43,10 +43,33 @@ def test_the_command_writes_weights_that_forecast(
     zero_sizes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "default_network", lambda: zero_sizes)
-    monkeypatch.setattr(
-        sys, "argv", ["pretraining", str(tmp_path), "--steps", "2", "--trust", "0.5"]
-    )
+    options = ["--steps", "2", "--trust", "0.5", "--device", "cpu", "--workers", "0"]
+    monkeypatch.setattr(sys, "argv", ["pretraining", str(tmp_path), *options])
     command.main()
-    assert "--seed 0 --steps 2 --trust 0.5" in (tmp_path / "zero" / "README.md").read_text()
+    text = (tmp_path / "zero" / "README.md").read_text()
+    assert "--seed 0 --steps 2 --trust 0.5" in text
+    assert "threads of a processor, windows drawn between" in text
     model = TSM2Forecaster.from_pretrained(str(tmp_path / "zero"))
     assert model.predict(np.arange(50.0)[:, None]).shape == (8, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--steps", "2", "--workers", "-1"], "workers must be at least 0"),
+        ([], "needs steps, minutes or both"),
+        (["--steps", "2", "--device", "abacus"], "invalid choice: 'abacus'"),
+        (["--steps", "2", "--capture-steps", "perhaps"], "invalid choice: 'perhaps'"),
+    ],
+)
+def test_the_command_refuses_in_words(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pretraining", str(tmp_path), *options])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert words in capsys.readouterr().err

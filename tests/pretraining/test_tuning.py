@@ -9,14 +9,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
+from torch import Tensor
 
 from tsm2 import TSM2Forecaster
 from tsm2.errors import WindowError
+from tsm2.fitted import pretrained
 from tsm2.networks.classical import NAMES
 from tsm2.networks.pretrained import load_pretrained
-from tsm2.networks.zero import SolvedPath, ZeroShotNetwork
+from tsm2.networks.zero import SolvedPath, Told, ZeroShotNetwork
 from tsm2.prepared.windows import Windows
 from tsm2.training.missed import solve_missed
+from tsm2.training.told import ToldNetwork, keep_told, told_of
 
 LAG = 37
 GENTLE: dict[str, Any] = {"warm_start": True, "max_epochs": 1, "epoch_steps": 2, "random_state": 0}
@@ -250,3 +253,49 @@ def test_too_few_rows_are_refused_in_words(model: TSM2Forecaster) -> None:
     message = rf"the {horizon} rows .* at most {horizon}\. .* warm_start=False"
     with pytest.raises(WindowError, match=message):
         model.fit({"a": pair(horizon), "b": pair(horizon - 2)})
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_what_is_kept_is_what_is_told_to_the_bit(zero_weights: str, gaps: bool) -> None:
+    network = load_pretrained(zero_weights).with_solved()
+    assert network.solved is not None
+    torch.nn.init.normal_(network.solved.history, std=0.1)
+    windows = some_windows(200, 0, gaps=gaps)
+    kept, whole = keep_told(network, windows, 24), ToldNetwork(network)
+    for which in windows.batches(24):
+        plain, batch = windows.gather(which), kept.gather(which)
+        anew, found = network.tell(plain.context, plain.mask), told_of(network, batch)
+        for name in ("context", "mask", "static", "base", "scale", "level", "deviation"):
+            one, two = getattr(anew, name), getattr(found, name)
+            assert one.dtype == two.dtype, name
+            assert torch.equal(one, two), name
+        assert anew.context.stride() == found.context.stride()
+        forecast = whole(batch.context, **batch.auxiliary())
+        assert torch.equal(forecast, network(plain.context, mask=plain.mask))
+        assert torch.equal(forecast, whole(plain.context, mask=plain.mask))
+
+
+@pytest.mark.parametrize("batch_size", [32, 16])
+def test_a_window_is_told_of_once_and_no_loss_moves(
+    zero_weights: str, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    asked = GENTLE | {"max_epochs": 3, "epoch_steps": 8, "batch_size": batch_size}
+    counted = 0
+    tell = ZeroShotNetwork.tell
+
+    def count(self: ZeroShotNetwork, context: Tensor, *rest: Any, **more: Any) -> Told:
+        nonlocal counted
+        counted += len(context)
+        return tell(self, context, *rest, **more)
+
+    monkeypatch.setattr(ZeroShotNetwork, "tell", count)
+    found = []
+    for kept in (8192, 0):
+        monkeypatch.setattr(pretrained, "_KEPT", kept)
+        counted = 0
+        model = TSM2Forecaster.from_pretrained(zero_weights, device="cpu", **asked).fit(pair(400))
+        found.append((counted, model.history_, model.choices_))
+    (once, *losses), (anew, *same) = found
+    assert once < 0.6 * anew
+    for one, two in zip(losses, same, strict=True):
+        pd.testing.assert_frame_equal(one, two, check_exact=True)

@@ -28,8 +28,9 @@ from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.series import Series
 from tsm2.training.fit import Epoch, TrainingConfig
 from tsm2.training.loop import fit_network
-from tsm2.training.missed import SolvedCandidate, solve_missed
+from tsm2.training.missed import BATCH, SolvedCandidate, solve_missed
 from tsm2.training.recipe import Recipe
+from tsm2.training.told import ToldNetwork, keep_told
 
 __all__ = ["fine_tune", "fit_pretrained", "meet"]
 
@@ -37,8 +38,8 @@ _GENTLE = {"learning_rate": 1e-4, "mixer_learning_rate": 1e-4, "epoch_steps": 50
 """What None stands for when weights are tuned that know much already."""
 _JUDGED = 256  # windows at most that judge,
 _WIDEST = 8192  # and windows times variates, as long as a batch is left
+_KEPT = 8192  # windows times variates of which what is told is kept, 70 MB, to judge and to train
 _SOLVED = 4096  # windows times variates
-_BATCH = 32
 
 
 def fit_pretrained(
@@ -150,11 +151,13 @@ def fine_tune(
     config = _config(recipe, model.levels, len(windows))
     (seed,) = recipe.seeds()
     begun, tried = copy.deepcopy(network).cpu(), list[SolvedCandidate]()
-    if judged is not None and recipe.linear_start != "random":
-        begun, tried = solve_missed(begun, windows, judged, chosen=_to_solve(windows, seed))
-    before = None if judged is None else _loss(begun, judged, config)
+    told, told_again = _judged(begun, judged, config.batch_size)
+    windows = _told(begun, windows, config)
+    if told is not None and recipe.linear_start != "random":
+        begun, tried = solve_missed(begun, windows, told, chosen=_to_solve(windows, seed))
+    before = None if told is None else _loss(begun, told, config)
     tuned = copy.deepcopy(begun)
-    history = fit_network(tuned, windows, judged, config, seed=seed)
+    history = fit_network(ToldNetwork(tuned), windows, told_again, config, seed=seed)
     history = [Epoch(epoch=0, train_loss=None, validation_loss=before), *history]
     losses = [each.validation_loss for each in history[1:] if each.validation_loss is not None]
     if before is not None and losses and not min(losses) < before:
@@ -183,14 +186,44 @@ def _windows(model: FittedModel, recipe: Recipe, series: Series) -> tuple[Window
     windows = prepared.windows(train, model.horizon, balanced=recipe.sampling == "series")
     if not len(held_out):
         return windows, None
-    most = min(_JUDGED, max(_BATCH, _WIDEST // len(series.layout.columns)))
+    most = min(_JUDGED, max(BATCH, _WIDEST // len(series.layout.columns)))
     spread = np.linspace(0, len(held_out) - 1, min(len(held_out), most)).round().astype(int)
     return windows, prepared.windows(held_out[spread], model.horizon)
 
 
+def _judged(
+    network: ZeroShotNetwork, windows: Windows | None, batch_size: int
+) -> tuple[Windows | None, Windows | None]:
+    """Return the windows that judge, with what is told of them: for solving and for training.
+
+    It is found in the batches that it is read in, so that no loss moves by a bit: twice if they
+    differ.
+    """
+    if windows is None or _n_rows(windows) > _KEPT:
+        return windows, windows
+    first = keep_told(network, windows, BATCH)
+    return first, first if batch_size == BATCH else keep_told(network, windows, batch_size)
+
+
+def _told(network: ZeroShotNetwork, windows: Windows, config: TrainingConfig) -> Windows:
+    """Return windows to train on, with what is told of them if steps read them again.
+
+    Steps read them in other batches, which what is told of a window does not depend on.
+    """
+    read = config.max_epochs * config.steps_per_epoch(len(windows)) * config.batch_size
+    if windows.balanced or _n_rows(windows) > _KEPT or read < len(windows):
+        return windows
+    return keep_told(network, windows, BATCH)
+
+
+def _n_rows(windows: Windows) -> int:
+    """Return windows times variates."""
+    return len(windows) * windows.values.shape[1]
+
+
 def _to_solve(windows: Windows, seed: int) -> torch.Tensor:
     """Return the numbers of the windows that are solved on: all, or so many of them by chance."""
-    count = max(_BATCH, _SOLVED // windows.values.shape[1])
+    count = max(BATCH, _SOLVED // windows.values.shape[1])
     if len(windows) <= count and not windows.balanced:
         return torch.arange(len(windows))
     generator = torch.Generator().manual_seed(seed)
@@ -207,10 +240,10 @@ def _config(recipe: Recipe, levels: tuple[float, ...], n_windows: int) -> Traini
 @torch.inference_mode()
 def _loss(network: ZeroShotNetwork, windows: Windows, config: TrainingConfig) -> float:
     """Return the mean loss over windows."""
-    total = 0.0
-    for which in windows.batches(_BATCH):
+    total, told = 0.0, ToldNetwork(network)
+    for which in windows.batches(BATCH):
         batch = windows.gather(which)
-        forecast = network(batch.context, **batch.auxiliary())
+        forecast = told(batch.context, **batch.auxiliary())
         loss = mean_loss(
             "quantile",
             forecast,

@@ -1,18 +1,27 @@
 """Pretrain a network: `python -m tsm2.pretraining OUT --minutes 60 --seed 0`.
 
-It goes on from the checkpoint OUT/checkpoint where it was cut off. At the end it writes OUT/zero,
-which `TSM2Forecaster.from_pretrained("OUT/zero")` reads.
+It goes on from the checkpoint OUT/checkpoint where it was cut off, on any device and with any
+number of workers. At the end it writes OUT/zero, which `TSM2Forecaster.from_pretrained("OUT/zero")`
+reads.
 """
 
 import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from tsm2.errors import TSM2Error
 from tsm2.networks.pretrained import save_pretrained
+from tsm2.pretraining.lessons import choose_workers
 from tsm2.pretraining.pretrain import PretrainingConfig, Progress, pretrain
+from tsm2.training import choose_device
 
 __all__ = ["card", "command", "main"]
+
+_CAPTURES: dict[str, Any] = {"auto": "auto", "always": True, "never": False}
 
 
 def command(config: PretrainingConfig, trust: float) -> str:
@@ -57,7 +66,7 @@ def card(config: PretrainingConfig, last: Progress, n_weights: int, trust: float
             "|---|---|",
             f"| made by | `{command(config, trust)}` |",
             f"| steps | {last.step}, of {config.batch_rows} series each |",
-            f"| minutes | {last.minutes:.1f}, on one thread of a processor that others used, too |",
+            f"| minutes | {last.minutes:.1f}, {_where(config)} |",
             f"| loss on generated windows | {last.validation_loss:.4f}; the classical forecasts "
             f"that it starts from: {last.start_loss:.4f} |",
             "",
@@ -68,10 +77,22 @@ def card(config: PretrainingConfig, last: Progress, n_weights: int, trust: float
     )
 
 
+def _where(config: PretrainingConfig) -> str:
+    """Say in words on what the last run of a pretraining ran."""
+    device = torch.device(choose_device(config.device))
+    workers = choose_workers(config.workers, device)
+    drawn = f"windows drawn by {workers} more processes" if workers else "windows drawn between"
+    if device.type == "cpu":
+        return f"on {torch.get_num_threads()} threads of a processor, {drawn}"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    return f"at the end on {name}, {drawn}"
+
+
 def _tell(progress: Progress) -> None:
     sys.stdout.write(
         f"step {progress.step}, {progress.minutes:.1f} minutes: loss {progress.loss:.4f}, on "
-        f"unseen windows {progress.validation_loss:.4f} (at the start {progress.start_loss:.4f})\n"
+        f"unseen windows {progress.validation_loss:.4f} (at the start {progress.start_loss:.4f}), "
+        f"waited for windows {progress.waited:.0%} of the time\n"
     )
     sys.stdout.flush()
 
@@ -89,8 +110,37 @@ def main() -> None:
         default=1.0,
         help="share of what the network adds to the classical forecasts' mean, in (0, 1]",
     )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where the network learns; auto for the first of cuda, mps and cpu that is here",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that draw windows ahead of it, 0 for none; they change no weight. Without "
+        "it, as many as there are cores that the network leaves free",
+    )
+    parser.add_argument(
+        "--capture-steps",
+        choices=_CAPTURES,
+        default="auto",
+        help="replay steps as CUDA graphs: auto where that is possible, always or else an error, "
+        "or never",
+    )
     given = parser.parse_args()
-    config = PretrainingConfig(seed=given.seed, steps=given.steps, minutes=given.minutes)
+    try:
+        config = PretrainingConfig(
+            seed=given.seed,
+            steps=given.steps,
+            minutes=given.minutes,
+            device=given.device,
+            workers=given.workers,
+            capture_steps=_CAPTURES[given.capture_steps],
+        )
+    except TSM2Error as error:
+        parser.error(str(error))
     if not 0 < given.trust <= 1:
         parser.error(f"--trust must be above 0 and at most 1, got {given.trust}")
     network, reports = pretrain(config, checkpoint=given.out / "checkpoint", report=_tell)

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from tsm2.errors import ParameterError
+from tsm2.pretraining.loops import add_factors, add_season, filter_rows
 
 __all__ = ["FREQUENCIES", "Frequency", "GeneratedWindows", "generate"]
 
@@ -156,21 +156,21 @@ def _noise(rng: np.random.Generator, n: int, steps: int) -> Numbers:
     noise[heavy] *= np.exp(0.6 * rng.standard_normal((int(heavy.sum()), steps), dtype=np.float32))
     groups = rng.integers(0, 32, n)
     for group in range(1, 24):  # the others stay white
-        chosen = groups == group
-        if not chosen.any():
+        chosen = np.flatnonzero(groups == group)
+        if not len(chosen):
             continue
-        moving = np.array([1.0, rng.uniform(-0.6, 0.9) if group % 3 == 0 else 0.0])
+        moving = rng.uniform(-0.6, 0.9) if group % 3 == 0 else 0.0
         if group < 10:
-            poles = np.array([1.0, -rng.uniform(0.2, 0.98)])
+            poles = -rng.uniform(0.2, 0.98), 0.0
         elif group < 14:  # turns round like a cycle that nobody set a clock by
             r, angle = rng.uniform(0.8, 0.99), 2 * np.pi / rng.uniform(5, 80)
-            poles = np.array([1.0, -2 * r * np.cos(angle), r * r])
+            poles = -2 * r * np.cos(angle), r * r
         elif group < 21:
-            poles = np.array([1.0, -1.0])
+            poles = -1.0, 0.0
         else:  # a random walk with a trend that wanders and fades
             fading = rng.uniform(0.7, 0.97)
-            poles = np.array([1.0, -1.0 - fading, fading])
-        noise[chosen] = lfilter(moving.astype(np.float32), poles.astype(np.float32), noise[chosen])
+            poles = -1.0 - fading, fading
+        filter_rows(noise, chosen, moving, poles)
     noise -= noise.mean(1, keepdims=True)
     noise /= noise.std(1, keepdims=True) + 1e-6
     return noise
@@ -257,9 +257,7 @@ def _add_seasons(
                 continue
             lengths = any_period[chosen] if period == "any" else period
             phase = _phase(first[chosen], lengths, steps)
-            season = _modulated(rng, shapes, shape[chosen], phase)
-            season *= size[chosen, None]
-            rows[chosen] += season
+            _add_modulated(rng, rows, chosen, shapes, shape[chosen], phase, size[chosen])
 
 
 def _phase(
@@ -319,37 +317,43 @@ def _shapes(rng: np.random.Generator) -> Numbers:
     return table
 
 
-def _modulated(
-    rng: np.random.Generator, shapes: Numbers, which: NDArray[np.int64], phase: NDArray[np.int32]
-) -> Numbers:
-    """Return seasons, (R, T), of the shapes, (R,): some grow or shrink, some wander to another one.
+def _add_modulated(
+    rng: np.random.Generator,
+    rows: Numbers,
+    chosen: NDArray[np.int64],
+    shapes: Numbers,
+    which: NDArray[np.int64],
+    phase: NDArray[np.int32],
+    size: Numbers,
+) -> None:
+    """Add seasons of the shapes, (C,), to some rows: some grow or shrink, some wander to another.
 
     No two days are alike: without that, the last season again would be too good a forecast.
     """
     n, steps = phase.shape
-    season = _looked_up(shapes, which, phase)
     wandering = np.flatnonzero(rng.random(n) < 0.6)
     speed = np.exp(rng.uniform(np.log(0.005), np.log(0.12), (2, len(wandering), 1)))
     moves = rng.standard_normal((2, len(wandering), steps), dtype=np.float32)
     moves *= speed.astype(np.float32)
-    fading = np.array([1.0, -0.99], dtype=np.float32)
-    stretch, share = lfilter(np.ones(1, np.float32), fading, moves, axis=-1)
-    stretch += 1
-    stretch *= season[wandering]
-    share *= _looked_up(shapes, (which[wandering] + 3) % _SHAPES, phase[wandering])
-    stretch += share
-    season[wandering] = stretch
-    chosen = np.flatnonzero(rng.random(n) < 0.25)
-    t = np.linspace(-1, 1, steps, dtype=np.float32)
-    slope = rng.uniform(-0.8, 0.8, (len(chosen), 1)).astype(np.float32)
-    season[chosen] *= 1 + slope * t
-    return season
-
-
-def _looked_up(shapes: Numbers, which: NDArray[np.int64], phase: NDArray[np.int32]) -> Numbers:
-    """Return the values, (R, T), of the shapes, (R,), at the phases."""
-    place = which.astype(np.int32)[:, None] * _PHASES + phase
-    return shapes.ravel().take(place, mode="wrap")  # a third faster than with bounds checked
+    filter_rows(moves.reshape(-1, steps), np.arange(2 * len(wandering)), 0.0, (-0.99, 0.0))
+    moved = np.full(n, -1)
+    moved[wandering] = np.arange(len(wandering))
+    growing = np.flatnonzero(rng.random(n) < 0.25)
+    growth = np.zeros(n, dtype=np.float32)
+    growth[growing] = rng.uniform(-0.8, 0.8, len(growing))
+    other = (which + 3) % _SHAPES
+    add_season(
+        rows,
+        chosen,
+        shapes,
+        which=which,
+        other=other,
+        phase=phase,
+        moved=moved,
+        moves=moves,
+        growth=growth,
+        size=size,
+    )
 
 
 # --- what happens to rows -------------------------------------------------------------------------
@@ -360,16 +364,13 @@ def _common_factors(rng: np.random.Generator, rows: Numbers, length: int) -> Num
     n, variates, _ = rows.shape
     lags = rng.integers(0, _LONGEST_LAG + 1, (n, variates))
     lags *= rng.random((n, 1)) < 0.6  # or at once
-    # Behind a cut at each variate's own lag, factors come first in some and last in others.
-    place = (_LONGEST_LAG - lags)[..., None] + np.arange(length)
     joined = np.flatnonzero(rng.random(n) < 0.7)
     own = rows[..., _LONGEST_LAG:].copy()
     share = rng.uniform(0, 1, (len(joined), variates, 1)).astype(np.float32)
-    for factor in range(min(2, variates)):
-        source = np.repeat(rows[joined, factor : factor + 1], variates, axis=1)
-        moved = np.take_along_axis(source, place[joined], axis=-1)
-        loading = rng.standard_normal((len(joined), variates, 1)).astype(np.float32)
-        own[joined] += share * loading * moved
+    drawn = [rng.standard_normal(share.shape).astype(np.float32) for _ in range(min(2, variates))]
+    loadings = np.concatenate([share * each for each in drawn], axis=-1)
+    # Behind a cut at each variate's own lag, factors come first in some and last in others.
+    add_factors(own, rows, joined, _LONGEST_LAG - lags[joined], loadings)
     return own
 
 

@@ -25,10 +25,12 @@ from tsm2.networks.zero import SolvedPath, ZeroShotNetwork
 from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput, sum_columns
 from tsm2.training.ridge import STRENGTHS, solve_moments
+from tsm2.training.told import told_of
 
-__all__ = ["SolvedCandidate", "solve_missed"]
+__all__ = ["BATCH", "SolvedCandidate", "solve_missed"]
 
-_BATCH = 32  # windows
+BATCH = 32
+"""Windows that are read at once."""
 _FARTHEST = 15.0  # scales: what is further off says nothing about the rest
 _MARGIN = 0.01  # share by which the loss must be lower
 
@@ -80,7 +82,8 @@ def solve_missed(
     train
         Windows to learn from.
     judged
-        Windows that choose the strengths.
+        Windows that choose the strengths; they may carry what is told of them, see
+        `tsm2.training.told`.
     chosen
         Which of the training windows are read, (N,).
 
@@ -120,9 +123,9 @@ def _missed(network: ZeroShotNetwork, windows: Windows, chosen: Tensor | None) -
     middle = (network.config.quantiles or ()).index(0.5)
     order = torch.arange(len(windows)) if chosen is None else chosen
     pieces: list[dict[str, Tensor]] = []
-    for which in torch.split(order, _BATCH):
+    for which in torch.split(order, BATCH):
         batch = windows.gather(which)
-        told = network.tell(batch.context, batch.mask)
+        told = told_of(network, batch)
         answer = network.answer(told)
         level, deviation = told.level, told.deviation  # (B, M, 1)
         standard = (batch.target.double() - level) / deviation
