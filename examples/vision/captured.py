@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tsm2.errors import BackendError
 from tsm2.training.capture import Recorder, find_recorder
-from tsm2.training.recording import rates_in_place, recorded, room_for_rates
+from tsm2.training.recording import Replayed, rates_in_place, room_for_rates
 
 
 def recorder_for(
@@ -73,35 +73,28 @@ class CapturedStep:
         *,
         required: bool,
     ) -> None:
-        self.gradients, self.model, self.optimizer = gradients, model, optimizer
-        self.recorder, self.device, self.required = recorder, device, required
+        self.gradients, self.optimizer = gradients, optimizer
         self.rates = room_for_rates(optimizer, device)
-        self.loss = torch.zeros((), device=device)
-        self.batch: list[Tensor] = []
-        self.replay: Callable[[], None] | None = None
+        self.replayed = Replayed(
+            self._take,
+            recorder,
+            device,
+            what="training steps",
+            after=0,
+            changes=[*model.parameters(), *model.buffers()],
+            optimizer=optimizer,
+            required=required,
+        )
 
     def __call__(self, batch: Sequence[Tensor]) -> Tensor:
-        """Take a step with a batch of the size of the first one, and return its loss, ()."""
+        """Take a step with a batch and return its loss, ()."""
         for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
-        if self.replay is None:
-            self.batch = [each.clone() for each in batch]
-            self.replay = recorded(
-                self.recorder,
-                self._take,
-                changes=[*self.model.parameters(), *self.model.buffers(), self.loss],
-                optimizer=self.optimizer,
-                generators=[],
-                device=self.device,
-                required=self.required,
-            )
-        for there, each in zip(self.batch, batch, strict=True):
-            there.copy_(each)
-        self.replay()
-        return self.loss.clone()
+        return self.replayed(*batch)
 
-    def _take(self) -> None:
+    def _take(self, *batch: Tensor) -> Tensor:
         """Take a step: all that a device does in it."""
-        self.loss.copy_(self.gradients(self.batch).detach())
+        loss = self.gradients(batch).detach()
         with rates_in_place(self.optimizer, self.rates):
             self.optimizer.step()
+        return loss
