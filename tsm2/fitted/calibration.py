@@ -20,7 +20,7 @@ Sources: Vovk, Gammerman & Shafer (2005), "Algorithmic Learning in a Random Worl
 (2019), arXiv:1905.03222, for quantile forecasts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
@@ -263,7 +263,7 @@ def read_quantiles(
 
 @torch.inference_mode()
 def draw_paths(
-    network: nn.Module,
+    network: Callable[..., Tensor],
     context: Tensor,
     steps: int,
     *,

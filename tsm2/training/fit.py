@@ -92,8 +92,8 @@ class TrainingConfig:
     compile: bool = False
     """Compile the network for training with torch.compile."""
     capture_steps: Literal["auto"] | bool = "auto"
-    """Replay steps as a CUDA graph: "auto" where that is possible, see `tsm2.training.capture`;
-    True or else an error; False never. It moves no weight."""
+    """Replay steps and validation as CUDA graphs: "auto" where that is possible, see
+    `tsm2.training.capture`; True or else an error; False never. It moves no weight."""
     verbose: int
     """0 is silent, 1 shows a progress bar on standard error."""
 
