@@ -108,7 +108,7 @@ class Replayed(Generic[Output]):
         made: _Recording[Output] = _Recording(self.task, given, named)
         again = recorded(
             recorder,
-            made.do,
+            [made.do],
             what=self.what,
             changes=self.changes,
             optimizer=self.optimizer,
@@ -119,7 +119,7 @@ class Replayed(Generic[Output]):
         if again is None:
             self.recorder = None  # nor for tensors of other sizes
             return None
-        made.again = again
+        (made.again,) = again
         return made
 
 
@@ -186,7 +186,7 @@ def rates_in_place(optimizer: Any, rates: Sequence[Tensor]) -> Iterator[None]:
 
 def recorded(
     recorder: Recorder,
-    task: Callable[[], None],
+    tasks: Sequence[Callable[[], None]],
     *,
     what: str,
     device: torch.device,
@@ -194,33 +194,38 @@ def recorded(
     optimizer: Any = None,
     generators: Sequence[torch.Generator] = (),
     required: bool = False,
-) -> Callable[[], None] | None:
-    """Record a task and return what replays it; None if it cannot be recorded.
+) -> list[Callable[[], None]] | None:
+    """Record tasks and return what replays each; None if one cannot be recorded.
 
     Parameters
     ----------
     recorder
-        Records what the task does on its device.
-    task
-        Reads and writes tensors that stay where they are.
+        Records what the tasks do on their device.
+    tasks
+        Read and write tensors that stay where they are; done one behind the other.
     what, device, changes, optimizer, generators, required
         As for `Replayed`; all that the warm-ups change is put back.
 
     Raises
     ------
     BackendError
-        The task cannot be recorded, and is required to be.
+        A task cannot be recorded, and is required to be.
 
     Warns
     -----
     CaptureWarning
-        It cannot be recorded.
+        One cannot be recorded.
     """
+
+    def do() -> None:
+        for task in tasks:
+            task()
+
     own = [*generators, _own_generator(device)]
     with _undone(changes, optimizer, own):
-        recorder.warm_up(task)
+        recorder.warm_up(do)
         try:
-            return recorder.record(task, generators)
+            return [recorder.record(task, generators) for task in tasks]
         except RuntimeError as error:
             reason = _first_reason(error)
             if required:
