@@ -14,10 +14,12 @@ the device is taken away.
 3. fit: seconds of a fit of ETTh1, its steps captured and not, with its test error.
 4. step: milliseconds of a training step, captured and not, with SAM and without, of networks of
    several sizes and numbers of variates (`gpu_steps.py`).
-5. pretraining: steps and series in a second of pretraining "zero", captured and not, and how far
+5. validation, forecasts: milliseconds of a batch of validation, and seconds of the forecasts of
+   8192 windows, captured and not (`gpu_batches.py`).
+6. pretraining: steps and series in a second of pretraining "zero", captured and not, and how far
    those who draw windows keep up (`gpu_pretraining.py`).
-6. vim2, cifar10: images, see `gpu_vision.py`.
-7. peers: the steps of PatchTST and iTransformer, where neuralforecast is installed.
+7. vim2, cifar10: images, see `gpu_vision.py`.
+8. peers: the steps of PatchTST and iTransformer, where neuralforecast is installed.
 
 What disagreed gets no speed, and no section runs whose kernels all did.
 Sizes: B sequences, L tokens, E channels, N states.
@@ -36,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_batches import time_forecasts, time_validation
 from gpu_pretraining import time_pretraining
 from gpu_steps import time_fits, time_peers, time_steps
 from gpu_vision import learn_cifar10, time_vim2
@@ -278,9 +281,11 @@ def main() -> None:
     if options.device != "xpu":  # where nothing is fitted
         time_fits(report, options, began + 0.4 * options.seconds)
         time_steps(report, options, timed, began + 0.55 * options.seconds)
-        time_pretraining(report, options, began + 0.65 * options.seconds)
-    time_vim2(report, options, began + 0.75 * options.seconds)
-    time_peers(report, options, timed, replayed, began + 0.85 * options.seconds)
+        time_validation(report, options, timed, began + 0.58 * options.seconds)
+        time_forecasts(report, options, began + 0.6 * options.seconds)
+        time_pretraining(report, options, began + 0.68 * options.seconds)
+    time_vim2(report, options, began + 0.77 * options.seconds)
+    time_peers(report, options, timed, replayed, began + 0.86 * options.seconds)
     learn_cifar10(report, options, began + options.seconds)
 
 

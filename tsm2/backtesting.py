@@ -9,7 +9,7 @@ quantiles.
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +36,7 @@ __all__ = [
     "Floor",
     "Pieces",
     "Walked",
+    "backtest_pieces",
     "backtest_table",
     "batches",
     "deviations",
@@ -124,12 +125,15 @@ class Walked:
 
     def table(self) -> pd.DataFrame:
         """Forecast every window, with the columns of `backtest_table`."""
-        return self._table_of(self.starts)
+        return backtest_table(
+            self.model, self.prepared, self.starts, self.horizon, quantiles=self.quantiles
+        )
 
     def pieces(self, folder: Path) -> Iterator[pd.DataFrame]:
         """Yield the same table in pieces, which its forecasts are made in; `folder` stays empty."""
-        for batch in batches(self.starts):
-            yield self._table_of(batch)
+        yield from backtest_pieces(
+            self.model, self.prepared, self.starts, self.horizon, quantiles=self.quantiles
+        )
 
     def mean_squared_error(self) -> float:
         """Return the mean over windows, steps and variates, on standardised values.
@@ -137,19 +141,14 @@ class Walked:
         What did not become known, NaN, counts for nothing.
         """
         squared, cells = 0.0, 0
-        for batch in batches(self.starts):
+        found = self.model.forecasts(self.prepared, self.starts, self.horizon, size=_BATCH)
+        for batch, forecast in zip(batches(self.starts), found, strict=True):
             actual = self.prepared.actual(batch, self.horizon)
             scale = self.prepared.units_of(batch).deviation
             unit = scale if scale.ndim == 1 else scale[:, None]
-            forecast = self.model.forecast(self.prepared, batch, self.horizon, size=_BATCH)
             squared += float(np.nansum(np.square((forecast - actual) / unit)))
             cells += int((~np.isnan(actual)).sum())
         return squared / max(cells, 1)
-
-    def _table_of(self, starts: NDArray[np.int64]) -> pd.DataFrame:
-        return backtest_table(
-            self.model, self.prepared, starts, self.horizon, quantiles=self.quantiles
-        )
 
 
 def recalibrated(
@@ -233,16 +232,43 @@ def backtest_table(
     a column per quantile, such as `lo-80`, `median`, `hi-80`. Of several series, the first column
     says which one, see `series_column`.
     """
-    forecast, bounds = [], []
-    for batch in batches(starts):
-        forecast.append(model.forecast(prepared, batch, horizon, size=_BATCH))
-        if quantiles:
-            bounds.append(model.quantiles(prepared, batch, horizon, quantiles, size=_BATCH))
-    table = outcomes(prepared.series, starts, horizon)
-    table["forecast"] = np.concatenate(forecast).ravel()
+    forecast = model.forecast(prepared, starts, horizon, size=_BATCH)
+    bounds = None
     if quantiles:
-        columns = np.concatenate(bounds).reshape(len(table), -1)
-        table[[bound_name(level) for level in quantiles]] = columns
+        bounds = model.quantiles(prepared, starts, horizon, quantiles, size=_BATCH)
+    return _table_of(prepared, starts, horizon, forecast, bounds, quantiles)
+
+
+def backtest_pieces(
+    model: FittedModel,
+    prepared: Prepared,
+    starts: NDArray[np.int64],
+    horizon: int,
+    *,
+    quantiles: Sequence[float] = (),
+) -> Iterator[pd.DataFrame]:
+    """Yield the table of `backtest_table` in pieces, for the windows of `batches`."""
+    forecasts = model.forecasts(prepared, starts, horizon, size=_BATCH)
+    bounds: Iterator[NDArray[np.float64] | None] = repeat(None)
+    if quantiles:
+        bounds = model.each_quantiles(prepared, starts, horizon, quantiles, size=_BATCH)
+    for batch, forecast, bound in zip(batches(starts), forecasts, bounds, strict=False):
+        yield _table_of(prepared, batch, horizon, forecast, bound, quantiles)
+
+
+def _table_of(
+    prepared: Prepared,
+    starts: NDArray[np.int64],
+    horizon: int,
+    forecast: NDArray[np.float64],
+    bounds: NDArray[np.float64] | None,
+    quantiles: Sequence[float],
+) -> pd.DataFrame:
+    """Set forecasts, (W, H, M), and quantiles, (W, H, M, Q), beside what happened."""
+    table = outcomes(prepared.series, starts, horizon)
+    table["forecast"] = forecast.ravel()
+    if bounds is not None:
+        table[[bound_name(level) for level in quantiles]] = bounds.reshape(len(table), -1)
     return table
 
 

@@ -100,7 +100,7 @@ class CalibrationWarning(UserWarning):
 
 
 class CaptureWarning(UserWarning):
-    """Training steps could not be captured, and are slower; the message says why."""
+    """What a GPU does again and again could not be captured, and is slower; it says why."""
 
 
 class CovariateWarning(UserWarning):

@@ -134,7 +134,7 @@ class Estimator(Parameters, CallbackSupportMixin, BaseEstimator):
                 f"this {type(self).__name__} is not fitted yet. Call fit(table) first"
                 + ("." if self.pretrained is None else ", or pass the history to predict.")
             )
-        return replace(self.fitted_, device=self.device)
+        return replace(self.fitted_, device=self.device, capture_steps=self.capture_steps)
 
     def _pretrained_network(self) -> ZeroShotNetwork:
         """Return the network that is named, read once."""

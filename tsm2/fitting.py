@@ -138,6 +138,7 @@ class Fitting:
             context=series.tail(sizes["lookback"]),
             missing=recipe.missing,
             device=recipe.device,
+            capture_steps=recipe.training["capture_steps"],
         )
         prepared = Prepared.of(rows, units, roles, covariates, lookback=sizes["lookback"])
         train, held_out = split_starts(rows, n_train, **sizes)

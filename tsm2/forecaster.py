@@ -224,7 +224,8 @@ class TSM2Forecaster(Estimator):
     capture_steps
         Record a training step as a CUDA graph and replay it: the same weights, many times faster
         for small networks. "auto" does so on CUDA where it is possible, `tsm2 info` says whether;
-        True refuses to fit where it is not, False leaves it out.
+        True refuses to fit where it is not, False leaves it out. So it is with validation and
+        forecasts of more than ten equal batches.
     backend
         Kernel backend, see `tsm2.kernels.selective_scan`.
     random_state

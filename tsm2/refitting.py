@@ -20,7 +20,7 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 
-from tsm2.backtesting import backtest_table, batches, outcomes
+from tsm2.backtesting import backtest_pieces, backtest_table, batches, outcomes
 from tsm2.errors import ParameterError
 from tsm2.fitted.model import FittedModel
 from tsm2.fitted.rolling import whole_horizons
@@ -188,11 +188,9 @@ class Refits:
                 targets = model.roles.of_targets(self.series)
                 tested, read, starts = self._around(places)
                 prepared = _prepared_piece(model, tested, read, starts, horizon, self.given)
-                for batch, where in zip(batches(starts), batches(places), strict=True):
-                    table = backtest_table(
-                        model, prepared, batch, horizon, quantiles=self.quantiles
-                    )
-                    rows = table[columns].to_numpy(np.float64).reshape(len(batch), -1)
+                tables = backtest_pieces(model, prepared, starts, horizon, quantiles=self.quantiles)
+                for table, where in zip(tables, batches(places), strict=True):
+                    rows = table[columns].to_numpy(np.float64).reshape(len(where), -1)
                     for place, row in zip(where, rows, strict=True):
                         waiting.seek(int(place) * row.nbytes)
                         waiting.write(row.tobytes())

@@ -244,7 +244,7 @@ def main(
         loss_of=loss_of,
         evaluate=evaluate,
         collate=as_lists,
-        sizes_differ=True,
+        part=model.backbone,
     )
     keep_result(training, training.run(), detector=settings.detector, classes=train.categories)
     write_weights(training)

@@ -32,7 +32,7 @@ import torch
 import typer
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
-from captured import CapturedStep, recorder_for
+from captured import CapturedStep, capture_passes, recorder_for
 from safetensors.torch import save
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -245,8 +245,8 @@ class Training:
     """A model on its way through the epochs.
 
     `loss_of` gives the mean loss of a batch, `evaluate` the figures of a model in evaluation mode.
-    `prepare` makes a batch what `loss_of` reads: what draws numbers on the host. `sizes_differ`
-    says that batches do, so that their steps are not captured.
+    `prepare` makes a batch what `loss_of` reads: what draws numbers on the host. `part` is what can
+    be captured of a model whose losses ask the host.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class Training:
         evaluate: Callable[[nn.Module], dict[str, float]],
         prepare: Callable[[Any], Any] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
-        sizes_differ: bool = False,
+        part: nn.Module | None = None,
     ) -> None:
         self.settings, self.accelerator, self.out = settings, accelerator, out
         self.loss_of, self.evaluate, self.prepare = loss_of, evaluate, prepare
@@ -297,16 +297,17 @@ class Training:
         self.updates, self.seconds, self.log = 0, 0.0, list[dict[str, float]]()
         if (out / "checkpoint.pt").exists():
             self._go_on()
-        obstacle = "the sizes of its images differ" if sizes_differ else None
-        if settings.accumulate > 1:
-            obstacle = f"accumulate={settings.accumulate}"
-        recorder = recorder_for(
-            accelerator.device,
-            self.optimizer,
-            processes=accelerator.num_processes,
-            obstacle=obstacle,
-            asked=settings.capture_steps,
-        )
+        asked: Any = settings.capture_steps
+        where: dict[str, Any] = {"processes": accelerator.num_processes}
+        recorder = None
+        if part is not None:
+            capture_passes(part, accelerator.device, **where, asked=asked)
+        else:
+            shared = settings.accumulate > 1
+            obstacle = f"accumulate={settings.accumulate}" if shared else None
+            recorder = recorder_for(
+                accelerator.device, self.optimizer, **where, obstacle=obstacle, asked=asked
+            )
         self.parallel, self.moved, self.loader = accelerator.prepare(model, self.optimizer, loader)
         self.captured: CapturedStep | None = None
         if recorder is not None:

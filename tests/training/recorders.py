@@ -6,6 +6,7 @@ Python keeps is wrong in a replay, as it would be in a CUDA graph.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ HOST_OPERATIONS = (
     "bincount",
     "equal",
     "is_nonzero",
+    "item",
     "lift_fresh",  # a tensor of numbers from the host
     "masked_select",
     "nonzero",
@@ -40,12 +42,16 @@ class NoHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs or {})
 
 
+Call = tuple[Any, tuple[Any, ...], dict[str, Any], Any]
+"""An operation, what it was given, and what it gave."""
+
+
 class Tape(NoHost):
-    """Records what a task does, and does it again."""
+    """Records what tasks do, and does it again."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self.calls: list[Call] = []
         self.warm_ups = self.recorded = self.replays = 0
 
     def warm_up(self, task: Callable[[], None]) -> None:
@@ -57,9 +63,10 @@ class Tape(NoHost):
         self, task: Callable[[], None], generators: Sequence[torch.Generator]
     ) -> Callable[[], None]:
         self.recorded += 1
+        self.calls = []
         with self:
             task()
-        return self.replay
+        return partial(self.replay, self.calls)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -69,9 +76,9 @@ class Tape(NoHost):
         return out
 
     @torch.no_grad()
-    def replay(self) -> None:
+    def replay(self, calls: Sequence[Call]) -> None:
         self.replays += 1
-        for func, args, kwargs, out in self.calls:
+        for func, args, kwargs, out in calls:
             again = func(*args, **kwargs)
             for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():

@@ -10,10 +10,11 @@ import pytest
 import torch
 from test_captured_steps import CONFIG, NETWORKS, QUANTILES, assert_same, made, windows
 
-from tsm2 import TSM2Forecaster
+from tsm2 import TSM2Forecaster, backtesting
 from tsm2.training import loop
 from tsm2.training.fit import Fit
 from tsm2.training.loop import fit_network
+from tsm2.training.recording import PAYS
 
 pytestmark = pytest.mark.gpu
 
@@ -62,6 +63,45 @@ def test_captured_steps_leave_the_weights_of_uncaptured_ones(trains: Any, name: 
     (taken, losses), (replayed, same_losses) = both
     assert losses == same_losses
     assert_same(taken, replayed)
+
+
+def test_captured_validation_measures_what_uncaptured_measures(trains: Any) -> None:
+    if trains != "cuda":
+        pytest.skip("only CUDA captures validation")
+    both = []
+    for asked in (False, True):
+        network = made(backend="auto")
+        epochs: dict[str, Any] = {"max_epochs": PAYS + 4, "patience": PAYS + 4}
+        config = dataclasses.replace(CONFIG, device="cuda", capture_steps=asked, **epochs)
+        both.append((network, fit_network(network, windows(), windows(), config, seed=1)))
+    (taken, losses), (replayed, same_losses) = both
+    assert losses == same_losses
+    assert_same(taken, replayed)
+
+
+@pytest.mark.parametrize("missing", ["raise", "mask"])
+def test_captured_forecasts_are_uncaptured_ones(
+    trains: Any, missing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trains != "cuda":
+        pytest.skip("only CUDA captures forecasts")
+    monkeypatch.setattr(backtesting, "_BATCH", 4)
+    rows = np.arange(240.0)
+    frame = pd.DataFrame({"a": np.sin(rows / 3), "b": rows % 7})
+    if missing == "mask":
+        frame = frame.mask(np.arange(480).reshape(240, 2) % 11 == 0)
+    given: dict[str, Any] = {"lookback": 14, "horizon": 5, "features": 8, "random_state": 0}
+    model = TSM2Forecaster(
+        **given, max_epochs=2, batch_size=16, n_estimators=2, missing=missing, device="cuda"
+    ).fit(frame[:100])
+    found = []
+    for asked in (False, True):
+        model.set_params(capture_steps=asked)
+        table = model.backtest(frame[100:], quantiles=[0.1, 0.5, 0.9])
+        found.append((table, model.score(frame[100:])))
+    (taken, score), (replayed, same_score) = found
+    pd.testing.assert_frame_equal(replayed, taken, check_exact=True)
+    assert score == same_score
 
 
 def test_a_captured_fit_goes_on_from_a_checkpoint(trains: Any, tmp_path: Path) -> None:

@@ -86,6 +86,103 @@ def test_a_step_that_cannot_be_captured_is_taken(recorder: Any) -> None:
         trained(recorder(), asks=recorder is recorders.Tape, required=True)
 
 
+# --- the passes of a part -------------------------------------------------------------------------
+
+
+class Pyramid(nn.Module):
+    """Has what a detector's backbone has: levels of which one is made of another."""
+
+    def __init__(self, asks: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Dropout(0.3))
+        self.unused, self.asks = nn.Linear(2, 2), asks
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        fine: Tensor = self.body(images).contiguous(memory_format=torch.channels_last)
+        fine = fine * 2 if self.asks and fine.sum().isnan().item() else fine
+        return {"fine": fine, "coarse": functional.max_pool2d(fine, 2)}
+
+
+class Detector(nn.Module):
+    """Losses that ask the host, over a part that does not."""
+
+    def __init__(self, asks: bool, twice: bool) -> None:
+        super().__init__()
+        self.backbone, self.head, self.twice = Pyramid(asks), nn.Conv2d(6, 4, 1), twice
+
+    def forward(self, images: Tensor) -> Tensor:
+        levels = self.backbone(images)
+        read = [levels["fine"], levels["coarse"]]
+        if self.twice:  # before the backward pass of the first
+            read.append(self.backbone(images.flip(0))["fine"])
+        found = torch.cat([self.head(each).flatten(2) for each in read], 2)
+        chosen = found[found > found.mean()]  # as many as there are
+        return chosen.square().mean() / len(chosen)
+
+
+def detected(
+    recorder: Any,
+    *,
+    asks: bool = False,
+    required: bool = False,
+    autocast: bool = False,
+    twice: bool = False,
+) -> tuple[Tensor, ...]:
+    """Take eight steps, half of them with larger images; return losses, gradients and weights."""
+    torch.manual_seed(0)
+    model = Detector(asks, twice)
+    if recorder is not None:
+        passes: Any = captured.CapturedPasses(model.backbone, recorder, CPU, required=required)
+        model.backbone.forward = passes  # type: ignore[method-assign]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    kept: list[Tensor] = []
+    for number in range(8):
+        size = 12 if number % 2 else 8
+        images = torch.rand(4, 3, size, size)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = model(images)
+        loss.backward()
+        optimizer.step()
+        kept += [loss.detach(), *(w.grad.clone() for w in model.parameters() if w.grad is not None)]
+    model.eval()
+    with torch.no_grad():
+        kept.append(model(torch.rand(4, 3, 8, 8)))
+    return *kept, *model.state_dict().values(), torch.rand(2)
+
+
+@pytest.mark.parametrize(
+    ("how", "replays"),
+    [({}, 4), ({"autocast": True}, 4), ({"twice": True}, 6)],
+    ids=["float32", "bfloat16", "two forward passes"],
+)
+def test_replayed_passes_leave_the_same_losses_gradients_and_weights(
+    how: dict[str, Any], replays: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four batches of one size the first two are taken as they are, or the two of the first."""
+    monkeypatch.setattr(captured, "PAYS", 2)
+    tape = recorders.Tape()
+    assert_same(detected(tape, **how), detected(None, **how))
+    assert (tape.warm_ups, tape.recorded, tape.replays) == (3, 2, replays)
+
+
+@pytest.mark.parametrize("recorder", [recorders.Tape, recorders.Broken])
+def test_passes_that_cannot_be_captured_are_taken(
+    recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured, "PAYS", 2)
+    asks = recorder is recorders.Tape
+    with pytest.warns(CaptureWarning, match="^passes of a detector's backbone are slower") as said:
+        found = detected(recorder(), asks=asks)
+    assert len(said) == 1
+    assert_same(found, detected(None))
+    with pytest.raises(BackendError, match=r"^passes of a detector's backbone cannot be captured"):
+        detected(recorder(), asks=asks, required=True)
+
+
+# --- where they are captured ----------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("kind", "given", "words"),
     [

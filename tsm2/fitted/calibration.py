@@ -26,7 +26,7 @@ Sources: Vovk, Gammerman & Shafer (2005), "Algorithmic Learning in a Random Worl
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
@@ -286,7 +286,7 @@ def read_quantiles(
 
 @torch.inference_mode()
 def draw_paths(
-    network: nn.Module,
+    network: Callable[..., Tensor],
     context: Tensor,
     steps: int,
     *,

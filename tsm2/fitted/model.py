@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,8 @@ from tsm2.tables.gaps import Missing
 from tsm2.tables.ragged import offsets_of
 from tsm2.tables.series import Series, extend, join, numbers_in
 from tsm2.training import choose_device
+from tsm2.training.capture import find_recorder
+from tsm2.training.recording import Replayed
 
 __all__ = ["FittedModel", "known_before"]
 
@@ -85,6 +87,9 @@ class FittedModel:
     """Scores of held-out windows, which quantiles are read against."""
     device: str = "auto"
     """Where to forecast, see `tsm2.training.choose_device`."""
+    capture_steps: Literal["auto"] | bool = "auto"
+    """Whether many batches of forecasts are replayed as a CUDA graph, see
+    `tsm2.training.recording`; where nothing is recorded, True forecasts all the same."""
 
     @property
     def lookback(self) -> int:
@@ -305,8 +310,14 @@ class FittedModel:
         ParameterError
             It would roll forward over past covariates that nobody knows.
         """
+        return np.concatenate(list(self.forecasts(prepared, starts, steps, size=size)))
+
+    def forecasts(
+        self, prepared: Prepared, starts: Rows, steps: int, *, size: int
+    ) -> Iterator[Numbers]:
+        """Return what yields the forecasts of `size` windows after the other; as `forecast`."""
         self._check_reach(steps)
-        network = self._placed()
+        network = self._replayed()
 
         def run(batch: Batch) -> Tensor:
             return roll_forward(
@@ -344,7 +355,23 @@ class FittedModel:
         ParameterError
             The steps go beyond the horizon, or there is too little to read such levels against.
         """
-        network, calibration = self._placed(), self.calibration if calibrated else None
+        each = self.each_quantiles(
+            prepared, starts, steps, levels, calibrated=calibrated, size=size
+        )
+        return np.concatenate(list(each))
+
+    def each_quantiles(
+        self,
+        prepared: Prepared,
+        starts: Rows,
+        steps: int,
+        levels: Sequence[float],
+        *,
+        calibrated: bool = True,
+        size: int,
+    ) -> Iterator[Numbers]:
+        """Return what yields the quantiles of `size` windows after the other; as `quantiles`."""
+        network, calibration = self._replayed(), self.calibration if calibrated else None
         rolls = self.pretrained and calibration is None
         if steps > self.horizon and not rolls:
             raise ParameterError(
@@ -352,7 +379,7 @@ class FittedModel:
                 f"asked for. Fit with a longer horizon, or draw paths with sample, which rolls "
                 f"forward."
             )
-        self._warn_of_lacking(calibration)
+        self._warn_of_lacking(calibration, stacklevel=5)
 
         def run(batch: Batch) -> Tensor:
             if rolls:
@@ -365,8 +392,8 @@ class FittedModel:
             values = read_quantiles(line, levels, calibration=calibration, quantiles=self.levels)
             return values[:, :, :steps].permute(0, 1, 3, 2)  # (B, Mt, Q, steps)
 
-        values = self._in_batches(run, prepared, starts, steps, size)  # (W, steps, Q, Mt)
-        return values.swapaxes(2, 3)
+        values = self._in_batches(run, prepared, starts, steps, size)  # (B, steps, Q, Mt) each
+        return (each.swapaxes(2, 3) for each in values)
 
     def paths(
         self,
@@ -398,8 +425,8 @@ class FittedModel:
                 "validation_fraction above 0, or call calibrate with later rows."
             )
         self._check_reach(steps)
-        network, calibration = self._placed(), self.calibration
-        self._warn_of_lacking(calibration)
+        network, calibration = self._replayed(), self.calibration
+        self._warn_of_lacking(calibration, stacklevel=4)
 
         def run(batch: Batch) -> Tensor:
             auxiliary = batch.auxiliary()
@@ -416,8 +443,8 @@ class FittedModel:
             return by_window.swapaxes(1, 2)  # (B, Mt, N, steps)
 
         size = max(1, _CONTEXTS // count)
-        values = self._in_batches(run, prepared, starts, steps, size)  # (W, steps, N, Mt)
-        return values.swapaxes(2, 3)
+        values = list(self._in_batches(run, prepared, starts, steps, size))
+        return np.concatenate(values).swapaxes(2, 3)  # (W, steps, Mt, N)
 
     def select(self, prepared: Prepared, starts: Rows) -> Selection:
         """Return what the network selects in windows, at most 64 of them, evenly spread."""
@@ -535,18 +562,17 @@ class FittedModel:
         starts: Rows,
         steps: int,
         size: int,
-    ) -> Numbers:
-        """Run batches, (B, Mt, ..., steps) each, and return all in their units, (W, steps, ...)."""
+    ) -> Iterator[Numbers]:
+        """Run batches, (B, Mt, ..., steps) each, and yield them in their units, (B, steps, ...)."""
         units = prepared.units_of(starts)
-        pieces: list[Numbers] = []
         lacking = self.calibration is not None and bool(self.calibration.lacking.any())
         for which, batch in self._batches(prepared, starts, steps, size):
             standard = run(batch)[: which.stop - which.start].movedim(-1, 1).movedim(2, -1)
-            pieces.append(units.take(which).restore(standard))
-            _require_finite(pieces[-1], batch, may_lack=lacking)
-        return np.concatenate(pieces)
+            piece = units.take(which).restore(standard)
+            _require_finite(piece, batch, may_lack=lacking)
+            yield piece
 
-    def _warn_of_lacking(self, calibration: Calibration | None) -> None:
+    def _warn_of_lacking(self, calibration: Calibration | None, *, stacklevel: int) -> None:
         """Name the variates whose intervals are not known, if there are any."""
         if calibration is None or not bool(calibration.lacking.any()):
             return
@@ -557,11 +583,24 @@ class FittedModel:
             f"step, so that how far its forecasts err is not known either: what is asked of its "
             f"errors is NaN. Call calibrate with rows that have it.",
             CalibrationWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
     def _placed(self) -> TSM2Network | Ensemble | ZeroShotNetwork:
         return self.network.to(choose_device(self.device))
+
+    def _replayed(self) -> Callable[..., Tensor]:
+        """Return the network for many batches, which is replayed where that pays."""
+        network = self._placed()
+        device = next(network.parameters()).device
+        recorder = find_recorder(
+            device,
+            asks_host=getattr(network, "asks_host", False),
+            asked="auto" if self.capture_steps else False,  # a fit may be forecast elsewhere
+        )
+        return Replayed(
+            network, recorder, device, what="forecasts", required=self.capture_steps is True
+        )
 
     def point(self, forecast: Tensor, *_: object) -> Tensor:
         """Return the point forecast, (B, Mt, H), in what the network returned."""

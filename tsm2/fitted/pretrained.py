@@ -111,6 +111,7 @@ def meet(
         context=series.tail(network.config.lookback),
         missing=recipe.missing,
         device=recipe.device,
+        capture_steps=recipe.training["capture_steps"],
     )
 
 

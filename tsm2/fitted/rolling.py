@@ -11,7 +11,7 @@ Sizes: B windows, M variates, L lookback, H horizon of the network, Cp past cova
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 __all__ = ["roll_forward", "roll_quantiles", "whole_horizons"]
@@ -29,7 +29,7 @@ def whole_horizons(steps: int, horizon: int) -> int:
 
 
 def roll_forward(
-    network: nn.Module,
+    network: Callable[..., Tensor],
     context: Tensor,
     steps: int,
     horizon: int,
@@ -63,7 +63,7 @@ def roll_forward(
 
 
 def roll_quantiles(
-    network: nn.Module,
+    network: Callable[..., Tensor],
     context: Tensor,
     steps: int,
     horizon: int,
@@ -89,7 +89,7 @@ def roll_quantiles(
 
 
 def _rolls(
-    network: nn.Module,
+    network: Callable[..., Tensor],
     context: Tensor,
     steps: int,
     horizon: int,

@@ -173,6 +173,7 @@ def _restored_model(
         missing=recipe.missing,
         calibration=None if scores is None else Calibration(scores=scores, **_stretches(saved)),
         device=recipe.device,
+        capture_steps=recipe.training["capture_steps"],
     )
     _rehearse(model)
     return model

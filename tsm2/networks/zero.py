@@ -120,6 +120,9 @@ class ZeroShotNetwork(nn.Module):
         Whether there is a `SolvedPath` beside TSM2, which adds nothing at first.
     """
 
+    asks_host = True
+    """Classical forecasts are made on the host, which no recording of a device holds."""
+
     def __init__(self, config: NetworkConfig, season: int = 0, *, solved: bool = False) -> None:
         super().__init__()
         self.config = config

@@ -7,8 +7,6 @@ weights, their moments and their average, and each has a place of its own for it
 recording needs, `tsm2.training.recording` says.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import torch
@@ -19,7 +17,7 @@ from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.pretraining.lessons import Lesson
 from tsm2.training.capture import find_recorder
 from tsm2.training.ema import MovingAverage
-from tsm2.training.recording import rates_in_place, recorded, room_for_rates
+from tsm2.training.recording import Replayed, rates_in_place, room_for_rates
 
 __all__ = ["PretrainingStep"]
 
@@ -59,19 +57,27 @@ class PretrainingStep:
         capture: Literal["auto"] | bool,
     ) -> None:
         self.network, self.optimizer, self.average = network, optimizer, average
-        self.device, self.gradient_clip, self.capture = device, gradient_clip, capture
+        self.gradient_clip = gradient_clip
         # Made once: a tensor of numbers from the host would stop a device in every step.
         self.levels = torch.tensor(network.config.quantiles or (), device=device)
         self.loss = torch.zeros((), device=device)
-        find = partial(find_recorder, device, processes=1, compiled=False, asked=capture)
-        self._find_recorder, self._captures = find, find() is not None
-        self._recordings: dict[torch.Size, tuple[Lesson, Callable[[], None]]] = {}
+        recorder = find_recorder(device, processes=1, compiled=False, asked=capture)
         self._rates: list[Tensor] = []
         self._share: float | Tensor = 1.0
         # On CUDA captured and uncaptured steps do the same, to the bit, with the same tensors.
-        if self._captures or device.type == "cuda":
+        if recorder is not None or device.type == "cuda":
             self._rates = room_for_rates(optimizer, device)
             self._share = torch.zeros((), device=device)
+        self._step = Replayed(
+            self._take,
+            recorder,
+            device,
+            what="training steps",
+            after=0,
+            changes=[*network.parameters(), *network.buffers(), *average.weights, self.loss],
+            optimizer=optimizer,
+            required=capture is True,
+        )
 
     def __call__(self, lesson: Lesson, rate: float) -> Tensor:
         """Take a step at a learning rate, and return its loss, (), on the device.
@@ -95,52 +101,17 @@ class PretrainingStep:
             self._share.fill_(share)
         else:
             self._share = share
-        if self._captures:
-            self._replay(lesson)
-        else:
-            self._take(lesson)
+        self._step(*lesson)
         return self.loss.clone()
 
-    def _take(self, lesson: Lesson) -> None:
+    def _take(self, context: Tensor, mask: Tensor, static: Tensor, target: Tensor) -> None:
         """Take a step: all that a device does in it, and nothing that a host must do again."""
         self.optimizer.zero_grad(set_to_none=True)
-        answer = self.network.inner(lesson.context, mask=lesson.mask, static=lesson.static)
-        loss = quantile_loss(answer, lesson.target, self.levels)
+        answer = self.network.inner(context, mask=mask, static=static)
+        loss = quantile_loss(answer, target, self.levels)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip)
         with rates_in_place(self.optimizer, self._rates):
             self.optimizer.step()
         self.average.update(self._share)
         self.loss.copy_(loss.detach())
-
-    def _replay(self, lesson: Lesson) -> None:
-        """Take a step by what was recorded of lessons of its shape, or record it."""
-        shape = lesson.target.shape
-        if shape in self._recordings:
-            place, replay = self._recordings[shape]
-            for there, each in zip(place, lesson, strict=True):
-                there.copy_(each)
-            replay()
-            return
-        place = Lesson(*(each.clone() for each in lesson))
-        step = partial(self._take, place)
-        replay = self._recorded(step)
-        if replay is step:  # it cannot be recorded, and lessons of other shapes no more
-            self._captures = False
-        self._recordings[shape] = place, replay
-        replay()
-
-    def _recorded(self, step: Callable[[], None]) -> Callable[[], None]:
-        recorder = self._find_recorder()
-        if recorder is None:
-            raise AssertionError("steps are recorded where there is a recorder")
-        weights = [*self.network.parameters(), *self.network.buffers(), *self.average.weights]
-        return recorded(
-            recorder,
-            step,
-            changes=[*weights, self.loss],
-            optimizer=self.optimizer,
-            generators=[],
-            device=self.device,
-            required=self.capture is True,
-        )

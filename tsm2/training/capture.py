@@ -6,7 +6,7 @@ the host then starts with one call. A graph repeats exactly what was recorded, a
 and with the same numbers: what changes from step to step must be in tensors that stay where they
 are, and no value may come to the host.
 
-`Recorder` is what `tsm2.training.step` asks of a device; `CUDAGraphs` is the only one.
+`Recorder` is what `tsm2.training.recording` asks of a device; `CUDAGraphs` is the only one.
 """
 
 import threading
@@ -109,9 +109,10 @@ def why_not_captured(
     *,
     processes: int = 1,
     compiled: bool = False,
+    asks_host: bool = False,
     asked: Literal["auto"] | bool = "auto",
 ) -> str | None:
-    """Say why training steps are taken one operation at a time, or None if they are captured.
+    """Say why a device is handed one operation at a time, or None if it replays recordings.
 
     Parameters
     ----------
@@ -121,6 +122,8 @@ def why_not_captured(
         That share a step.
     compiled
         Whether torch.compile makes the steps.
+    asks_host
+        Whether the network computes on the host, too.
     asked
         `TrainingConfig.capture_steps`.
 
@@ -137,25 +140,34 @@ def why_not_captured(
         return f"{processes} processes take each step together"
     if compiled:
         return "compile=True"
+    if asks_host:
+        return "the network computes on the host, too"
     return None
 
 
 def find_recorder(
-    device: torch.device, *, processes: int, compiled: bool, asked: Literal["auto"] | bool
+    device: torch.device,
+    *,
+    processes: int = 1,
+    compiled: bool = False,
+    asks_host: bool = False,
+    asked: Literal["auto"] | bool = "auto",
 ) -> Recorder | None:
-    """Return what records steps, or None if they are not captured.
+    """Return what records on a device, or None if nothing is captured.
 
     Parameters
     ----------
-    device, processes, compiled, asked
+    device, processes, compiled, asks_host, asked
         As in `why_not_captured`.
 
     Raises
     ------
     BackendError
-        They must be captured, `asked` is True, and cannot be.
+        Steps must be captured, `asked` is True, and cannot be.
     """
-    obstacle = why_not_captured(device.type, processes=processes, compiled=compiled, asked=asked)
+    obstacle = why_not_captured(
+        device.type, processes=processes, compiled=compiled, asks_host=asks_host, asked=asked
+    )
     if obstacle is None:
         return CUDAGraphs(device)
     if asked is True:

@@ -27,6 +27,7 @@ from tsm2.training.ema import MovingAverage
 from tsm2.training.optimization import make_optimizer, make_scheduler
 from tsm2.training.position import Epoch, Position, check_state
 from tsm2.training.processes import Processes
+from tsm2.training.recording import Replayed
 from tsm2.training.simple import Blend
 from tsm2.training.step import BatchLoss, TrainingStep
 
@@ -94,8 +95,8 @@ class TrainingConfig:
     compile: bool = False
     """Compile the network for training with torch.compile."""
     capture_steps: Literal["auto"] | bool = "auto"
-    """Replay steps as a CUDA graph: "auto" where that is possible, see `tsm2.training.capture`;
-    True or else an error; False never. It moves no weight."""
+    """Replay steps and validation as CUDA graphs: "auto" where that is possible, see
+    `tsm2.training.capture`; True or else an error; False never. It moves no weight."""
     verbose: int
     """0 is silent, 1 shows a progress bar on standard error."""
 
@@ -125,7 +126,7 @@ class Fit:
     accelerator
         Places the tensors and runs the processes.
     recorder
-        Records the steps; None if they are taken one operation at a time.
+        Records steps and batches of validation; None if all is done one operation at a time.
     """
 
     def __init__(
@@ -173,6 +174,13 @@ class Fit:
             config=config,
             processes=self.processes,
             recorder=recorder,
+            required=config.capture_steps is True,
+        )
+        self.judge_batch = Replayed(
+            self._loss_of,
+            recorder,
+            device,
+            what="batches of validation",
             required=config.capture_steps is True,
         )
 
@@ -233,10 +241,31 @@ class Fit:
 
     def _validate(self, windows: Windows) -> float:
         """Measure the weights, and keep them if they are the best."""
-        loss = _mean_loss(self.loss, windows, self.batch_size, self.processes)
+        loss = self._mean_loss(windows)
         if loss < self.best_loss:
             self.best_weights = copy.deepcopy(self.network.state_dict())
         return loss
+
+    @torch.inference_mode()
+    def _mean_loss(self, windows: Windows) -> float:
+        """Return the mean loss over every window, with the weights that the network holds now.
+
+        Weights are only ever copied into the network, averages too, so that a replay reads them.
+        """
+        self.model.eval()
+        # Without gradients there is room for more windows, and CUDA works no longer on them.
+        size = self.batch_size * (4 if self.loss.device.type == "cuda" else 1)
+        batches = list(windows.batches(size))
+        means = torch.stack([self.judge_batch(which) for which in batches]).tolist()  # read once
+        total = sum(mean * len(which) for mean, which in zip(means, batches, strict=True))
+        return float(total / len(windows))
+
+    def _loss_of(self, which: Tensor) -> Tensor:
+        """Return the mean loss of the validation windows numbered `which`, (B,)."""
+        if self.validation is None:
+            raise AssertionError("there is nothing to validate on")
+        part = self.validation.gather(which[self.processes.rows(len(which))])
+        return self.processes.shared(self.loss(part), part, len(which))[1]
 
     def _end(self, record: Epoch) -> Epoch:
         """Take note of an epoch's losses, and of how long the best of them was not beaten."""
@@ -358,22 +387,6 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names start with a prefix, without it."""
     starts = {name: each for name, each in tensors.items() if name.startswith(prefix)}
     return {name.removeprefix(prefix): each for name, each in starts.items()}
-
-
-@torch.inference_mode()
-def _mean_loss(loss: BatchLoss, windows: Windows, batch_size: int, processes: Processes) -> float:
-    """Return the mean loss over every window."""
-    loss.model.eval()
-    # Without gradients there is room for more windows, and CUDA works no longer on them.
-    batches = list(windows.batches(batch_size * (4 if loss.device.type == "cuda" else 1)))
-    means = []
-    for which in batches:
-        part = windows.gather(which[processes.rows(len(which))])
-        means.append(processes.shared(loss(part), part, len(which))[1])
-    sizes = map(len, batches)
-    # Read once the device has them all.
-    total = sum(float(mean) * size for mean, size in zip(means, sizes, strict=True))
-    return total / len(windows)
 
 
 def _require_finite(loss: float, epoch: int, config: TrainingConfig) -> None:

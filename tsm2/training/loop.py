@@ -164,6 +164,7 @@ def fit_network(
         accelerator.device,
         processes=accelerator.num_processes,
         compiled=config.compile,
+        asks_host=getattr(network, "asks_host", False),
         asked=config.capture_steps,
     )
     fit = Fit(network, train, validation, config, seed, accelerator, recorder)

@@ -14,9 +14,6 @@ Source: Foret et al. (2021), arXiv:2010.01412, for SAM; the rest in `tsm2.traini
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -29,7 +26,7 @@ from tsm2.training.capture import Recorder
 from tsm2.training.ema import MovingAverage
 from tsm2.training.optimization import climb, descend, list_mixers
 from tsm2.training.processes import Processes
-from tsm2.training.recording import rates_in_place, recorded, room_for_rates
+from tsm2.training.recording import Replayed, rates_in_place, room_for_rates
 
 __all__ = ["BatchLoss", "TrainingStep"]
 
@@ -136,20 +133,24 @@ class TrainingStep:
         self.windows, self.loss_sum, self.dropout = windows, loss_sum, dropout
         self.config, self.processes = config, processes
         self.mixers = list_mixers(network) if config.sam_radius > 0 else []
-        self._recorder, self._required = recorder, required
-        self._replay: Callable[[], None] | None = None
-        self._which = torch.zeros(min(config.batch_size, len(windows)), dtype=torch.int64)
+        self._whole = min(config.batch_size, len(windows))
         self._rates: list[Tensor] = []
         self._share: float | Tensor = 1.0
         # On CUDA captured and uncaptured steps do the same, to the bit, with the same tensors.
         if recorder is not None or loss.device.type == "cuda":
-            self._keep_numbers(loss.device)
-
-    def _keep_numbers(self, device: torch.device) -> None:
-        """Make room for what changes from step to step."""
-        self._which = self._which.to(device)
-        self._rates = room_for_rates(self.optimizer, device)
-        self._share = torch.zeros((), device=device)
+            self._rates = room_for_rates(optimizer, loss.device)
+            self._share = torch.zeros((), device=loss.device)
+        self._replayed = Replayed(
+            self._take,
+            recorder,
+            loss.device,
+            what="training steps",
+            after=0,
+            changes=[*network.parameters(), *network.buffers(), *average.weights, loss_sum],
+            optimizer=optimizer,
+            generators=[dropout],
+            required=required,
+        )
 
     def __call__(self, which: Tensor) -> None:
         """Take a step with the windows numbered `which`, (B,), on their device.
@@ -171,13 +172,8 @@ class TrainingStep:
             self._share = share
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=False):
             rate.fill_(group["lr"])
-        if len(which) != len(self._which) or self._recorder is None:
-            self._take(which)
-            return
-        self._which.copy_(which)
-        if self._replay is None:
-            self._replay = self._recorded(self._recorder)
-        self._replay()
+        take = self._replayed if len(which) == self._whole else self._take
+        take(which)
 
     def _take(self, which: Tensor) -> None:
         """Take a step: all that a device does in it, and nothing that a host must do again."""
@@ -206,16 +202,3 @@ class TrainingStep:
         term, whole = self.processes.shared(self.loss(part), part, size)
         self.processes.accelerator.backward(term)
         return whole
-
-    def _recorded(self, recorder: Recorder) -> Callable[[], None]:
-        """Record a step and return what replays it; without a recording, what takes it."""
-        weights = chain(self.network.parameters(), self.network.buffers(), self.average.weights)
-        return recorded(
-            recorder,
-            partial(self._take, self._which),
-            changes=[*weights, self.loss_sum],
-            optimizer=self.optimizer,
-            generators=[self.dropout],
-            device=self.loss.device,
-            required=self._required,
-        )
