@@ -16,7 +16,7 @@ HOW = {"batch_rows": 64, "report_steps": 20, "learning_rate": 5e-3}
 def test_the_loss_falls_in_some_seconds(zero_sizes: NetworkConfig) -> None:
     _, reports = pretrain(PretrainingConfig(steps=160, **HOW), zero_sizes)  # type: ignore[arg-type]
     assert [each.step for each in reports] == list(range(20, 180, 20))
-    assert reports[-1].validation_loss < 0.98 * reports[-1].start_loss
+    assert reports[-1].validation_loss < 0.985 * reports[-1].start_loss
 
 
 def test_a_run_that_was_cut_off_goes_on(zero_sizes: NetworkConfig, tmp_path: Path) -> None:

@@ -201,15 +201,10 @@ def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ParameterError
-        onnx or onnxscript is not installed, or the network is a pretrained one.
+        onnx or onnxscript is not installed.
     OutputError
         The folder is missing, the file cannot be written, or it does not say what the model says.
     """
-    if model.pretrained:
-        raise ParameterError(
-            "a pretrained network makes classical forecasts of the rows first, which an ONNX file "
-            "cannot. Save the model with save, or fit a network of your own and export that."
-        )
     try:
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
     except ImportError as error:
