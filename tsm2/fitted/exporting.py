@@ -7,7 +7,7 @@
 The batch B is open: several series stand side by side in it. Units are taken and put back in
 float64, the network computes in float32, as in Python. Its scans become ONNX's own `Scan`, which
 onnxruntime walks token by token. What is done about gaps is in the graph: a mask is made of NaN,
-or the value before is repeated.
+or the value before is repeated. So are the classical forecasts of a pretrained network.
 
 A file is run once before it takes its place, and must say what the model says.
 

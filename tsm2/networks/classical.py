@@ -13,8 +13,8 @@ of the whole history, and of the history without its last fifth and two fifths, 
 horizons, which tells how far it errs.
 
 All of it is operators of PyTorch that a GPU and an ONNX file have too: no size and no branch
-depends on what the histories hold, only masks do. What is summed up over a history, or solved, is
-float64, so that what is chosen (a season, a rate of smoothing) is the same wherever it runs.
+depends on what the histories hold, only masks do. Running sums, sums of a phase and those of the
+regression are float64, and it is solved in that, so that another device or a file says the same.
 
 Sizes: N histories, T time steps, H horizon, K forecasts; R rows, of all histories and what is left
 of them without their ends; V = 2, values and their logarithms; G lags.
