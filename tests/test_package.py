@@ -61,7 +61,7 @@ ORDERS = {  # within a package, a module may import those before it
         "covariates",
         "config",
         "tsm2",
-        *("classical", "zero", "pretrained"),
+        *("periods", "classical", "zero", "pretrained"),
     ],
     "tables": [
         *("ragged", "gaps", "quantiles", "wall_clocks", "business", "frequencies", "holidays"),
@@ -83,6 +83,7 @@ ORDERS = {  # within a package, a module may import those before it
     "prepared": [
         *(
             "scaling",
+            "logarithms",
             "windows",
             "roles",
             "coding",

@@ -1153,7 +1153,8 @@ class TSM2Forecaster(Estimator):
         units. NaN in it is a gap, and is masked or filled as `missing` says. A quantile head adds
         "quantiles", (batch, horizon, variates, levels), not calibrated. What covariates and series
         with units of their own add, and what the metadata name, says
-        `tsm2.fitted.exporting.export_onnx`.
+        `tsm2.fitted.exporting.export_onnx`. The file of a pretrained model holds its classical
+        forecasts too, for the columns and the season of the table that was given to `fit`.
 
         The file is run once before it takes its place, as a whole, if onnxruntime is installed;
         without it a `tsm2.errors.ExportWarning` says so.

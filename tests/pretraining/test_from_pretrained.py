@@ -1,13 +1,18 @@
 """Forecasts before any fit: any container, short and long, with gaps; then kept, judged, tuned."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 from tsm2 import TSM2Forecaster
 from tsm2.errors import NotFittedError, ParameterError
+from tsm2.networks.zero import ZeroShotNetwork
+from tsm2.training import seeded
 
 
 @pytest.fixture
@@ -117,8 +122,6 @@ def test_what_the_network_was_not_trained_for_is_refused(
     with pytest.raises(ParameterError, match="no pretrained weights 'one'"):
         TSM2Forecaster.from_pretrained("one")
     model.fit(frame)
-    with pytest.raises(ParameterError, match="which an ONNX file cannot"):
-        model.to_onnx(tmp_path / "model.onnx")
     with pytest.raises(ParameterError, match="trained by fit with warm_start=True"):
         model.update(frame.shift(len(frame), freq="h"), epochs=1)
 
@@ -168,3 +171,70 @@ def test_it_goes_with_many_series_gaps_pictures_files_and_calibration(
     for name in series:
         assert np.isfinite(one[name].to_numpy()).all()
         pd.testing.assert_frame_equal(one[name], two[name])
+
+
+# --- ONNX -----------------------------------------------------------------------------------------
+
+
+def ending(table: pd.DataFrame, rows: int = 64) -> np.ndarray[Any, Any]:
+    """Return the last rows, those that there are not as NaN."""
+    values = table.to_numpy()[-rows:]
+    return np.concatenate((np.full((rows - len(values), values.shape[1]), np.nan), values))
+
+
+def test_a_file_forecasts_tables_that_were_never_seen_as_the_model_does(
+    model: TSM2Forecaster, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model.fit(frame).to_onnx(tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    assert [each.name for each in session.get_inputs()] == ["context"]
+    gaps = frame * 1e3 + 5e3
+    gaps.iloc[150:157, 0] = np.nan
+    gaps.iloc[-1] = np.nan
+    counts = frame.assign(wind=np.random.default_rng(1).poisson(0.3, len(frame)))
+    tables = [frame, gaps, frame.iloc[:21], counts, frame.cumsum(), frame.assign(wind=7.0)]
+    contexts = np.stack([ending(table) for table in tables])
+    forecasts, quantiles = session.run(None, {"context": contexts})
+    for number, table in enumerate(tables):
+        wanted = model.predict(table).to_numpy()
+        unit = np.abs(wanted).max(0)
+        np.testing.assert_allclose(forecasts[number] / unit, wanted / unit, rtol=0, atol=1e-4)
+        wanted = model.predict_quantiles(table, quantiles=(0.1, 0.5, 0.9)).to_numpy()
+        unit = unit[:, None]
+        np.testing.assert_allclose(
+            quantiles[number] / unit, wanted.reshape(-1, 2, 3) / unit, rtol=0, atol=1e-4
+        )
+    (one, _) = session.run(None, {"context": contexts[1:2]})
+    np.testing.assert_allclose(one[0], forecasts[1], rtol=1e-5)
+
+
+def test_a_file_of_a_tuned_model_holds_what_was_solved(
+    model: TSM2Forecaster, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    series = {"a": frame[["load"]], "b": frame[["load"]] * 1e4}
+    network = model.fit(series).fitted_.network
+    assert isinstance(network, ZeroShotNetwork)
+    tuned = network.with_solved()
+    assert tuned.solved is not None
+    with seeded(0):
+        nn.init.normal_(tuned.solved.courses, std=0.1)
+        nn.init.normal_(tuned.solved.history, std=0.02)
+    before = model.predict()
+    model.fitted_ = replace(model.fitted_, network=tuned)
+    wanted = model.predict()
+    assert np.abs(wanted["a"] - before["a"]).max(axis=None) > 0.05
+    model.to_onnx(tmp_path / "model.onnx")
+    forecasts, _ = runtime.InferenceSession(tmp_path / "model.onnx").run(
+        None,
+        {
+            "context": np.stack([ending(each) for each in series.values()]),
+            "center": model.scaling_.center,
+            "scale": model.scaling_.scale,
+        },
+    )
+    for number, name in enumerate(series):
+        np.testing.assert_allclose(forecasts[number], wanted[name], rtol=1e-4)

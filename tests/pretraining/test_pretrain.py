@@ -41,7 +41,7 @@ HOW: dict[str, Any] = {
 def test_the_loss_falls_in_some_seconds(zero_sizes: NetworkConfig) -> None:
     _, reports = pretrain(PretrainingConfig(steps=160, **HOW), zero_sizes)
     assert [each.step for each in reports] == list(range(20, 180, 20))
-    assert reports[-1].validation_loss < 0.98 * reports[-1].start_loss
+    assert reports[-1].validation_loss < 0.985 * reports[-1].start_loss
 
 
 def weights(network: ZeroShotNetwork) -> Tensor:

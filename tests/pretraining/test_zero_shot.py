@@ -65,13 +65,13 @@ def forecasts(
 ) -> tuple[dict[str, np.ndarray], int]:
     mean, deviation = rows.mean(), rows.std()
     found = classical_forecasts(
-        ((rows - mean) / deviation).astype(np.float32)[None],
-        np.ones((1, len(rows)), bool),
+        torch.from_numpy((rows - mean) / deviation).float()[None],
+        torch.ones(1, len(rows), dtype=torch.bool),
         horizon,
-        offset=np.array([mean / deviation], np.float32),
-        seasons=np.array([season]),
+        offset=torch.tensor([mean / deviation], dtype=torch.float32),
+        seasons=torch.tensor([season]),
     )
-    courses = found.courses[0] * deviation + mean
+    courses = found.courses[0].numpy() * deviation + mean
     return dict(zip(NAMES, courses, strict=True)), int(found.periods[0, 0])
 
 

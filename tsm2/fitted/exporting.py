@@ -8,7 +8,7 @@
 The batch B is open: several series stand side by side in it. Units are taken and put back in
 float64, the network computes in float32, as in Python. Its scans become ONNX's own `Scan`, which
 onnxruntime walks token by token. What is done about gaps is in the graph: a mask is made of NaN,
-or the value before is repeated.
+or the value before is repeated. So are the classical forecasts of a pretrained network.
 
 A file is run once before it takes its place, and must say what the model says.
 
@@ -232,15 +232,10 @@ def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ParameterError
-        onnx or onnxscript is not installed, or the network is a pretrained one.
+        onnx or onnxscript is not installed.
     OutputError
         The folder is missing, the file cannot be written, or it does not say what the model says.
     """
-    if model.pretrained:
-        raise ParameterError(
-            "a pretrained network makes classical forecasts of the rows first, which an ONNX file "
-            "cannot. Save the model with save, or fit a network of your own and export that."
-        )
     try:
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
     except ImportError as error:

@@ -587,7 +587,10 @@ class FittedModel:
         )
 
     def _placed(self) -> TSM2Network | Ensemble | ZeroShotNetwork:
-        return self.network.to(choose_device(self.device))
+        device = torch.device(choose_device(self.device))
+        if next(self.network.parameters()).device == device:  # which `to` takes a while to see
+            return self.network
+        return self.network.to(device)
 
     def _replayed(self) -> Callable[..., Tensor]:
         """Return the network for many batches, which is replayed where that pays."""

@@ -12,58 +12,79 @@ They are what a pretrained network starts from and is told, see `tsm2.networks.z
 of the whole history, and of the history without its last fifth and two fifths, at most one and two
 horizons, which tells how far it errs.
 
-Sizes: N histories, T time steps, H horizon, K forecasts.
+All of it is operators of PyTorch that a GPU and an ONNX file have too: no size and no branch
+depends on what the histories hold, only masks do. Running sums, sums of a phase and those of the
+regression are float64, and it is solved in that, so that another device or a file says the same.
+
+Sizes: N histories, T time steps, H horizon, K forecasts; R rows, of all histories and what is left
+of them without their ends; V = 2, values and their logarithms; G lags.
 Sources: Assimakopoulos & Nikolopoulos (2000), Int. Journal of Forecasting 16(4), for theta;
 Gardner (2006), ibid. 22(4), for exponential smoothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["NAMES", "ClassicalForecasts", "classical_forecasts", "find_periods"]
+from tsm2.kernels.exporting import is_exporting
+from tsm2.networks.periods import find_periods, straight_line
 
-Numbers = NDArray[np.float32]
-Whole = NDArray[np.int64]
+__all__ = ["NAMES", "ClassicalForecasts", "classical_forecasts"]
 
 NAMES = ("last", "seasonal", "longer", "level", "theta", "growing", "regression")
 """The K forecasts."""
 
 _SMOOTHING = (0.05, 0.2, 0.5, 1.0)
+_BLOCK = 32  # steps that are smoothed in one product
 _HELD, _CUTS = 5, 2  # a share of a fifth is held out, two times
 _STEADY = 0.1  # smoothing of a level that hardly follows, where there is no season
 _CYCLE_DECAY = 0.85  # weight of a season beside the one after it
 _FEWEST = 24  # steps to regress on
 _RIDGE = 2.0  # steps
 _TINY = 1e-6
+_TOGETHER, _ON_A_GPU = 128, 4096  # histories: what stays in a cache, what leaves memory free
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassicalForecasts:
     """Forecasts of histories in standard units: minus their mean, over their deviation."""
 
-    courses: Numbers
+    courses: Tensor
     """Forecasts, (N, K, H)."""
-    errors: Numbers
+    errors: Tensor
     """Mean absolute error of each over the end of the history, (N, K)."""
-    naive: Numbers
+    naive: Tensor
     """Mean absolute difference from a season before, (N,)."""
-    periods: Whole
+    periods: Tensor
     """Steps of the season and of the longer one, (N, 2); 1 for none."""
-    strengths: Numbers
+    strengths: Tensor
     """Autocorrelations at these steps, (N, 2)."""
-    counts: Whole
+    counts: Tensor
     """Steps of each history from the first known one on, (N,)."""
 
 
+class _Rows(NamedTuple):
+    """Rows to forecast."""
+
+    values: Tensor
+    """(R, T)."""
+    weights: Tensor
+    """1 where they are known, else 0, (R, T)."""
+    first: Tensor
+    """First known step, (R, 1)."""
+    short: Tensor
+    """Steps of the season, (R, 1)."""
+    long: Tensor
+    """Steps of the longer one, (R, 1)."""
+    offset: Tensor
+    """What is added to values before their logarithm is taken, (R, 1)."""
+
+
 def classical_forecasts(
-    values: Numbers,
-    known: NDArray[np.bool_],
-    horizon: int,
-    *,
-    offset: Numbers,
-    seasons: Whole,
+    values: Tensor, known: Tensor, horizon: int, *, offset: Tensor, seasons: Tensor
 ) -> ClassicalForecasts:
     """Forecast histories.
 
@@ -82,257 +103,257 @@ def classical_forecasts(
     seasons
         Steps of the season that the frequency tells, (N,); 0 for none.
     """
-    n, steps = values.shape
-    first = np.where(known.any(1), known.argmax(1), steps - 1)
-    weights = known.astype(np.float32)
-    periods, strengths = find_periods(values, weights, first, seasons)
-    held = np.clip((steps - first) // _HELD, 1, horizon)
-    histories, known_parts, firsts = [values], [weights], [first]
-    for cut in range(1, _CUTS + 1):
-        place = np.arange(steps) - cut * held[:, None]  # without its end, moved to the end
-        at = np.maximum(place, 0)
-        histories.append(np.take_along_axis(values, at, 1))
-        known_parts.append(np.take_along_axis(weights, at, 1) * (place >= 0))
-        firsts.append(np.minimum(first + cut * held, steps - 1))
-    courses = _forecasts(
-        np.concatenate(histories),
-        np.concatenate(known_parts),
-        np.concatenate(firsts),
-        np.tile(periods, (_CUTS + 1, 1)),
-        horizon,
-        np.tile(offset, _CUTS + 1),
-    ).reshape(_CUTS + 1, n, len(NAMES), horizon)
-    ahead = np.arange(horizon)
-    away, total = np.zeros((n, len(NAMES))), np.zeros((n, 1))
-    for cut in range(1, _CUTS + 1):
-        place = np.minimum(steps - cut * held[:, None] + ahead, steps - 1)
-        counted = np.take_along_axis(weights, place, 1) * (ahead < held[:, None])
-        target = np.take_along_axis(values, place, 1)
-        away += (np.abs(courses[cut] - target[:, None]) * counted[:, None]).sum(-1)
-        total += counted.sum(-1, keepdims=True)
-    errors = away / np.maximum(total, 1)
-    naive = _seasonal_difference(values, weights, periods[:, 0])
+    if is_exporting():  # which splits nothing of unknown size
+        return _of_part(values, known, horizon, offset, seasons)
+    size = _TOGETHER if values.device.type == "cpu" else _ON_A_GPU
+    parts = zip(
+        *(torch.split(each, size) for each in (values, known, offset, seasons)), strict=True
+    )
+    return _joined([_of_part(v, k, horizon, o, s) for v, k, o, s in parts])
+
+
+def _joined(parts: list[ClassicalForecasts]) -> ClassicalForecasts:
+    """Return the forecasts of all parts."""
+    names = [field.name for field in fields(ClassicalForecasts)]
     return ClassicalForecasts(
-        courses=courses[0],
-        errors=errors.astype(np.float32),
-        naive=naive,
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    )
+
+
+def _of_part(
+    values: Tensor, known: Tensor, horizon: int, offset: Tensor, seasons: Tensor
+) -> ClassicalForecasts:
+    """Forecast histories, all at once; what is given as for `classical_forecasts`."""
+    steps = values.shape[-1]
+    t = torch.arange(steps, device=values.device)
+    first = torch.where(known, t, steps - 1).amin(-1, keepdim=True)  # (N, 1)
+    weights = known.to(values.dtype)
+    periods, strengths = find_periods(values, weights, first[:, 0], seasons)
+    held = ((steps - first) // _HELD).clamp(1, horizon)
+    cut = held * torch.arange(_CUTS + 1, device=values.device)  # (N, 1 + cuts)
+    place = t - cut[..., None]  # without its end, moved to the end: (N, 1 + cuts, T)
+    at = place.clamp(min=0)
+    of_cuts = (first + cut).clamp(max=steps - 1)
+    usable = torch.minimum(periods[:, None], (steps - of_cuts).clamp(min=1)[..., None])
+    rows = _Rows(
+        values=_at_places(values, at).flatten(0, 1),
+        weights=(_at_places(weights, at) * (place >= 0)).flatten(0, 1),
+        first=of_cuts.reshape(-1, 1),
+        short=usable[..., 0].reshape(-1, 1),
+        long=usable[..., 1].reshape(-1, 1),
+        offset=offset[:, None].expand_as(cut).reshape(-1, 1),
+    )
+    courses = _forecasts(rows, horizon)
+    courses = courses.view(-1, _CUTS + 1, len(NAMES), horizon)  # (N, 1 + cuts, K, H)
+    ahead = torch.arange(horizon, device=values.device)
+    place = (steps - cut[:, 1:, None] + ahead).clamp(max=steps - 1)  # (N, cuts, H)
+    counted = _at_places(weights, place) * (ahead < held[..., None])
+    away = (courses[:, 1:] - _at_places(values, place)[:, :, None]).abs()
+    total = counted.sum((1, 2)).clamp(min=1)
+    return ClassicalForecasts(
+        courses=courses[:, 0],
+        errors=(away * counted[:, :, None]).sum((1, 3)) / total[:, None],
+        naive=_seasonal_difference(values, weights, periods[:, :1]),
         periods=periods,
         strengths=strengths,
-        counts=steps - first,
+        counts=steps - first[:, 0],
     )
 
 
-# --- seasons --------------------------------------------------------------------------------------
+def _at_places(values: Tensor, at: Tensor) -> Tensor:
+    """Return the values, (N, T), at several places of each, (N, P, ...)."""
+    return values[:, None].expand(-1, at.shape[1], -1).gather(-1, at)
 
 
-def find_periods(
-    values: Numbers, weights: Numbers, first: Whole, seasons: Whole
-) -> tuple[Whole, Numbers]:
-    """Find the season of each history, and a longer one, by its autocorrelation.
-
-    Parameters
-    ----------
-    values, weights
-        Histories, (N, T), and 1 where they are known, else 0.
-    first
-        First known step, (N,).
-    seasons
-        What the frequency tells, (N,): taken where the history does not speak against it.
-
-    Returns
-    -------
-    Steps of both, (N, 2), and the autocorrelations there.
-    """
-    n, steps = values.shape
-    rows = np.arange(n)
-    counts = steps - first
-    moved = weights * (values - _line(values, weights)[0])
-    transformed = np.fft.rfft(moved, 2 * steps)
-    present = np.fft.rfft(weights, 2 * steps)
-    covariance = np.fft.irfft(np.abs(transformed) ** 2)[:, :steps]
-    pairs = np.fft.irfft(np.abs(present) ** 2)[:, :steps]
-    correlation = covariance / np.maximum(pairs, 1)
-    correlation = correlation / np.maximum(correlation[:, :1], _TINY)
-    lags = np.arange(steps)
-    correlation = np.where((pairs > 3) & (lags < counts[:, None]), correlation, 0)
-    rise = correlation - np.minimum.accumulate(correlation, 1)  # above the lowest before
-    told = np.minimum(seasons, steps - 1)
-    few = counts < 2 * told
-    trusted = (told > 1) & (counts > told) & (few | (rise[rows, told] > 0.1))
-    peaks = np.zeros_like(correlation, dtype=bool)
-    peaks[:, 2:-1] = (correlation[:, 2:-1] >= correlation[:, 1:-2]) & (
-        correlation[:, 2:-1] > correlation[:, 3:]
-    )
-    peaks &= (rise > 0.4) & (correlation > 0.25) & (lags <= (counts // 2)[:, None])
-    # A random walk turns by chance; its steps from one row to the next do not come round again.
-    changes = np.diff(values, axis=1) * weights[:, 1:] * weights[:, :-1]
-    moves = np.fft.rfft(changes - changes.mean(1, keepdims=True), 2 * steps)
-    again = np.fft.irfft(np.abs(moves) ** 2)[:, :steps]
-    again = again / np.maximum(again[:, :1], _TINY)
-    peaks &= again > np.maximum(0.08, 2.0 / np.sqrt(np.maximum(counts, 4)))[:, None]
-    height = np.where(peaks, correlation, 0)
-    seen = (height >= 0.9 * np.maximum(height.max(1, keepdims=True), _TINY)).argmax(1)
-    period = np.where(trusted, told, np.where(height.max(1) > 0, seen, 1))
-    week = 7 * period
-    reach = (period >= 20) & (week < counts * 0.7)
-    at_week = correlation[rows, np.minimum(week, steps - 1)]
-    longer = np.where(reach & (at_week > correlation[rows, period]), week, period)
-    found: Whole = np.stack((period, longer), 1).astype(np.int64)
-    return found, correlation[rows[:, None], found].astype(np.float32)
+def _of_both(values: Tensor, at: Tensor) -> Tensor:
+    """Return values, (R, V, T), at the same places, (R, P)."""
+    return values.gather(-1, at[:, None].expand(-1, values.shape[1], -1))
 
 
-def _seasonal_difference(values: Numbers, weights: Numbers, period: Whole) -> Numbers:
-    """Return the mean absolute difference from a season before, (N,), of what is known."""
-    place = np.arange(values.shape[1]) - period[:, None]
-    at = np.maximum(place, 0)
-    counted = weights * np.take_along_axis(weights, at, 1) * (place >= 0)
-    away = np.abs(values - np.take_along_axis(values, at, 1)) * counted
-    mean: Numbers = (away.sum(1) / np.maximum(counted.sum(1), 1)).astype(np.float32)
-    return mean
-
-
-def _line(values: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
-    """Return the straight line of least squares, (N, T), and its slope per step, (N,)."""
-    t = np.arange(values.shape[1], dtype=np.float32)
-    total = np.maximum(weights.sum(1, keepdims=True), 1)
-    middle = (weights * t).sum(1, keepdims=True) / total
-    mean = (weights * values).sum(1, keepdims=True) / total
-    away = (t - middle) * weights
-    slope = (away * (values - mean)).sum(1, keepdims=True) / np.maximum(
-        (away * (t - middle)).sum(1, keepdims=True), 1
-    )
-    return mean + slope * (t - middle), slope[:, 0]
+def _seasonal_difference(values: Tensor, weights: Tensor, period: Tensor) -> Tensor:
+    """Return the mean absolute difference from a season, (N, 1), before, (N,), of what is known."""
+    place = torch.arange(values.shape[1], device=values.device) - period
+    at = place.clamp(min=0)
+    counted = weights * weights.gather(1, at) * (place >= 0)
+    away = (values - values.gather(1, at)).abs() * counted
+    return away.sum(1) / counted.sum(1).clamp(min=1)
 
 
 # --- forecasts ------------------------------------------------------------------------------------
 
 
-def _forecasts(
-    values: Numbers, weights: Numbers, first: Whole, periods: Whole, horizon: int, offset: Numbers
-) -> Numbers:
-    """Return all forecasts, (N, K, H)."""
+def _forecasts(rows: _Rows, horizon: int) -> Tensor:
+    """Return all forecasts, (R, K, H)."""
+    values, weights, first, short, long, offset = rows
     steps = values.shape[1]
-    ahead = np.arange(horizon)
-    usable = np.minimum(periods, np.maximum(steps - first, 1)[:, None])
-    short, long = usable.T
-    last = np.repeat(values[:, -1:], horizon, 1)
-    seasonal = np.take_along_axis(values, steps - short[:, None] + ahead % short[:, None], 1)
-    before = np.maximum(steps - 2 * short[:, None] + ahead % short[:, None], 0)
-    before = np.where(before >= first[:, None], np.take_along_axis(values, before, 1), seasonal)
-    far = np.take_along_axis(values, steps - long[:, None] + ahead % long[:, None], 1)
-    longer = np.where((long > short)[:, None], far, 0.5 * (seasonal + before))
-    level, theta = _smoothed(values, weights, first, long, horizon)
-    growing = theta.copy()
-    smallest = np.where(weights > 0, values, np.inf).min(1)
-    positive = np.flatnonzero((smallest + offset > 0.02) & (offset < 100))
-    if len(positive):
-        logs = np.log(np.maximum(values[positive] + offset[positive, None], 0.02))
-        _, grown = _smoothed(logs, weights[positive], first[positive], long[positive], horizon)
-        growing[positive] = np.exp(np.minimum(grown, 12)) - offset[positive, None]
-    regression = _regression(values, weights, first, usable, horizon, seasonal)
-    courses = np.stack((last, seasonal, longer, level, theta, growing, regression), 1)
-    smallest, largest = values.min(1)[:, None, None], values.max(1)[:, None, None]
+    ahead = torch.arange(horizon, device=values.device)
+    again = steps + ahead % short
+    seasonal = values.gather(1, again - short)
+    before = again - 2 * short
+    before = torch.where(before >= first, values.gather(1, before.clamp(min=0)), seasonal)
+    far = values.gather(1, steps - long + ahead % long)
+    longer = torch.where(long > short, far, 0.5 * (seasonal + before))
+    smallest, largest = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    lowest = torch.where(weights > 0, values, torch.inf).amin(1, keepdim=True)
+    is_positive = (lowest + offset > 0.02) & (offset < 100)
+    logs = (values + offset).clamp(min=0.02).log()
+    level, theta, grown = _smoothed(rows, torch.stack((values, logs), 1), horizon)
+    growing = torch.where(is_positive, grown.clamp(max=12).exp() - offset, theta)
+    last = values[:, -1:].expand(-1, horizon)
+    regression = _regression(rows, seasonal, smallest, largest)
+    courses = torch.stack((last, seasonal, longer, level, theta, growing, regression), 1)
     width = largest - smallest
-    clipped: Numbers = np.clip(courses, smallest - width, largest + width).astype(np.float32)
-    return clipped
+    return courses.clamp((smallest - width)[..., None], (largest + width)[..., None])
 
 
-def _smoothed(
-    values: Numbers, weights: Numbers, first: Whole, period: Whole, horizon: int
-) -> tuple[Numbers, Numbers]:
-    """Return the forecasts "level" and "theta", (N, H)."""
-    from scipy.signal import lfilter  # takes a moment, and whoever fits does not need it
-
-    n, steps = values.shape
-    t = np.arange(steps)
-    rows = np.arange(n)[:, None]
-    sums = np.zeros((n, steps + 1))
-    np.cumsum(values, axis=1, out=sums[:, 1:])
-    width = period[:, None]
-    start = t - width // 2
-    inside = (start >= first[:, None]) & (start + width <= steps)
-    start = np.clip(start, np.minimum(first[:, None], steps - width), steps - width)
-    trend = (
-        np.take_along_axis(sums, start + width, 1) - np.take_along_axis(sums, start, 1)
-    ) / width
-    even = inside & (width % 2 == 0) & (start + width < steps)
-    after = np.take_along_axis(values, np.minimum(start + width, steps - 1), 1)
-    trend = np.where(
-        even, trend + 0.5 * (after - np.take_along_axis(values, start, 1)) / width, trend
-    )
-    inside |= ~inside.any(1, keepdims=True)
-    ago = steps - 1 - t
-    phase, cycle = ago % width, ago // width
-    counted = weights * inside * _CYCLE_DECAY ** np.minimum(cycle, 40)
-    most = int(period.max())
-    flat = (rows * most + phase).ravel()
-    away = (values - trend) * counted
-    total = np.bincount(flat, counted.ravel(), n * most).reshape(n, most)
-    season = np.bincount(flat, away.ravel(), n * most).reshape(n, most) / np.maximum(total, _TINY)
-    season -= season.sum(1, keepdims=True) / width  # phases beyond the period are zero
-    season = np.where((np.arange(most) < width) & (width > 1), season, 0)
-    adjusted: Numbers = (values - np.take_along_axis(season, phase, 1)).astype(np.float32)
-    ends, errors = [], []
-    for alpha in _SMOOTHING:
-        a = np.float32(alpha)
-        smooth = adjusted
-        if alpha < 1:
-            begun = (1 - a) * adjusted[:, :1]
-            smooth, _ = lfilter(np.array([a]), np.array([1, a - 1]), adjusted, zi=begun)
-        errors.append(((adjusted[:, 1:] - smooth[:, :-1]) ** 2 * weights[:, 1:]).sum(1))
-        ends.append(smooth[:, -1])
-    best = np.argmin(errors, 0)
-    level = np.stack(ends)[best, rows[:, 0]][:, None]
-    ahead = np.arange(1, horizon + 1)
-    again = np.take_along_axis(season, -ahead % width, 1)
-    _, slope = _line(adjusted, weights)
-    rate = np.where(width > 1, 0.5 / width, _STEADY)
-    fading = weights * np.exp(np.log1p(-rate) * ago).astype(np.float32)
-    steady = (fading * adjusted).sum(1, keepdims=True) / np.maximum(
-        fading.sum(1, keepdims=True), _TINY
-    )
-    return steady + again, level + again + 0.5 * slope[:, None] * ahead
+def _smoothed(rows: _Rows, both: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return "level", "theta", and "theta" of logarithms, (R, H), of both, (R, V, T)."""
+    weights, width = rows.weights, rows.long
+    steps = weights.shape[-1]
+    ago = torch.arange(steps - 1, -1, -1, device=weights.device)
+    cycle = ago // width  # (R, T)
+    phase = ago - cycle * width
+    trend, inside = _trend(both, rows.first, width)
+    decay = _CYCLE_DECAY ** torch.arange(41, device=weights.device).to(weights.dtype)
+    counted = weights * inside * decay[cycle.clamp(max=40)]
+    summed = torch.cat(((both - trend) * counted[:, None], counted[:, None]), 1).double()
+    at = phase[:, None].expand_as(summed)
+    summed = torch.zeros_like(summed).scatter_add(-1, at, summed)  # (R, V + 1, T), by phase
+    season = summed[:, :-1] / summed[:, -1:].clamp(min=_TINY)
+    season = season - season.sum(-1, keepdim=True) / width[:, None]  # zero beyond the period
+    is_phase = (ago.flip(0) < width) & (width > 1)
+    season = (season * is_phase[:, None]).to(both.dtype)
+    adjusted = both - season.gather(-1, at[:, :-1])
+    level = _exponential(adjusted, weights)  # (R, V)
+    ahead = torch.arange(1, horizon + 1, device=weights.device)
+    again = _of_both(season, -ahead % width)  # (R, V, H)
+    _, slope = straight_line(adjusted, weights[:, None])
+    theta = level[..., None] + again + 0.5 * slope * ahead
+    rate = torch.where(width > 1, 0.5 / width, _STEADY)
+    fading = weights * torch.exp(torch.log1p(-rate) * ago)
+    steady = (fading * adjusted[:, 0]).sum(1) / fading.sum(1).clamp(min=_TINY)
+    return steady[:, None] + again[:, 0], theta[:, 0], theta[:, 1]
 
 
-def _regression(
-    values: Numbers,
-    weights: Numbers,
-    first: Whole,
-    periods: Whole,
-    horizon: int,
-    seasonal: Numbers,
-) -> Numbers:
-    """Return the forecast of a regression on lags, (N, H); "seasonal" where too little is known."""
-    n, steps = values.shape
-    short, long = periods.T
-    none = short == 1
-    around = [short - 1, short, short + 1, np.where(long > short, long, 2 * short)]
-    others = (4, 6, 8, 12)
-    lags = [np.full(n, k) for k in (1, 2, 3)]
-    lags += [np.where(none, k, np.maximum(lag, 1)) for k, lag in zip(others, around, strict=True)]
-    lag = np.minimum(np.stack(lags, 1), np.maximum((steps - first) // 2, 1)[:, None])  # (N, G)
-    t = np.arange(steps)
-    design = np.ones((n, lag.shape[1] + 1, steps), np.float32)
-    for k, each in enumerate(lag.T):
-        place = np.maximum(t - each[:, None], 0)
-        design[:, k] = np.take_along_axis(values, place, 1)
-    counted = weights * (t >= (first + lag.max(1))[:, None])
-    prior = np.zeros((n, design.shape[1]), np.float32)
-    prior[np.arange(n), np.where(none, 0, 4)] = 1
-    rest = (values - np.matmul(prior[:, None], design)[:, 0]) * counted
-    weighed = design * counted[:, None]
-    gram = np.matmul(weighed, design.transpose(0, 2, 1)).astype(np.float64)
-    gram += _RIDGE * np.eye(design.shape[1])
-    right = np.matmul(design, rest[..., None]).astype(np.float64)
-    weight = prior + np.linalg.solve(gram, right)[..., 0].astype(np.float32)
-    smallest, largest = values.min(1), values.max(1)
+def _trend(both: Tensor, first: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means over a season around each step, (R, V, T), and where it is whole, (R, T).
+
+    An even season counts half of the step at either end, which is the mean of two sums.
+    """
+    steps = both.shape[-1]
+    start = torch.arange(steps, device=both.device) - width // 2  # (R, T)
+    inside = (start >= first) & (start + width <= steps)
+    start = torch.maximum(start, torch.minimum(first, steps - width))
+    start = torch.minimum(start, steps - width)
+    sums = functional.pad(both.cumsum(-1, dtype=torch.float64), (1, 0))  # (R, V, T + 1)
+    halved = 0.5 * (sums[..., :-1] + sums[..., 1:])
+    is_even = inside & (width % 2 == 0) & (start + width < steps)
+    begin = torch.where(is_even, start + steps + 1, start)
+    sums = torch.cat((sums, halved), -1)
+    ends = _of_both(sums, begin + width) - _of_both(sums, begin)
+    inside = inside | ~inside.any(1, keepdim=True)
+    return (ends / width[:, None]).to(both.dtype), inside
+
+
+def _exponential(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the last exponentially smoothed value, (R, V), by the rate that errs least.
+
+    A block of steps is read at once: what it adds to the level at its end, and how far each rate
+    errs on its steps, are products with fixed weights.
+    """
+    start, steps = values[..., :1], values.shape[-1]
+    blocks = -(-steps // _BLOCK)
+    front = blocks * _BLOCK - steps
+    of_end, of_later, of_error = _smoothing_weights(blocks, values)
+    away = functional.pad(values - start, (front, 0))
+    away = away.reshape(*values.shape[:-1], blocks, _BLOCK)
+    ends = (away @ of_end).flatten(-2)  # as if nothing had been before
+    level = (ends @ of_later).view(*values.shape[:-1], blocks, -1)  # at the end of each block
+    before = functional.pad(level[..., :-1, :], (0, 0, 1, 0))
+    missed = torch.cat((away, before), -1) @ of_error
+    missed = missed.view(*values.shape[:-1], blocks, -1, _BLOCK)  # (R, V, blocks, A, block)
+    counted = functional.pad(weights, (front, 0)).reshape(-1, 1, blocks, 1, _BLOCK)
+    best = (missed.square() * counted).sum((-1, -3)).argmin(-1, keepdim=True)
+    return torch.squeeze(start + level[..., -1, :].gather(-1, best), -1)
+
+
+def _smoothing_weights(blocks: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what blocks of steps are multiplied with, for each of A rates.
+
+    That is (block, A) for what a block adds to the level at its end; (blocks * A, blocks * A) for
+    what that is worth at its own end and those of later blocks; and (block + A, A * block) for how
+    far each step is from the level before it, of the block and the level before the block.
+    """
+    rate = torch.tensor(_SMOOTHING, device=like.device, dtype=like.dtype)[:, None]  # (A, 1)
+    ago = torch.arange(max(blocks, _BLOCK), device=like.device)
+    kept = (1 - rate) ** ago[:_BLOCK]  # of what was so many steps ago
+    same = torch.eye(len(_SMOOTHING), device=like.device, dtype=like.dtype)
+    later = _lagged((1 - rate) ** (_BLOCK * ago[:blocks])).permute(1, 0, 2)[..., None]
+    later = (later * same[:, None]).flatten(2).flatten(0, 1)
+    own = torch.eye(_BLOCK, device=like.device, dtype=like.dtype)
+    expected = functional.pad(_lagged(rate * kept)[..., :-1], (1, 0))  # (A, block, block)
+    missed = torch.cat((own - expected, -same[..., None] * kept), 1)
+    return (rate * kept).flip(-1).T, later, missed.permute(1, 0, 2).flatten(1)
+
+
+def _lagged(weights: Tensor) -> Tensor:
+    """Return matrices, (A, T, T), with the weight of each lag, (A, T), from a row to a column."""
+    place = torch.arange(weights.shape[-1], device=weights.device)
+    lag = place - place[:, None]
+    return torch.where(lag >= 0, weights[:, lag.clamp(min=0)], 0)
+
+
+def _regression(rows: _Rows, seasonal: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
+    """Return the forecast of a regression on lags, (R, H); "seasonal" where too little is known."""
+    values, weights, first, _, _, _ = rows
+    steps, horizon = values.shape[1], seasonal.shape[1]
+    t = torch.arange(steps, device=values.device)
+    lag, nearest = _lags(rows)
+    read = _at_places(values, (t - lag[..., None]).clamp(min=0))
+    counted = weights * (t >= first + lag.amax(1, keepdim=True))
+    rest = values - read.gather(1, nearest[..., None].expand(-1, 1, steps)).squeeze(1)
+    design = torch.cat((read, torch.ones_like(rest)[:, None], rest[:, None]), 1)  # (R, G + 2, T)
+    sums = (design[:, :-1] * counted[:, None]).double() @ design.mT.double()
+    of = torch.arange(lag.shape[1] + 1, device=values.device)
+    ridge = _RIDGE * functional.pad(torch.eye(len(of), device=values.device), (0, 1))
+    weight = (of == nearest) + _solved(sums + ridge).to(values.dtype)  # (R, G + 1)
     spread = 0.5 * (largest - smallest)
-    longest = int(lag.max())
-    course = np.empty((n, longest + horizon), np.float32)
-    course[:, :longest] = values[:, steps - longest :]
-    for k in range(longest, longest + horizon):
-        read = np.take_along_axis(course, k - lag, 1)
-        step = (read * weight[:, :-1]).sum(1) + weight[:, -1]
-        course[:, k] = np.clip(step, smallest - spread, largest + spread)
-    enough = counted.sum(1) >= _FEWEST
-    return np.where(enough[:, None], course[:, longest:], seasonal)
+    lowest, highest = smallest - spread, largest + spread
+    longest = max(steps // 2, 1)  # no lag is longer
+    # One stands behind the last lag, for the constant, and in front of the course.
+    course = functional.pad(values[:, -longest:], (1, 0), value=1.0)
+    ahead = torch.arange(horizon, device=values.device)[:, None, None]
+    at = functional.pad(longest + 1 + ahead - lag, (0, 1))  # (H, R, G + 1)
+    for place in at.unbind():
+        step = (course.gather(1, place) * weight).sum(1, keepdim=True).clamp(lowest, highest)
+        course = torch.cat((course, step), 1)
+    enough = counted.sum(1, keepdim=True) >= _FEWEST
+    return torch.where(enough, course[:, longest + 1 :], seasonal)
+
+
+def _lags(rows: _Rows) -> tuple[Tensor, Tensor]:
+    """Return the lags, (R, G), and the number of that which is a season or one step, (R, 1)."""
+    short, long = rows.short, rows.long
+    is_none = short == 1
+    around = (short - 1, short, short + 1, torch.where(long > short, long, 2 * short))
+    fixed = [torch.full_like(short, k) for k in (1, 2, 3)]
+    others = [
+        torch.where(is_none, k, lag.clamp(min=1))
+        for k, lag in zip((4, 6, 8, 12), around, strict=True)
+    ]
+    longest = ((rows.values.shape[1] - rows.first) // 2).clamp(min=1)
+    return torch.minimum(torch.cat((*fixed, *others), 1), longest), torch.where(is_none, 0, 4)
+
+
+def _solved(system: Tensor) -> Tensor:
+    """Return what solves systems, (R, G), of (R, G, G + 1), whose last column is the right side.
+
+    They are positive definite. By elimination: an ONNX file has no operator that does it, and there
+    are few columns.
+    """
+    size = system.shape[1]
+    of = torch.arange(size, device=system.device)[:, None]
+    for k in range(size):
+        row = system[:, k : k + 1] / system[:, k : k + 1, k : k + 1]
+        system = torch.where(of == k, row, system - system[:, :, k : k + 1] * row)
+    return system[..., -1]

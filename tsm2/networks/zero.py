@@ -19,7 +19,6 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -180,27 +179,27 @@ class ZeroShotNetwork(nn.Module):
         deviation = torch.where(deviation > 1e-9 * level.abs(), deviation, level.abs())
         deviation = torch.where(deviation > 0, deviation, 1.0)
         standard = interpolate_gaps((away / deviation).float(), known)
-        season = torch.full((windows,), self.season) if seasons is None else seasons
+        if seasons is None:
+            season = torch.full((windows,), self.season, device=context.device)
+        else:
+            season = seasons.to(context.device)
         classical = classical_forecasts(
-            standard.flatten(0, 1).cpu().numpy(),
-            known.flatten(0, 1).cpu().numpy(),
+            standard.flatten(0, 1),
+            known.flatten(0, 1),
             self.config.horizon,
-            offset=(level / deviation).flatten().float().cpu().numpy(),
-            seasons=season.repeat_interleave(variates).cpu().numpy(),
+            offset=(level / deviation).flatten().float(),
+            seasons=season[:, None].expand(-1, variates).flatten(),
         )
-        base, scale, static = _told(classical, steps)
-        dtype = self.inner.embedding.weight.dtype
-
-        def back(array: Any) -> Tensor:
-            whole = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-            return whole.view(windows, variates, -1).to(context.device, dtype)
-
+        base, scale, static = (
+            each.view(windows, variates, -1).to(self.inner.embedding.weight.dtype)
+            for each in _told(classical, steps)
+        )
         return Told(
-            context=standard.clamp(-10, 10).to(dtype),
+            context=standard.clamp(-10, 10).to(base.dtype),
             mask=known,
-            static=back(static),
-            base=back(base),
-            scale=back(scale),
+            static=static,
+            base=base,
+            scale=scale,
             level=level,
             deviation=deviation,
         )
@@ -232,23 +231,23 @@ class ZeroShotNetwork(nn.Module):
         return self.inner.mixer_parameters()
 
 
-def _told(classical: ClassicalForecasts, steps: int) -> tuple[Any, Any, Any]:
+def _told(classical: ClassicalForecasts, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the base, (N, H), the scale, (N, 1), and the static covariates, (N, Cs)."""
     errors, naive = classical.errors, classical.naive[:, None]
     weights = (errors + _FLOOR * naive + 1e-3) ** _POWER
-    weights /= weights.sum(1, keepdims=True)
+    weights = weights / weights.sum(1, keepdim=True)
     base = (weights[..., None] * classical.courses).sum(1)
-    scale = (weights * errors).sum(1, keepdims=True) + _FLOOR * naive + _SMALLEST
+    scale = (weights * errors).sum(1, keepdim=True) + _FLOOR * naive + _SMALLEST
     apart = (classical.courses - base[:, None]) / scale[..., None]
-    apart = np.clip(apart, -_FARTHEST, _FARTHEST).reshape(len(base), -1)
     facts = (
-        np.log(scale),
-        np.log(naive + 1e-3),
-        np.clip(np.log((errors + 1e-3) / scale), -3, 3),
+        scale.log(),
+        (naive + 1e-3).log(),
+        ((errors + 1e-3) / scale).log().clamp(-3, 3),
         weights,
         classical.strengths,
-        np.log(classical.periods) / 3,
-        classical.periods == 1,
-        np.log(classical.counts / steps)[:, None],
+        classical.periods.log() / 3,
+        (classical.periods == 1).to(base.dtype),
+        (classical.counts / steps).log()[:, None],
     )
-    return base, scale, np.concatenate((base, apart, *facts), 1)
+    static = torch.cat((base, apart.clamp(-_FARTHEST, _FARTHEST).flatten(1), *facts), 1)
+    return base, scale, static

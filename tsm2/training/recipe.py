@@ -15,12 +15,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from tsm2.errors import FrameError, ParameterError
-from tsm2.networks.classical import find_periods
 from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
+from tsm2.networks.periods import find_periods
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.logarithms import in_logarithms
 from tsm2.prepared.prepared import Prepared, measured
@@ -438,11 +439,11 @@ def _found_season(prepared: Prepared, n_train: NDArray[np.int64]) -> int:
     asked = np.linspace(0, len(n_train) - 1, min(len(n_train), _ASKED)).round().astype(np.int64)
     for first, count in zip(prepared.series.offsets[asked], n_train[asked], strict=True):
         rows = slice(int(first + max(0, count - _LONGEST)), int(first + count))
-        values = prepared.values[rows].mT.numpy().astype(np.float32)
-        weights = np.ones_like(values)
+        values = prepared.values[rows].mT.float()
+        weights = torch.ones_like(values)
         if prepared.known is not None:
-            weights = prepared.known[rows].mT.numpy().astype(np.float32)
-        none = np.zeros(len(values), dtype=np.int64)
+            weights = prepared.known[rows].mT.float()
+        none = torch.zeros(len(values), dtype=torch.int64)
         found.append(find_periods(values, weights, none, none)[0][:, 0])
-    seasons, counts = np.unique(np.concatenate(found), return_counts=True)
+    seasons, counts = torch.unique(torch.cat(found), return_counts=True)
     return int(seasons[counts.argmax()]) if 2 * counts.max() > counts.sum() else 1
