@@ -210,6 +210,7 @@ def test_a_file_forecasts_tables_that_were_never_seen_as_the_model_does(
     np.testing.assert_allclose(one[0], forecasts[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_of_a_tuned_model_holds_what_was_solved(
     model: TSM2Forecaster, frame: pd.DataFrame, tmp_path: Path
 ) -> None:
