@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from tsm2.datasets import load_sample
 from tsm2.prepared.logarithms import in_logarithms
 from tsm2.tables.read import read
 
@@ -66,3 +67,10 @@ def test_several_series_speak_together_each_of_its_own_level() -> None:
             for each in columns
         ]
         assert in_logarithms(read(dict(enumerate(rows))), 12).tolist() == [wanted]
+
+
+def test_a_season_that_nobody_told_of_is_no_level_that_moves() -> None:
+    """Hours of the sample under numbered rows: days rise and fall, and swing more at noon."""
+    frame = load_sample(200)
+    for each, season in ((frame, 24), (frame.reset_index(drop=True), None)):
+        assert not in_logarithms(read(each), season).any()

@@ -20,7 +20,7 @@ _HALF = 0.5  # slope, nearer to a share than to a constant
 _SURE = 2.0  # standard errors
 _MOVES = 0.2  # deviation of the logarithm of the level, below which both kinds of swing look alike
 _FEWEST = 6  # blocks
-_ROWS = 4, 8  # of a block without a season
+_BLOCKS, _ROWS = 8, 4  # without a season: few blocks, so that each holds one that nobody told of
 _ASKED = 256  # series, evenly spread
 
 
@@ -52,8 +52,8 @@ def _blocks(series: Series, season: int | None) -> list[NDArray[np.float64]]:
     asked = np.linspace(0, len(series.ids) - 1, min(len(series.ids), _ASKED)).round().astype(int)
     for first, count in zip(series.offsets[asked], series.counts[asked], strict=True):
         width = season or 1
-        if width < _ROWS[0] or count < _FEWEST // 2 * width:
-            width = int(np.clip(count // _FEWEST, *_ROWS))
+        if width < _ROWS or count < _FEWEST // 2 * width:
+            width = max(_ROWS, count // _BLOCKS)
         number = count // width
         rows = series.values[first + count - number * width : first + count]
         found.append(rows.reshape(number, width, rows.shape[1]))
