@@ -123,6 +123,9 @@ def test_choices_and_floor_are_saved(features: dict[str, Any], tmp_path: Path) -
     assert loaded.fitted_.lookback == model.fitted_.lookback
     pd.testing.assert_series_equal(loaded.floor_, model.floor_)
     assert loaded.choices_["chosen"].all()
+    kept = model.choices_[model.choices_["chosen"]]
+    for name in ("lookback", "level", "separate_heads", "regressed", "cycle", "averaged", "mixers"):
+        assert str(loaded.choices_[name].item()) == str(kept[name].item()).replace("<NA>", "None")
 
 
 @pytest.mark.parametrize("container", ["wide", "dict"])

@@ -17,6 +17,7 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
@@ -504,12 +505,18 @@ class TSM2Forecaster(Estimator):
         history: pd.DataFrame,
         *,
         season: int | None = None,
+        choice: Mapping[str, Any] = MappingProxyType({}),
         floor: pd.Series[float] | None = None,
         n_rows: int | None = None,
     ) -> Self:
-        """Become fitted with a model that was made elsewhere, and the losses of its epochs."""
+        """Become fitted with a model that was made elsewhere, and the losses of its epochs.
+
+        `choice` is what was chosen for its start, which its network does not say of itself.
+        """
         logarithms = model.scaling.in_logarithms(model.context.layout.columns)
         choices = choices_of(model.network.config, model.codings.calendar, season, logarithms)
+        begun = ("regressed", "cycle", "averaged")  # models that were saved earlier lack some
+        choices = choices.assign(**{name: choice[name] for name in begun if name in choice})
         floor = pd.Series(dtype=float) if floor is None else floor
         return self._become(model, history, choices, floor, n_rows)
 
@@ -1207,6 +1214,7 @@ class TSM2Forecaster(Estimator):
             fit.model,
             fit.history,
             season=fit.choice["season"],
+            choice=fit.choice,
             floor=fit.floor,
             n_rows=fit.n_rows,
         )
