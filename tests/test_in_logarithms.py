@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import forging
 import numpy as np
 import pandas as pd
 import pytest
 
 from tsm2 import TSM2Forecaster
-from tsm2.errors import FrameError, ParameterError
+from tsm2.errors import FrameError, ParameterError, SavedModelError
 
 SMALL: dict[str, Any] = {"lookback": 12, "horizon": 3, "max_epochs": 2, "features": 4, "season": 6}
 
@@ -142,3 +143,52 @@ def test_errors_are_judged_in_deviations_of_the_table() -> None:
     scale = model.error_scale(frame, kind="deviation")
     np.testing.assert_allclose(scale.iloc[0], frame.std(), rtol=0.4)
     assert -3 < model.score(frame) < 0
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["table", "series"])
+def test_covariates_and_refits_go_with_them(several: bool) -> None:
+    """Past, future and calendar covariates; one column that is only read keeps its own units."""
+    whole: Any = panel() if several else table()
+    hours = every(whole, lambda f: pd.DataFrame({"c": np.sin(np.arange(len(f) + 6))}, longer(f)))
+    past = every(whole, lambda f: pd.DataFrame({"p": np.arange(len(f)) % 5.0}, f.index))
+    covariates = {"future_covariates": hours, "past_covariates": past}
+    given = SMALL | {"random_state": 0, "target": "a", "calendar": ("month",)}
+    one = TSM2Forecaster(**given, logarithms=True).fit(whole, **covariates)
+    assert one.scaling_.logs is not None
+    assert one.scaling_.logs.tolist() == [True, False]
+    bent = every(whole, lambda f: f.assign(a=np.log(f["a"])))
+    two = TSM2Forecaster(**given, logarithms=False).fit(bent, **covariates)
+    close(one.predict(), every(two.predict(), np.exp))
+    levels = (0.3, 0.5, 0.7)
+    close(
+        one.predict_quantiles(quantiles=levels),
+        every(two.predict_quantiles(quantiles=levels), np.exp),
+    )
+    start = table().index[50 if several else 95]
+    how: dict[str, Any] = {"start": start, "stride": 3, "refit": 3, **covariates}
+    walked = one.backtest(whole, **how), two.backtest(bent, **how)
+    np.testing.assert_allclose(walked[0]["forecast"], np.exp(walked[1]["forecast"]), rtol=2e-4)
+
+
+def longer(frame: pd.DataFrame) -> pd.DatetimeIndex:
+    return pd.date_range(frame.index[0], periods=len(frame) + 6, freq="MS")
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "message"),
+    [
+        ("logarithms", [True], "one truth value for each of 2 columns"),
+        ("logarithms", [1, 0], "one truth value for each of 2 columns"),
+        ("stretches", 0.5, "a number of at least 1"),
+        ("stretches", "many", "a number of at least 1"),
+    ],
+)
+def test_what_was_saved_of_them_is_checked(
+    name: str, told: object, message: str, tmp_path: Path
+) -> None:
+    TSM2Forecaster(**SMALL, random_state=0).fit(table()).save(tmp_path / "model")
+    forging.change_config(
+        tmp_path / "model", lambda saved: saved | {"config": saved["config"] | {name: told}}
+    )
+    with pytest.raises(SavedModelError, match=message):
+        TSM2Forecaster.load(tmp_path / "model")

@@ -474,8 +474,8 @@ class TSM2Forecaster(Estimator):
             model, tried, epochs = fit_pretrained(
                 network, recipe, series, given, before=before, tune=self.warm_start
             )
-            season, n_rows = recipe.season_of(series), len(series.values)
-            self.take_over(model, history_table(epochs), season=season, n_rows=n_rows)
+            choice = {"season": recipe.season_of(series)}
+            self.take_over(model, history_table(epochs), choice=choice, n_rows=len(series.values))
             self.choices_ = with_solved(self.choices_, tried)
             return self
         if choices is None and before is not None:
@@ -504,19 +504,17 @@ class TSM2Forecaster(Estimator):
         model: FittedModel,
         history: pd.DataFrame,
         *,
-        season: int | None = None,
         choice: Mapping[str, Any] = MappingProxyType({}),
         floor: pd.Series[float] | None = None,
         n_rows: int | None = None,
     ) -> Self:
         """Become fitted with a model that was made elsewhere, and the losses of its epochs.
 
-        `choice` is what was chosen for its start, which its network does not say of itself.
+        `choice` is what was chosen for its start, which its network does not say of itself: the
+        season, and the rest of what `tsm2.training.recipe.BEGUN` names.
         """
         logarithms = model.scaling.in_logarithms(model.context.layout.columns)
-        choices = choices_of(model.network.config, model.codings.calendar, season, logarithms)
-        begun = ("regressed", "cycle", "averaged")  # models that were saved earlier lack some
-        choices = choices.assign(**{name: choice[name] for name in begun if name in choice})
+        choices = choices_of(model.network.config, model.codings.calendar, choice, logarithms)
         floor = pd.Series(dtype=float) if floor is None else floor
         return self._become(model, history, choices, floor, n_rows)
 
@@ -1213,7 +1211,6 @@ class TSM2Forecaster(Estimator):
         return forecaster.take_over(
             fit.model,
             fit.history,
-            season=fit.choice["season"],
             choice=fit.choice,
             floor=fit.floor,
             n_rows=fit.n_rows,

@@ -467,6 +467,13 @@ def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
     assert_close(forecast(network, every(validation)), mean_forecast(again, every(validation)))
 
 
+def test_an_average_that_the_longest_lookback_cannot_show_is_not_promised() -> None:
+    """Numbered rows try lookbacks of 8, 16 and 32 rows: nine features see the first alone."""
+    given: dict[str, Any] = {"horizon": 4, "features": 9, "max_epochs": 1, "random_state": 0}
+    model = TSM2Forecaster(**given).fit(table(400).numpy())
+    assert not model.choices_["averaged"].any()
+
+
 def mean_forecast(maps: list[LinearMap], batch: Batch) -> NDArray[Any]:
     found = []
     for each in [*maps, *(one.shared for one in maps if one.shared is not None)]:

@@ -283,7 +283,9 @@ class TSM2Zero(BaseForecaster):
         if tuned is None or not isinstance(model.network, ZeroShotNetwork):
             return known
         own = replace(model, network=tuned.for_season(model.network.season))
-        return known.take_over(own, known.history_, season=self.season, n_rows=known.n_rows_)
+        return known.take_over(
+            own, known.history_, choice={"season": self.season}, n_rows=known.n_rows_
+        )
 
     def _fit(
         self, y: pd.DataFrame, X: pd.DataFrame | None, fh: ForecastingHorizon | None

@@ -41,10 +41,12 @@ from tsm2.training.choices import SimpleForecasts, candidates, choose, chosen, e
 from tsm2.training.fit import TrainingConfig
 from tsm2.training.simple import Blend
 
-__all__ = ["CHOSEN", "Recipe", "choices_of"]
+__all__ = ["BEGUN", "CHOSEN", "Recipe", "choices_of"]
 
 CHOSEN = ("lookback", "level", "separate_heads")
 """Settings of the network that may be "auto"."""
+BEGUN = ("season", "regressed", "cycle", "averaged")
+"""How an exact start was made, which its network does not say."""
 _SUITS: Mapping[str, Mapping[str, Any]] = {
     # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
     # on mixers that are still at zero.
@@ -211,14 +213,17 @@ class Recipe:
             self.horizon,
             calendars=self._calendars(rows, n_train, roles),
             simple=None if has_covariates else self._simple(prepared, n_train),
-            averaged=self._averages(tried[0].lookback) and not has_covariates,
+            averaged=self._averages(max(looks)) and not has_covariates,
         )
         if names := units.in_logarithms(rows.layout.columns):
             found["logarithms"] = [names] * len(found)
         return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
 
     def _averages(self, lookback: int) -> bool:
-        """Return whether an exact start is the mean of the maps from both levels."""
+        """Return whether an exact start may be the mean of the maps from both levels.
+
+        An embedding that sees all steps of the longest lookback sees those of any.
+        """
         network = self.network
         patches = patch_sizes(lookback, network["patch_length"], network["patch_stride"])
         all_seen = network["features"] >= patches["patch_length"] >= patches["patch_stride"]
@@ -385,7 +390,7 @@ class Recipe:
 def choices_of(
     config: NetworkConfig,
     dates: Sequence[str],
-    season: int | None,
+    choice: Mapping[str, Any],
     logarithms: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """Return the choices of a network that was made elsewhere: one row, which was chosen.
@@ -396,14 +401,16 @@ def choices_of(
         Of the network.
     dates
         Features of the time stamps that it reads.
-    season
-        Rows of a season; None for none.
+    choice
+        What is known of `BEGUN`, by name.
     logarithms
         Columns that are measured in them, as text.
     """
     row: dict[str, Any] = {name: getattr(config, name) for name in CHOSEN}
     calendar = ", ".join(name for name in dates if not is_holiday(name))
-    row |= {"calendar": calendar, "season": season, "validation_mse": math.nan, "chosen": True}
+    begun = {name: choice[name] for name in BEGUN if name in choice}
+    row |= {"calendar": calendar, "season": None, **begun}
+    row |= {"validation_mse": math.nan, "chosen": True}
     if logarithms:
         row["logarithms"] = logarithms
     return pd.DataFrame([row])
