@@ -136,7 +136,8 @@ class Calibration:
     def pooled(self) -> bool:
         """Whether windows are so few that the errors of a variate are read together at all steps.
 
-        Their shape is then that of all steps, the spread each step's own.
+        Their shape is then that of all steps, the spread each step's own or, of very few windows,
+        that of all steps too.
         """
         return len(self.scores) < _FEWEST_WINDOWS and not bool(self.lacking.any())
 
