@@ -146,6 +146,29 @@ def test_errors_are_judged_in_deviations_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["table", "series"])
+def test_growth_over_many_orders_is_no_reason_for_a_perfect_score(
+    several: bool, tmp_path: Path
+) -> None:
+    """From one to a million: what errors are divided by is the deviation of the rows themselves."""
+    frame = np.exp(0.12 * np.arange(110))[:, None] * table() / table().iloc[0]
+    given: Any = {"x": frame, "y": 3 * frame.iloc[10:]} if several else frame
+    model = TSM2Forecaster(**SMALL, random_state=0).fit(given)
+    assert model.scaling_.logs is not None
+    train = frame.iloc[:88]  # the first 80 %
+    np.testing.assert_allclose(model.scaling_.deviation.reshape(-1, 2)[0], train.std(ddof=0))
+    errors = model.backtest(given, stride=5)
+    wide = errors[errors["variate"] == "a"]
+    squared = ((wide["forecast"] - wide["actual"]) / train["a"].std(ddof=0)) ** 2
+    if not several:
+        assert model.score(given[["a", "b"]]) < -0.1 * squared.mean()
+    model.save(tmp_path / "model")
+    loaded = TSM2Forecaster.load(tmp_path / "model")
+    assert loaded.score(given) == model.score(given)
+    other = model.error_scale({"new": 7 * frame} if several else frame, kind="deviation")
+    assert np.isfinite(other.to_numpy()).all()
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["table", "series"])
 def test_covariates_and_refits_go_with_them(several: bool) -> None:
     """Past, future and calendar covariates; one column that is only read keeps its own units."""
     whole: Any = panel() if several else table()

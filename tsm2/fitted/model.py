@@ -266,10 +266,14 @@ class FittedModel:
         if self.pretrained:
             new = new.from_zero()
         is_new = numbers[:, None] < 0
+        unbent = None
+        if new.unbent is not None and old.unbent is not None:
+            unbent = np.where(is_new, new.unbent, old.unbent)
         return replace(
             old,
             center=np.where(is_new, new.center, old.center),
             scale=np.where(is_new, new.scale, old.scale),
+            unbent=unbent,
         )
 
     def _covariates(

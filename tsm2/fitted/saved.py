@@ -92,6 +92,8 @@ class SavedFit:
             "context_offsets": model.context.offsets,
             **{f"covariates.{name}": rows for name, rows in model.codings.arrays().items()},
         }
+        if model.scaling.unbent is not None:
+            found["unbent"] = model.scaling.unbent
         if model.calibration is not None:
             found["calibration"] = model.calibration.scores.numpy()
         return found
@@ -136,10 +138,11 @@ def _restored_model(
     blocks = recipe.network["blocks"] if chosen(choices)["mixers"] else 0
     _check_count_of_blocks(blocks, recipe.n_estimators, tensors)
     parts = dict(tensors)
-    names = ("center", "scale", "context", "context_offsets")
+    names = ["center", "scale", "context", "context_offsets"]
+    names += ["unbent"] if saved.get("logarithms") is not None else []
     numbers = {name: parts.pop(name).numpy() for name in names}
     _check_numbers(numbers, len(saved["context"]["layout"]["columns"]))
-    center, scale, context, offsets = numbers.values()
+    center, scale, context, offsets, *unbent = numbers.values()
     series = series_from_json(saved["context"], context, offsets)
     scores = parts.pop("calibration", None)
     kept = [name for name in parts if name.startswith("covariates.")]
@@ -166,7 +169,12 @@ def _restored_model(
     network.load_state_dict(weights)
     model = FittedModel(
         network=network.eval(),
-        scaling=Scaling(center=center, scale=scale, logs=_logarithms(saved, center.shape[-1])),
+        scaling=Scaling(
+            center=center,
+            scale=scale,
+            logs=_logarithms(saved, center.shape[-1]),
+            unbent=unbent[0] if unbent else None,
+        ),
         roles=roles,
         codings=codings,
         context=series,
@@ -252,7 +260,7 @@ def _check_numbers(arrays: Mapping[str, NDArray[np.generic]], n_columns: int) ->
     Parameters
     ----------
     arrays
-        "center" and "scale", "context" and "context_offsets".
+        "center" and "scale", "context" and "context_offsets"; "unbent" if there is any.
     n_columns
         Columns M of the table.
 
@@ -267,6 +275,7 @@ def _check_numbers(arrays: Mapping[str, NDArray[np.generic]], n_columns: int) ->
     shapes: dict[str, set[tuple[int, ...]]] = {
         "center": units,
         "scale": units & {arrays["center"].shape},
+        "unbent": units & {arrays["center"].shape},
         "context": {(len(arrays["context"]) if arrays["context"].ndim else 0, n_columns)},
         "context_offsets": {(n_series + 1,)},
     }

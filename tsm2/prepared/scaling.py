@@ -39,14 +39,19 @@ class Scaling:
     """Deviation of every variate, in its unit, shaped alike; 1 for one that does not move."""
     logs: NDArray[np.bool_] | None = None
     """Which variates are measured in logarithms, (M,), as their mean and deviation; None: none."""
+    unbent: NDArray[np.float64] | None = None
+    """Deviations in the variates' units, shaped as `scale`, where some are in logarithms."""
 
     @classmethod
     def of(cls, values: NDArray[np.float64], logs: NDArray[np.bool_] | None = None) -> Self:
         """Measure a table, (T, M), some variates in logarithms, of which there must be some."""
-        tame, power = tamed(_logarithms(values, logs))
+        if logs is not None:
+            bent = cls.of(_logarithms(values, logs))
+            return replace(bent, logs=logs, unbent=cls.of(values).scale)
+        tame, power = tamed(values)
         scaler = StandardScaler().fit(tame)
         center, scale = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
-        return cls(center=np.ldexp(center, power), scale=np.ldexp(scale, power), logs=logs)
+        return cls(center=np.ldexp(center, power), scale=np.ldexp(scale, power))
 
     @classmethod
     def of_each(
@@ -60,7 +65,10 @@ class Scaling:
         Missing values count for nothing, and neither do values without a logarithm where `logs`
         asks for one; a variate without any other has center 0 and scale 1.
         """
-        values, power = tamed(_logarithms(values, logs), offsets)
+        if logs is not None:
+            bent = cls.of_each(_logarithms(values, logs), offsets)
+            return replace(bent, logs=logs, unbent=cls.of_each(values, offsets).scale)
+        values, power = tamed(values, offsets)
         known = np.isfinite(values)
         first, lengths = offsets[:-1], np.diff(offsets)
         n = np.maximum(np.add.reduceat(known, first, dtype=np.int64), 1)  # (S, M)
@@ -71,17 +79,12 @@ class Scaling:
         rounding = np.finfo(np.float64).eps * n
         still = variance <= rounding * variance + np.square(rounding * mean)
         scale = np.where(still, 1.0, np.sqrt(variance))
-        return cls(center=np.ldexp(mean, power), scale=np.ldexp(scale, power), logs=logs)
+        return cls(center=np.ldexp(mean, power), scale=np.ldexp(scale, power))
 
     @property
     def deviation(self) -> NDArray[np.float64]:
-        """Deviation of every variate, in its unit: where in logarithms, of a lognormal one."""
-        if self.logs is None:
-            return self.scale
-        with np.errstate(over="ignore"):
-            spread = np.sqrt(np.expm1(np.square(self.scale)))
-            lognormal = np.exp(self.center + 0.5 * np.square(self.scale)) * spread
-        return np.where(self.logs, lognormal, self.scale)
+        """Deviation of every variate, in its unit, whatever it is measured in."""
+        return self.scale if self.unbent is None else self.unbent
 
     def in_logarithms(self, labels: Sequence[Hashable]) -> tuple[str, ...]:
         """Return the labels, (M,), of the variates that are measured in logarithms, as text."""
@@ -102,7 +105,8 @@ class Scaling:
         """Return the units of some series, by an index; those of one table are the same for all."""
         if self.center.ndim == 1:
             return self
-        return replace(self, center=self.center[which], scale=self.scale[which])
+        unbent = None if self.unbent is None else self.unbent[which]
+        return replace(self, center=self.center[which], scale=self.scale[which], unbent=unbent)
 
     def of_columns(self, which: list[int]) -> Self:
         """Return the units of some variates, by position."""
@@ -110,6 +114,7 @@ class Scaling:
             center=self.center[..., which],
             scale=self.scale[..., which],
             logs=None if self.logs is None else self.logs[which],
+            unbent=None if self.unbent is None else self.unbent[..., which],
         )
 
     def standardise(self, values: NDArray[np.float64]) -> torch.Tensor:
@@ -141,10 +146,8 @@ class Scaling:
         return self.center.reshape(shape), self.scale.reshape(shape)
 
 
-def _logarithms(values: NDArray[np.float64], logs: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+def _logarithms(values: NDArray[np.float64], logs: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return rows, (T, M), with the logarithms of some variates; NaN of what has none."""
-    if logs is None:
-        return values
     found = values.copy()
     positive = np.where(values[:, logs] > 0, values[:, logs], np.nan)
     found[:, logs] = np.log(positive)
