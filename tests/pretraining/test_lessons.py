@@ -87,11 +87,17 @@ def test_no_worker_outlives_a_process_that_is_killed() -> None:
         "time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout is not None
-        worker = psutil.Process(int(parent.stdout.readline()))
-        assert worker.is_running()
-        parent.kill()
-    assert worker.wait(timeout=60) is None  # it is gone, however it ended
+        try:
+            assert parent.stdout is not None
+            worker = psutil.Process(int(parent.stdout.readline()))
+            assert worker.is_running()
+        finally:
+            parent.kill()
+    try:
+        assert worker.wait(timeout=60) is None  # it is gone, however it ended
+    except psutil.TimeoutExpired:
+        worker.kill()
+        raise
 
 
 def test_workers_take_the_cores_that_training_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
