@@ -1,6 +1,9 @@
 """Settings that every test shares."""
 
+import multiprocessing
 import os
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 
 # One thread per test process: spinning OpenMP threads on shared cores cost a factor of ten.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +39,18 @@ def device(pytestconfig: pytest.Config) -> str:
     if here is None or here.type not in {"cuda", "mps", "xpu"}:
         pytest.skip("there is no CUDA, MPS or XPU device here")
     return here.type
+
+
+@pytest.fixture
+def children() -> Iterator[Callable[[], set[BaseProcess]]]:
+    """The processes that a test has started and that run; none of them is left at its end."""
+    of_others = set(multiprocessing.active_children())
+
+    def started() -> set[BaseProcess]:
+        return set(multiprocessing.active_children()) - of_others
+
+    yield started
+    assert not started()
 
 
 @pytest.fixture(scope="session")

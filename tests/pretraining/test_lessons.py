@@ -1,10 +1,11 @@
 """Lessons: the same by one process or several, and no process is left behind."""
 
-import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from itertools import count, islice
+from multiprocessing.process import BaseProcess
 
 import psutil
 import pytest
@@ -52,27 +53,26 @@ def test_threads_change_no_number(zero_sizes: NetworkConfig) -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.usefixtures("children")
 def test_workers_draw_what_one_process_draws_in_the_same_order(zero_sizes: NetworkConfig) -> None:
-    before = set(multiprocessing.active_children())  # of other tests
     wanted = list(drawn(zero_sizes, DRAWS, 0))
     found = list(drawn(zero_sizes, DRAWS, 2))
     assert len(found) == len(DRAWS)
     for one, two in zip(found, wanted, strict=True):
         assert_same(one, two)
-    assert not set(multiprocessing.active_children()) - before
 
 
-def test_a_worker_stays_near_and_its_end_is_told_of(zero_sizes: NetworkConfig) -> None:
-    before = set(multiprocessing.active_children())
+def test_a_worker_stays_near_and_its_end_is_told_of(
+    zero_sizes: NetworkConfig, children: Callable[[], set[BaseProcess]]
+) -> None:
     endless = (DRAWS[0]._replace(seed=(number,)) for number in count())
     with closing(drawn(zero_sizes, endless, 1)) as some:
         next(some)
         assert next(endless).seed == (3,)  # two ahead of the one that came, and no more
-        (worker,) = set(multiprocessing.active_children()) - before
+        (worker,) = children()
         worker.kill()
         with pytest.raises(BackendError, match="ended before its work"):
             list(islice(some, 3))
-    assert not set(multiprocessing.active_children()) - before
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """Pretraining: the loss falls, and a run that was cut off goes on as if it had not been."""
 
-import multiprocessing
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,12 @@ def test_a_run_that_was_cut_off_goes_on(zero_sizes: NetworkConfig, tmp_path: Pat
 
 
 def test_workers_move_no_weight_and_a_run_goes_on_with_others(
-    zero_sizes: NetworkConfig, tmp_path: Path
+    zero_sizes: NetworkConfig, tmp_path: Path, children: Callable[[], set[BaseProcess]]
 ) -> None:
     alone = PretrainingConfig(steps=40, **HOW | {"batch_rows": 128})
     whole, _ = pretrain(alone, zero_sizes)
     cut_off(replace(alone, workers=1), zero_sizes, tmp_path / "run")
-    assert not multiprocessing.active_children()
+    assert not children()
     again, reports = pretrain(alone, zero_sizes, checkpoint=tmp_path / "run")
     assert torch.equal(weights(again), weights(whole))
     assert all(0 <= each.waited <= 1 for each in reports)
