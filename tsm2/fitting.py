@@ -45,7 +45,8 @@ from tsm2.training.ensembles import (
     starts_kept,
 )
 from tsm2.training.recipe import Recipe
-from tsm2.training.start import leave_out, refit_exactly
+from tsm2.training.ridge import LinearMap
+from tsm2.training.start import leave_out, refit_exactly, solve_exactly
 
 __all__ = ["Fitting", "train_further"]
 
@@ -180,6 +181,9 @@ class Fitting:
         """
         model, config, held_out = self.model, self.config, self.validation
         network = _own(model.network)
+        solved = None
+        if config.linear_start == "exact":
+            solved = solve_exactly(network.config, self.train, held_out, **config.exactly)
         history = fit_members(
             members_of(network),
             self.train,
@@ -191,12 +195,13 @@ class Fitting:
             max_seconds=max_seconds,
             log_dir=log_dir,
             watch=watch,
+            solved=solved,
         )
         network.eval()
         members = members_of(network.to("cpu"))
         started = starts_kept(members, history, config)
         with suppress(ParameterError):  # the held-out rows know nothing at all
-            model = self._calibrated(started=all(started))
+            model = self._calibrated(started=all(started), solved=solved)
         floor = pd.Series(dtype=float)
         if held_out is not None:
             linear = _linear_error(history, config.loss)
@@ -207,17 +212,13 @@ class Fitting:
             if self.recipe.refit_linear:
                 for member, kept in zip(members, started, strict=True):
                     if kept:
-                        refit_exactly(
-                            member,
-                            self.train,
-                            held_out,
-                            **config.exactly,
-                        )
+                        how = config.exactly
+                        refit_exactly(member, self.train, held_out, **how, solved=solved)
         if all(started):
             model = replace(model, network=drop_mixers(network))
         return model, history, floor
 
-    def _calibrated(self, *, started: bool) -> FittedModel:
+    def _calibrated(self, *, started: bool, solved: LinearMap | None) -> FittedModel:
         """Return the model with scores of held-out windows.
 
         Where these are few, every block of all windows is held out in turn, and its errors are
@@ -230,7 +231,7 @@ class Fitting:
         if few and (started or (judged and not model.levels)):
             with seeded(self.seeds[0]):  # what is drawn is solved over
                 own, how = model.network.config, self.config.exactly
-                blocks = list(leave_out(own, self.train, held_out, **how))
+                blocks = list(leave_out(own, self.train, held_out, **how, solved=solved))
             if blocks:
                 return replace(model, calibration=calibrate(blocks, quantiles=model.levels))
         return model if held_out is None else model.calibrated(held_out)

@@ -19,7 +19,15 @@ from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.training.loop import seeded
 from tsm2.training.moments import LinearInput
 from tsm2.training.ridge import Candidate, LinearMap, choose_linear, solve_again, solve_linear
-from tsm2.training.start import add_mixers, refit_exactly, start_exactly, without_mixers
+from tsm2.training.simple import Blend
+from tsm2.training.start import (
+    add_mixers,
+    leave_out,
+    refit_exactly,
+    solve_exactly,
+    start_exactly,
+    without_mixers,
+)
 
 LOOKBACK, HORIZON, VARIATES = 24, 6, 3
 ROWS, N_TRAIN = 160, 120
@@ -465,6 +473,60 @@ def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
     refit_exactly(network, train, validation, season=season, averaged=True)
     again = [solve_again(one, [train, validation]) for one in each]
     assert_close(forecast(network, every(validation)), mean_forecast(again, every(validation)))
+
+
+@pytest.mark.parametrize("features", [16, 3])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("blended", [False, True])
+def test_what_is_solved_once_is_what_each_network_would_solve(
+    features: int, separate: bool, blended: bool
+) -> None:
+    """Written, solved again with the validation windows, and without blocks of them."""
+    _, validation = parts(table())
+    train = replace(validation, starts=later(LOOKBACK, LOOKBACK, N_TRAIN))
+    blend = Blend(regressed=14, season=12) if blended else None
+    how: dict[str, Any] = {"season": 12, "blend": blend, "averaged": features > 8}
+    config = replace(SIZES, features=features, separate_heads=separate, blocks=0)
+    solved = solve_exactly(config, train, validation, **how)
+    assert (solved is None) == (features < 8 and not blended)
+
+    def forecasts(solved: LinearMap | None) -> list[Tensor]:
+        with seeded(0):
+            network = TSM2Network(config).eval()
+            start_exactly(network, train, validation, **how, solved=solved)
+            found = [forecast(network, every(validation))]
+            refit_exactly(network, train, validation, **how, solved=solved)
+            found.append(forecast(network, every(validation)))
+            for other, block in leave_out(config, train, validation, **how, solved=solved):
+                found.append(forecast(other, every(block)))
+        return found
+
+    for one, two in zip(forecasts(solved), forecasts(None), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    "given", [{"n_past": 1}, {"n_future": 2}, {"n_static": 1}, {"patch_stride": 9}], ids=str
+)
+def test_what_a_network_reads_by_weights_of_its_own_is_not_solved_for_all(given: Any) -> None:
+    assert solve_exactly(replace(SIZES, **given), *parts(table())) is None
+
+
+def test_members_of_an_ensemble_are_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are its intervals' blocks and its refit: of both levels in the choice and in the fit."""
+    solved: list[bool] = []
+
+    def counted(*given: Any, **how: Any) -> LinearMap:
+        solved.append(how["separate"])
+        return solve_linear(*given, **how)
+
+    given: dict[str, Any] = {"horizon": 4, "lookback": 16, "max_epochs": 1, "random_state": 0}
+    given |= {"separate_heads": False, "patch_length": 8}
+    monkeypatch.setattr("tsm2.training.ridge.solve_linear", counted)
+    TSM2Forecaster(**given).fit(table(200).numpy())
+    alone = len(solved)
+    TSM2Forecaster(**given, n_estimators=3).fit(table(200).numpy())
+    assert len(solved) == 2 * alone > 0
 
 
 def test_an_average_that_the_longest_lookback_cannot_show_is_not_promised() -> None:

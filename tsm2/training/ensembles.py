@@ -23,6 +23,7 @@ from tsm2.training.callbacks import history_table
 from tsm2.training.fit import Epoch, TrainingConfig
 from tsm2.training.loop import EpochWatch, fit_network, seeded
 from tsm2.training.processes import check_side_by_side, warn_if_alone
+from tsm2.training.ridge import LinearMap
 from tsm2.training.start import add_mixers, without_mixers
 
 __all__ = ["begin_with", "drop_mixers", "fit_members", "make_network", "starts_kept"]
@@ -49,6 +50,7 @@ def fit_members(
     max_seconds: float = math.inf,
     log_dir: Path | None = None,
     watch: EpochWatch | None = None,
+    solved: LinearMap | None = None,
 ) -> pd.DataFrame:
     """Train networks in place and leave them with their best weights.
 
@@ -68,6 +70,8 @@ def fit_members(
         For all of them together.
     watch
         Is told about the epochs of a single network; several have none.
+    solved
+        As `fit_network` takes it, for every network.
 
     Returns
     -------
@@ -94,6 +98,7 @@ def fit_members(
             max_seconds=max_seconds * side_by_side / count,
             log_dir=log_dir if log_dir is None or count == 1 else log_dir / name,
             watch=watch if count == 1 else None,
+            solved=solved,
         )
         for member, seed, name in zip(members, seeds, names, strict=True)
     )

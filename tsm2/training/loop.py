@@ -33,6 +33,7 @@ from tsm2.training.capture import find_recorder
 from tsm2.training.checkpoints import Checkpoint, digest
 from tsm2.training.fit import Epoch, Fit, TrainingConfig
 from tsm2.training.progress import StepBar, step_bar
+from tsm2.training.ridge import LinearMap
 from tsm2.training.start import start_exactly
 
 __all__ = ["Epoch", "EpochWatch", "TrainingConfig", "choose_device", "fit_network", "seeded"]
@@ -111,6 +112,7 @@ def fit_network(
     max_seconds: float = math.inf,
     log_dir: Path | None = None,
     watch: EpochWatch | None = None,
+    solved: LinearMap | None = None,
 ) -> list[Epoch]:
     """Train a network in place and leave it with its best weights, in evaluation mode, on the CPU.
 
@@ -135,6 +137,8 @@ def fit_network(
         Folder for TensorBoard's record of every epoch.
     watch
         Is told about every epoch and may end the fit.
+    solved
+        What an exact start begins with, see `tsm2.training.start.solve_exactly`; None solves it.
 
     Returns
     -------
@@ -159,7 +163,7 @@ def fit_network(
     kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
     exact = config.linear_start == "exact"
     if exact:
-        start_exactly(_tsm2(network), train, validation, **config.exactly)
+        start_exactly(_tsm2(network), train, validation, **config.exactly, solved=solved)
     recorder = find_recorder(
         accelerator.device,
         processes=accelerator.num_processes,

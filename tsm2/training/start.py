@@ -19,8 +19,8 @@ course, F features, V directions of L steps that the network sees, Q quantiles, 
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +41,87 @@ __all__ = [
     "add_mixers",
     "leave_out",
     "refit_exactly",
+    "solve_exactly",
     "start_exactly",
     "without_mixers",
-    "write_linear",
 ]
 
 _SPREAD = 1024
 """Windows at most that the gaps between quantiles are measured on."""
+_SURELY_SEEN = 1e-2
+"""Share of the largest pivot from which on the features' gram is inverted as it is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sight:
+    """What the features of all patches say of the steps of a course."""
+
+    basis: Tensor | None
+    """Of the steps, orthonormal, (L, V); None if the features say all."""
+    to_features: Tensor
+    """What makes weights of features from those of steps, (L, P * F)."""
+
+    @classmethod
+    def of(cls, network: TSM2Network) -> Self:
+        """Return what the embedding of a network shows."""
+        reads = _read_steps(network)  # (L, P * F)
+        factor, failed = torch.linalg.cholesky_ex(reads @ reads.mT)
+        diagonal = factor.diagonal()
+        if not failed and diagonal.min() > _SURELY_SEEN * diagonal.max():
+            return cls(basis=None, to_features=torch.cholesky_solve(reads, factor))
+        left, values, right = torch.linalg.svd(reads, full_matrices=False)
+        seen = values > 1e-6 * values[0]
+        left, values, right = left[:, seen], values[seen], right[seen]
+        return cls(
+            basis=None if left.shape[1] == network.config.lookback else left,
+            to_features=left / values @ right,
+        )
+
+
+def solve_exactly(
+    config: NetworkConfig,
+    train: Windows,
+    validation: Windows | None,
+    *,
+    season: int | None = None,
+    blend: Blend | None = None,
+    averaged: bool = False,
+) -> LinearMap | None:
+    """Solve the map that all networks of some sizes start from.
+
+    Parameters
+    ----------
+    config
+        The sizes.
+    train, validation
+        Standardised windows, see `solve_linear`.
+    season
+        Steps of the season whose naive forecast the map is held towards; None for the level.
+    blend
+        How it is averaged with simple forecasts, where nothing but the values is read; None for
+        the map alone.
+    averaged
+        Whether the map is the mean of those from both levels, if the network sees all steps of the
+        values and reads nothing else.
+
+    Returns
+    -------
+    None if each network solves its own: what is read then goes through weights that it draws.
+    """
+    all_seen = config.features >= config.patch_length >= config.patch_stride
+    covariates = config.n_past or config.n_future or config.n_static
+    if covariates or not (all_seen or blend):
+        return None
+    linear = LinearInput(level=config.level if config.instance_norm else None)
+    return _solve(
+        train.to("cpu"),
+        None if validation is None else validation.to("cpu"),
+        linear,
+        separate=config.separate_heads,
+        season=season,
+        blend=blend,
+        averaged=averaged,
+    )
 
 
 @torch.no_grad()
@@ -59,6 +133,7 @@ def start_exactly(
     season: int | None = None,
     blend: Blend | None = None,
     averaged: bool = False,
+    solved: LinearMap | None = None,
 ) -> LinearMap:
     """Solve the linear path of a network that was not trained yet, and write it into the network.
 
@@ -66,16 +141,10 @@ def start_exactly(
     ----------
     network
         Its mixers add nothing: `zero_start`, or no blocks.
-    train, validation
-        Standardised windows, see `solve_linear`.
-    season
-        Steps of the season whose naive forecast the map is held towards; None for the level.
-    blend
-        How it is averaged with simple forecasts, where nothing but the values is read; None for
-        the map alone.
-    averaged
-        Whether the map is the mean of those from both levels, if the network sees all steps of the
-        values and reads nothing else.
+    train, validation, season, blend, averaged
+        As in `solve_exactly`.
+    solved
+        What that returned for them.
 
     Returns
     -------
@@ -91,41 +160,43 @@ def start_exactly(
     _stream_share(network)  # refuses first
     _prepare_courses(network, train)
     config = network.config
-    found = _solved(network, train, validation, season, blend, averaged=averaged)
+    how: dict[str, Any] = {"separate": config.separate_heads, "season": season}
+    if config.features < config.patch_length and blend is None:
+        whole = solve_linear(train, validation, _reads(network, basis=None), **how)
+        _embed_what_is_read(network, whole)
+    sight = _Sight.of(network)
+    found = solved
+    if found is None:
+        linear = _reads(network, basis=sight.basis if blend is None else None)
+        found = _solve(train, validation, linear, **how, blend=blend, averaged=averaged)
     known = [train] if validation is None else [train, validation]
     whole = blend_in(found, blend, known)
     if config.features < config.patch_length and blend is not None:
         _embed_what_is_read(network, whole)
-    write_linear(network, as_seen(whole, known, _visible(network)))
+        sight = _Sight.of(network)
+    _write_linear(network, as_seen(whole, known, sight.basis), sight)
     if isinstance(network.head, QuantileHead):
         _spread_quantiles(network, train if validation is None else validation)
     return found
 
 
-def _solved(
-    network: TSM2Network,
+def _solve(
     train: Windows,
     validation: Windows | None,
+    linear: LinearInput,
+    *,
+    separate: bool,
     season: int | None,
     blend: Blend | None,
-    *,
     averaged: bool,
 ) -> LinearMap:
-    """Solve the map; what the embedding cannot show is not read, unless it is to be averaged."""
-    config = network.config
-    basis = None
-    if blend is None:
-        if config.features < config.patch_length:
-            whole = solve_linear(train, validation, _reads(network, basis=None), season=season)
-            _embed_what_is_read(network, whole)
-        basis = _visible(network)
-    linear = _reads(network, basis=basis)
+    """Solve the map of what a regression reads of windows."""
     solve = solve_averaged if averaged and linear.plain else solve_linear
     return solve(
         regressed(train, blend, from_first=True),
         None if validation is None else regressed(validation, blend),
         linear,
-        separate=config.separate_heads,
+        separate=separate,
         season=season,
     )
 
@@ -139,28 +210,31 @@ def refit_exactly(
     season: int | None = None,
     blend: Blend | None = None,
     averaged: bool = False,
+    solved: LinearMap | None = None,
 ) -> LinearMap:
     """Solve the linear path again with the validation windows too, and write it.
 
     Parameters
     ----------
     network
-        As `start_exactly` left it on these windows; its strength is chosen again, as it was.
+        As `start_exactly` left it on these windows; its strength is the one that they chose.
     train, validation
         Standardised windows. What the network forecasts of the validation windows is no longer
         held out afterwards: calibrate intervals on it before.
-    season, blend, averaged
+    season, blend, averaged, solved
         As in `start_exactly`.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
-    basis = _visible(network)
-    linear = _reads(network, basis=basis if blend is None else None)
+    sight = _Sight.of(network)
+    if solved is None:
+        linear = _reads(network, basis=sight.basis if blend is None else None)
+        separate = network.config.separate_heads
+        how: dict[str, Any] = {"season": season, "blend": blend, "averaged": averaged}
+        solved = _solve(train, validation, linear, separate=separate, **how)
     fit, judge = regressed(train, blend, from_first=True), regressed(validation, blend)
-    solve = solve_averaged if averaged and linear.plain else solve_linear
-    found = solve(fit, judge, linear, separate=network.config.separate_heads, season=season)
-    again = solve_again(found, [fit, judge])
+    again = solve_again(solved, [fit, judge])
     known = [train, validation]
-    write_linear(network, as_seen(blend_in(again, blend, known), known, basis))
+    _write_linear(network, as_seen(blend_in(again, blend, known), known, sight.basis), sight)
     return again
 
 
@@ -173,6 +247,7 @@ def leave_out(
     season: int | None = None,
     blend: Blend | None = None,
     averaged: bool = False,
+    solved: LinearMap | None = None,
 ) -> Iterator[tuple[TSM2Network, Windows]]:
     """Yield blocks of windows, and for each the linear path solved without it.
 
@@ -180,17 +255,19 @@ def leave_out(
     ----------
     config
         Of the network whose linear path it is.
-    train, validation, season, blend, averaged
+    train, validation, season, blend, averaged, solved
         As in `start_exactly`. The strength is chosen once.
     """
     train, validation = train.to("cpu"), None if validation is None else validation.to("cpu")
     network = TSM2Network(replace(config, blocks=0)).eval()
     how: dict[str, Any] = {"season": season, "blend": blend, "averaged": averaged}
-    found = start_exactly(network, train, validation, **how)
+    found = start_exactly(network, train, validation, **how, solved=solved)
+    sight = _Sight.of(network)
     for rest, block in cut_blocks(train, validation):
         other = copy.deepcopy(network)
         again = solve_again(found, [regressed(each, blend) for each in rest])
-        write_linear(other, as_seen(blend_in(again, blend, rest), rest, _visible(network)))
+        whole = blend_in(again, blend, rest)
+        _write_linear(other, as_seen(whole, rest, sight.basis), sight)
         yield other, block
 
 
@@ -222,8 +299,7 @@ def add_mixers(network: TSM2Network, linear: TSM2Network) -> None:
             projection.weight.div_(_stream_share(network))
 
 
-@torch.no_grad()
-def write_linear(network: TSM2Network, found: LinearMap) -> None:
+def _write_linear(network: TSM2Network, found: LinearMap, sight: _Sight) -> None:
     """Let the linear path of a network be a map that reads what the network can see."""
     config, linear = network.config, found.linear
     weights = found.weights
@@ -232,8 +308,6 @@ def write_linear(network: TSM2Network, found: LinearMap) -> None:
         weights, constant = weights[:, :-1], weights[:, -1]
     seen = config.lookback if linear.basis is None else linear.basis.shape[1]
     n_courses = 1 + (linear.past is not None) + (linear.future is not None)
-    reads = _read_steps(network)  # (L, P * F)
-    to_features = torch.linalg.pinv(reads.mT)  # (L, P * F)
     basis = (
         torch.eye(config.lookback, dtype=torch.float64) if linear.basis is None else linear.basis
     )
@@ -241,7 +315,7 @@ def write_linear(network: TSM2Network, found: LinearMap) -> None:
     courses = list((basis @ by_course).unbind(1))  # (G, L, H) each
     if network.static is not None:
         courses.append(_static_course(network.static, basis, weights[:, n_courses * seen :]))
-    features = torch.cat([course.mT @ to_features for course in courses], -1)  # (G, H, width)
+    features = torch.cat([course.mT @ sight.to_features for course in courses], -1)  # (G, H, width)
     features = features / _stream_share(network)
     offset = network.embedding.bias.double().repeat(features.shape[-1] // config.features)
     head = _first_output(network.head)
@@ -342,14 +416,6 @@ def _read_steps(network: TSM2Network) -> Tensor:
     patches = cut_patches(steps, config.patch_length, config.patch_stride)  # (L, P, length)
     features: Tensor = patches @ network.embedding.weight.double().mT
     return features.flatten(1)
-
-
-def _visible(network: TSM2Network) -> Tensor | None:
-    """Return a basis, (L, V), of what the features say of the steps; None if they say all."""
-    left, values, _ = torch.linalg.svd(_read_steps(network), full_matrices=False)
-    seen = values > 1e-6 * values[0]
-    basis: Tensor = left[:, seen]
-    return None if basis.shape[1] == network.config.lookback else basis
 
 
 def _embed_what_is_read(network: TSM2Network, whole: LinearMap) -> None:
