@@ -55,6 +55,7 @@ def test_few_forecasts_that_judge_ask_mixers_for_a_larger_gain() -> None:
     """The margin is meant for 30 forecasts one after another, of all series; here are 4 or 8."""
     frame = np.square(months(noise=0.02))
     plain = {"lookback": 12, "level": "mean", "separate_heads": False, "validation_fraction": 0.4}
+    plain["scaled_errors"] = False
     for data, n_forecasts in ((frame, 4), ({"a": frame, "b": 2 * frame}, 8)):
         free = fitted(data, start_margin=0.0, max_epochs=5, **plain)
         losses = free.history_["validation_loss"]

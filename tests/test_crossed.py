@@ -114,11 +114,16 @@ class Case:
             random_state=0,
         )
         changes: dict[str, dict[str, Any]] = {
-            "quantiles": {"quantiles": (0.2, 0.8)},
-            "ensemble": {"n_estimators": 2},
+            "quantiles": {"quantiles": (0.2, 0.8), "scaled_errors": True},
+            "ensemble": {"n_estimators": 2, "scaled_errors": True},
             # Few validation rows: the exact start is then averaged with simple forecasts.
             "chosen": {"lookback": "auto", "validation_fraction": 0.05},
-            "calendar and target": {"calendar": ("hour",), "holidays": ("DE-BY",), "target": "b"},
+            "calendar and target": {
+                "calendar": ("hour",),
+                "holidays": ("DE-BY",),
+                "target": "b",
+                "scaled_errors": True,
+            },
         }
         chosen: TSM2Forecaster = model.set_params(**changes.get(self.features, {}))
         return chosen

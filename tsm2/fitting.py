@@ -142,6 +142,7 @@ class Fitting:
             capture_steps=recipe.training["capture_steps"],
         )
         prepared = Prepared.of(rows, units, roles, covariates, lookback=sizes["lookback"])
+        prepared = recipe.counted(prepared, n_train, choices)
         train, held_out = split_starts(rows, n_train, **sizes)
         config = recipe.training_config(choices, len(train), warm=before is not None)
         validation = prepared.windows(held_out, recipe.horizon) if len(held_out) else None
@@ -263,6 +264,7 @@ def train_further(
         Passes over the windows.
     """
     prepared = model.prepare(series, given, own=True)
+    prepared = recipe.counted(prepared, series.counts, choices)
     starts, _ = split_starts(series, series.counts, lookback=model.lookback, horizon=model.horizon)
     config = recipe.training_config(choices, len(starts), warm=True)
     added = fit_members(

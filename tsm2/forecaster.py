@@ -212,6 +212,12 @@ class TSM2Forecaster(Estimator):
     sampling
         Let a pass over the training windows take all "windows" once, or draw from every "series"
         equally often, so that long ones do not drown short ones.
+    scaled_errors
+        Let the errors of each series count in units of its own seasonal naive error, as MASE does,
+        and not of its deviation, where they are minimised: series that hardly leave their season
+        then count as much as those that do. "auto" does so for several series without covariates
+        where the exact linear forecast then errs a tenth less in these units on the validation
+        rows.
     id_col, time_col, target_col
         Columns of a long frame, which has a row per series and time: the series, the time stamp,
         the variate or a list of variates. A frame with the first of them is taken for one.
@@ -257,12 +263,14 @@ class TSM2Forecaster(Estimator):
         forecast and which was `chosen`; one row if there was no choice. Where that is averaged with
         simple forecasts, `regressed` says how many rows it reads itself, and `cycle` what season
         they have; `averaged` says whether it is the mean of the maps from both levels, and
-        `logarithms` which columns are measured in them, if any are. Of pretrained weights that are
-        tuned, what was `solved`.
+        `logarithms` which columns are measured in them, if any are; `scaled_errors` in what units
+        errors counted, `validation_mse` among them. Of pretrained weights that are tuned, what was
+        `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
-        start; empty without validation rows. A model that errs more warns (`FloorWarning`).
+        start; empty without validation rows. With `scaled_errors` they are in these units, and so
+        are the losses of `history_`. A model that errs more warns (`FloorWarning`).
     history_
         Losses of every epoch, on standardised values, an exact start as epoch 0; of several
         networks, `member` says whose.

@@ -122,6 +122,7 @@ class Parameters:
     scaling: Literal["series", "global"] = "series"
     logarithms: bool | Literal["auto"] = "auto"
     sampling: Literal["windows", "series"] = "windows"
+    scaled_errors: bool | Literal["auto"] = "auto"
     id_col: str = "unique_id"
     time_col: str = "ds"
     target_col: str | Sequence[str] = "y"
@@ -174,6 +175,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "scaling": [StrOptions({"series", "global"})],
     "logarithms": ["boolean", StrOptions({"auto"})],
     "sampling": [StrOptions({"windows", "series"})],
+    "scaled_errors": ["boolean", StrOptions({"auto"})],
     "id_col": [str],
     "time_col": [str],
     "target_col": [str, list, tuple, np.ndarray, pd.Index],
@@ -251,6 +253,7 @@ def _check_pretrained(given: Mapping[str, Any]) -> None:
     asked = {
         "target": given["target"] is not None,
         "logarithms": given["logarithms"] is True,
+        "scaled_errors": given["scaled_errors"] is True,
         "calendar": given["calendar"] != "auto" and bool(len(given["calendar"])),
         "holidays": bool(len(given["holidays"])),
         "n_estimators": given["n_estimators"] != 1,

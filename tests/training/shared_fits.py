@@ -59,7 +59,12 @@ CASES: dict[str, dict[str, Any]] = {
         "ema_decay": 0.9,
         "epoch_steps": 3,
     },
-    "gaps, series": {"missing": "mask", "sampling": "series", "validation_fraction": 0.0},
+    "gaps, series": {
+        "missing": "mask",
+        "sampling": "series",
+        "scaled_errors": True,
+        "validation_fraction": 0.0,
+    },
     "dropout, begun by one": {"dropout": 0.3, "sam_radius": 0.1},
     "gaps, dropout, begun by two": {"missing": "mask", "dropout": 0.3, "n_estimators": 2},
     "any seed": {"random_state": None},

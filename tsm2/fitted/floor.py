@@ -37,7 +37,9 @@ def measure_floor(
     linear: float | None,
     point: Callable[[Tensor], Tensor],
 ) -> pd.Series[float]:
-    """Return mean squared errors over held-out windows, on standardised values, by name.
+    """Return mean squared errors over held-out windows, by name.
+
+    They are those of standardised values, in the units that errors of the windows count in.
 
     Parameters
     ----------
@@ -72,7 +74,10 @@ def measure_floor(
         known = known if batch.target_mask is None else batch.target_mask
         cells += float(known.sum())
         for name, forecast in forecasts.items():
-            errors = (forecast - batch.target).square().where(known, 0.0)
+            errors = forecast - batch.target
+            if batch.error_unit is not None:
+                errors = errors / batch.error_unit
+            errors = errors.square().where(known, 0.0)
             sums[name] = sums.get(name, 0.0) + float(errors.double().sum())
     if not cells:
         return pd.Series(dtype=float)

@@ -14,6 +14,7 @@ batch, L lookback, H horizon.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -26,9 +27,12 @@ from tsm2.prepared.scaling import MOST_DEVIATIONS, Scaling
 from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.cells import check_finite
 from tsm2.tables.gaps import Missing, fill_forward
+from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 
 __all__ = ["Prepared", "filled", "measured"]
+
+_LEAST_UNIT = 1e-2  # deviations: what hardly errs at all is not to decide alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,6 +53,8 @@ class Prepared:
     """Rows L of a context."""
     ahead: int
     """Rows to come behind each series, for which covariates stand ready."""
+    error_units: Tensor | None = None
+    """In what the errors of each series count in its windows, (S, Mt); None for standard units."""
 
     @classmethod
     def of(
@@ -140,7 +146,38 @@ class Prepared:
             balanced=balanced,
             known=self.known,
             covariates=self.covariates,
+            error_units=self.error_units,
         )
+
+    def counting_by(self, season: int, n_train: NDArray[np.int64]) -> Self:
+        """Return the same, errors counting in units of each series' own seasonal naive error.
+
+        That is the root mean square of differences over a season in the training rows, as in the
+        scaled errors of the M5 competition; at least a hundredth of the deviation, and the
+        deviation where a series has no two seasons.
+
+        Parameters
+        ----------
+        season
+            Rows of a season; 1 for none.
+        n_train
+            First rows of each series that are for training, (S,).
+
+        Source: Hyndman & Koehler (2006), International Journal of Forecasting 22(4).
+        """
+        owners = self.series.owners
+        place = places(self.series.offsets)
+        row = np.flatnonzero((place >= season) & (place < n_train[owners]))
+        happened = np.arange(len(owners)) + self.ahead * owners  # rows to come stand between
+        values = self.values[happened].double()
+        known = torch.ones_like(values) if self.known is None else self.known[happened].double()
+        both = known[row] * known[row - season]
+        squares = (values[row] - values[row - season]).square() * both
+        empty = values.new_zeros(len(self.series.ids), values.shape[1])
+        owner = torch.from_numpy(owners[row])
+        total, count = (empty.index_add(0, owner, each) for each in (squares, both))
+        unit = (total / count).sqrt().nan_to_num(nan=1.0).clamp(min=_LEAST_UNIT)
+        return replace(self, error_units=unit.float())
 
     def owners(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the series of windows, (W,), given by their first target rows."""

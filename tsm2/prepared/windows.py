@@ -40,6 +40,8 @@ class Batch:
     """Covariates known up to the last row of the target, (B, Cf, L + H)."""
     static: Tensor | None = None
     """Covariates that hold for a variate at all times, (B, M, Cs)."""
+    error_unit: Tensor | None = None
+    """In what errors count where they are minimised, (B, M, 1), in standard units; None for 1."""
 
     def auxiliary(self) -> dict[str, Tensor]:
         """Return what a network reads beside the context, by the names of its arguments."""
@@ -154,6 +156,9 @@ class Windows:
     """True where values are known, (T, M); None if all are. The others are finite all the same."""
     covariates: Covariates = Covariates()
     """What else is known."""
+    error_units: Tensor | None = None
+    """In what the errors of each series count where they are minimised, (S, M), in standard units;
+    None for 1."""
 
     def __post_init__(self) -> None:
         rows, needed = len(self.values), self.lookback + self.horizon
@@ -184,11 +189,15 @@ class Windows:
         if self.known is not None:
             known = self.known.unfold(0, self.lookback + self.horizon, 1)[rows]
         series = None if self.series is None else self.series[which]
+        unit = None
+        if self.error_units is not None:
+            unit = self.error_units[torch.zeros_like(rows) if series is None else series][..., None]
         return Batch(
             context=values[..., : self.lookback],
             target=values[..., self.lookback :],
             mask=None if known is None else known[..., : self.lookback],
             target_mask=None if known is None else known[..., self.lookback :],
+            error_unit=unit,
             **self.covariates.gather(rows, self.lookback, self.horizon, series),
         )
 
@@ -222,6 +231,7 @@ class Windows:
             series=None if self.series is None else self.series.to(device),
             known=None if self.known is None else self.known.to(device),
             covariates=self.covariates.to(device),
+            error_units=None if self.error_units is None else self.error_units.to(device),
         )
 
     def batches(self, size: int, *, generator: torch.Generator | None = None) -> Iterator[Tensor]:

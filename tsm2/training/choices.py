@@ -4,6 +4,7 @@
     the choice x (one map, one per variate) x levels   ->  validation errors  ->  the choice
     the choice x features of the calendar              ->  validation errors  ->  the choice
     the choice, the mean of the maps from both levels, unless it reads the calendar
+    the choice, solved for errors in units of each series' seasonal naive error
     the choice, averaged with simple forecasts, unless the validation errors speak against it
 
 Every candidate is a ridge regression of the linear path (`tsm2.training.ridge`), so that a choice
@@ -32,7 +33,13 @@ from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.series import Series
 from tsm2.training.missed import SolvedCandidate
 from tsm2.training.moments import LinearInput
-from tsm2.training.ridge import Candidate, choose_linear, solve_averaged, solve_linear
+from tsm2.training.ridge import (
+    Candidate,
+    LinearMap,
+    choose_linear,
+    solve_averaged,
+    solve_linear,
+)
 from tsm2.training.simple import Blend, blend_in, error_of, regressed
 
 __all__ = [
@@ -50,6 +57,7 @@ _FEWEST = 2  # rows that a lookback may shrink to
 _MARGIN = 0.03  # share by which another's error must be lower than the plainest's
 _TELLING = 4  # horizons of validation windows that can tell a regression from a blend
 _MANY = 1024  # validation windows that need no margin to do so
+_CLEAR = 0.1  # share by which errors that count otherwise must be lower by that measure
 
 Cut = Callable[[Candidate], tuple[Windows, Windows | None]]
 
@@ -97,6 +105,7 @@ def candidates(
     separate: Sequence[bool],
     season: int | None,
     n_variates: int,
+    scaled: bool = False,
 ) -> list[Candidate]:
     """Return what is tried, the plainest first."""
     maps = [each for each in separate if not each or 1 < n_variates <= _MOST_MAPS]
@@ -110,6 +119,7 @@ def candidates(
             level=level,
             season=own if own is None or own <= lookback else None,
             separate=apart,
+            scaled=scaled,
         )
         for apart in maps or [False]
         for lookback in lookbacks
@@ -125,6 +135,8 @@ def choose(
     *,
     calendars: Mapping[tuple[str, ...], Covariates] = MappingProxyType({}),
     averaged: bool = False,
+    season: int = 1,
+    scaled: bool = False,
     simple: SimpleForecasts | None = None,
 ) -> pd.DataFrame:
     """Return the candidates, one row each, with their validation errors and which was chosen.
@@ -144,17 +156,24 @@ def choose(
         rows.
     averaged
         Whether the choice is the mean of the maps from both levels, unless it reads the calendar.
+    season
+        Rows of a season, for what counts in seasonal naive errors; 1 for none.
+    scaled
+        Whether it is tried if errors are to count in units of each series' seasonal naive error,
+        unless the choice reads the calendar.
     simple
         What may be averaged with it in turn, unless that reads the calendar; None for nothing.
     """
     rows = list(dict.fromkeys(tried))
     best = rows[0]
+    counting = prepared.counting_by(season, n_train) if scaled or best.scaled else prepared
 
     def cut(candidate: Candidate) -> tuple[Windows, Windows | None]:
         sizes = {"lookback": candidate.lookback, "horizon": horizon}
         fits, judges = split_starts(prepared.series, n_train, **sizes)
         known = calendars[candidate.calendar] if candidate.calendar else prepared.covariates
-        own = replace(prepared, lookback=candidate.lookback, covariates=known)
+        whole = counting if candidate.scaled else prepared
+        own = replace(whole, lookback=candidate.lookback, covariates=known)
         judged = own.windows(judges, horizon) if len(judges) else None
         return own.windows(fits, horizon), judged
 
@@ -175,6 +194,11 @@ def choose(
     if averaged and not best.calendar:
         best = _averaged(cut, best)
         rows = [*rows, best]
+    if scaled and not best.calendar:
+        plain, other = _scaled(cut, best)
+        rows = [*(plain if each is best else each for each in rows), other]
+        clear = other.scaled_error < (1 - _CLEAR) * plain.scaled_error
+        best = other if clear else plain
     if simple is not None and not best.calendar:
         blended, stands = _blended(cut, best, simple)
         rows, best = [*rows, blended], blended if stands else best
@@ -188,10 +212,19 @@ def choose(
             "regressed": pd.array([each.regressed for each in rows], dtype="Int64"),
             "cycle": pd.array([each.cycle for each in rows], dtype="Int64"),
             "averaged": [each.averaged for each in rows],
+            "scaled_errors": [each.scaled for each in rows],
             "validation_mse": [each.error for each in rows],
+            "validation_mase": [each.scaled_error for each in rows],
             "chosen": [each is best for each in rows],
         }
     )
+
+
+def _solved(best: Candidate, train: Windows, validation: Windows | None) -> LinearMap:
+    """Solve a candidate that reads nothing but values."""
+    solve = solve_averaged if best.averaged else solve_linear
+    linear = LinearInput(level=best.level)
+    return solve(train, validation, linear, separate=best.separate, season=best.season)
 
 
 def _averaged(cut: Cut, best: Candidate) -> Candidate:
@@ -200,14 +233,22 @@ def _averaged(cut: Cut, best: Candidate) -> Candidate:
     train, validation = cut(mean)
     if validation is None:
         return mean
-    found = solve_averaged(
-        train,
-        validation,
-        LinearInput(level=best.level),
-        separate=best.separate,
-        season=best.season,
+    return replace(mean, error=error_of(_solved(mean, train, validation), validation))
+
+
+def _scaled(cut: Cut, best: Candidate) -> tuple[Candidate, Candidate]:
+    """Return a choice, and the same solved for scaled errors, with the scaled errors of both."""
+    scaled = replace(best, scaled=True, error=math.nan)
+    judged = cut(scaled)[1]
+    if judged is None:
+        return best, scaled
+    maps = [_solved(each, *cut(each)) for each in (best, scaled)]
+    errors = [error_of(each, judged, absolute=True) for each in maps]
+    error = error_of(maps[1], judged)
+    return (
+        replace(best, scaled_error=errors[0]),
+        replace(scaled, error=error, scaled_error=errors[1]),
     )
-    return replace(mean, error=error_of(found, validation))
 
 
 def _blended(cut: Cut, best: Candidate, simple: SimpleForecasts) -> tuple[Candidate, bool]:
@@ -218,21 +259,19 @@ def _blended(cut: Cut, best: Candidate, simple: SimpleForecasts) -> tuple[Candid
     """
     lookback = max(best.lookback, simple.lookback)
     whole = replace(
-        best, lookback=lookback, regressed=best.lookback, cycle=simple.season, error=math.nan
+        best,
+        lookback=lookback,
+        regressed=best.lookback,
+        cycle=simple.season,
+        error=math.nan,
+        scaled_error=math.nan,
     )
     train, validation = cut(whole)
     if validation is None:
         return whole, True
     blend = Blend(regressed=best.lookback, season=simple.season)
-    solve = solve_averaged if best.averaged else solve_linear
-    found = solve(
-        regressed(train, blend, from_first=True),
-        regressed(validation, blend),
-        LinearInput(level=best.level),
-        separate=best.separate,
-        season=best.season,
-    )
-    both = blend_in(found, blend, [train, validation])
+    parts = regressed(train, blend, from_first=True), regressed(validation, blend)
+    both = blend_in(_solved(best, *parts), blend, [train, validation])
     error = error_of(both, validation)
     few = len(validation) < _TELLING * validation.horizon
     margin = _MARGIN if len(validation) < _MANY else 0.0
@@ -255,6 +294,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         "calendar": str(row.get("calendar", "")),  # models that were saved earlier lack it
         "mixers": bool(mixers),
         "averaged": bool(row.get("averaged", False)),
+        "scaled_errors": bool(row.get("scaled_errors", False)),
         "logarithms": tuple(logarithms) if isinstance(logarithms, list | tuple) else (),
         **whole,
     }

@@ -59,7 +59,10 @@ class LinearInput:
         return self.level is not None and not self.static and all(each is None for each in others)
 
     def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the columns, (B, M, D), and the targets, (B, M, H), in double precision."""
+        """Return the columns, (B, M, D), and the targets, (B, M, H), in double precision.
+
+        Both are in the units that errors count in, which a linear forecast does not know of.
+        """
         context, target = batch.context.double(), batch.target.double()
         values, level = _leveled(context, batch.mask, self.level)
         columns = [self._seen(values)]
@@ -73,7 +76,8 @@ class LinearInput:
             columns.append(batch.static.double())
         if self.level is None:
             columns.append(torch.ones_like(context[..., :1]))
-        return torch.cat(columns, -1), target - level
+        x, y = torch.cat(columns, -1), target - level
+        return (x, y) if batch.error_unit is None else (x / batch.error_unit, y / batch.error_unit)
 
     def _seen(self, course: Tensor) -> Tensor:
         return course if self.basis is None else course @ self.basis
@@ -127,6 +131,7 @@ def sum_moments(
         Steps of the horizon.
     """
     plain = linear.past is None and not linear.static and linear.level is not None
+    plain = plain and windows.error_units is None
     if plain and windows.known is None and _follow_on(windows):
         return _rolled(windows, linear, variates, steps)
     total: Moments | None = None

@@ -45,7 +45,7 @@ __all__ = ["BEGUN", "CHOSEN", "Recipe", "choices_of"]
 
 CHOSEN = ("lookback", "level", "separate_heads")
 """Settings of the network that may be "auto"."""
-BEGUN = ("season", "regressed", "cycle", "averaged")
+BEGUN = ("season", "regressed", "cycle", "averaged", "scaled_errors")
 """How an exact start was made, which its network does not say."""
 _SUITS: Mapping[str, Mapping[str, Any]] = {
     # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
@@ -85,6 +85,7 @@ class Recipe:
     scaling: Literal["series", "global"]
     logarithms: bool | Literal["auto"]
     sampling: Literal["windows", "series"]
+    scaled_errors: bool | Literal["auto"]
     device: Literal["auto", "cpu", "cuda", "mps"]
     random_state: int | np.random.RandomState | None
     n_estimators: int
@@ -204,6 +205,7 @@ class Recipe:
             separate=apart,
             season=self.season_of(rows),
             n_variates=len(roles.targets),
+            scaled=self.scaled_errors is True,
         )
         prepared = Prepared.of(rows, units, roles, Covariates(), lookback=tried[0].lookback)
         found = choose(
@@ -214,10 +216,26 @@ class Recipe:
             calendars=self._calendars(rows, n_train, roles),
             simple=None if has_covariates else self._simple(prepared, n_train),
             averaged=self._averages(max(looks)) and not has_covariates,
+            season=self.season_of(rows) or 1,
+            scaled=self._tries_scaled(rows) and not has_covariates,
         )
         if names := units.in_logarithms(rows.layout.columns):
             found["logarithms"] = [names] * len(found)
         return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
+
+    def _tries_scaled(self, rows: Series) -> bool:
+        """Return whether the errors of several series may come to count in units of their own."""
+        several = len(rows.ids) > 1 and self.scaling == "series"
+        exact = self._start() == "exact" and bool(self.network["instance_norm"])
+        return self.scaled_errors == "auto" and several and exact
+
+    def counted(
+        self, prepared: Prepared, n_train: NDArray[np.int64], choices: pd.DataFrame
+    ) -> Prepared:
+        """Return rows whose errors count as was chosen, see `Prepared.counting_by`."""
+        if not chosen(choices)["scaled_errors"]:
+            return prepared
+        return prepared.counting_by(self.season_of(prepared.series) or 1, n_train)
 
     def _averages(self, lookback: int) -> bool:
         """Return whether an exact start may be the mean of the maps from both levels.
@@ -280,6 +298,8 @@ class Recipe:
         fixed = {name: value for name in CHOSEN if (value := getattr(self, name)) != "auto"}
         if self.calendar != "auto":
             fixed["calendar"] = self._stated_calendar
+        if self.scaled_errors != "auto":
+            fixed["scaled_errors"] = self.scaled_errors
         if "lookback" in fixed:
             fixed |= {"regressed": None, "cycle": None}
         return pd.DataFrame([chosen(choices) | fixed | {"mixers": True, "chosen": True}])

@@ -332,11 +332,15 @@ class Candidate:
     """Rows of a season of these simple forecasts; 1 for none."""
     averaged: bool = False
     """Whether it is the mean of the maps from both levels, see `solve_averaged`."""
+    scaled: bool = False
+    """Whether errors count in units of each series' seasonal naive error."""
     strength: float = math.nan
     """Of the ridge; of several maps the geometric mean. One that is known is tried again, beside a
     tenth and ten times of it, and no other."""
     error: float = math.nan
-    """Mean squared error over the validation windows, on standardised values."""
+    """Mean squared error over the validation windows, on standardised values, or `scaled`."""
+    scaled_error: float = math.nan
+    """Mean absolute scaled error over the validation windows, where that was looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -162,8 +162,8 @@ def simple_maps(lookback: int, horizon: int, season: int) -> list[Tensor]:
     return [each[None] for each in (*found, level)] + [torch.stack(thetas)]
 
 
-def error_of(found: LinearMap, windows: Windows) -> float:
-    """Return the mean squared error of a map over windows, whatever is unknown left out."""
+def error_of(found: LinearMap, windows: Windows, *, absolute: bool = False) -> float:
+    """Return the mean squared or absolute error of a map over windows, of all that is known."""
     total = count = 0.0
     size = max(1, _BATCH // (windows.lookback * windows.values.shape[1]))
     for which in windows.batches(size):
@@ -172,7 +172,8 @@ def error_of(found: LinearMap, windows: Windows) -> float:
         error = _applied(x, found.weights) - y
         known = torch.ones_like(y, dtype=torch.bool)
         known = known if batch.target_mask is None else batch.target_mask
-        total += float(error.square().where(known, 0.0).sum())
+        error = error.abs() if absolute else error.square()
+        total += float(error.where(known, 0.0).sum())
         count += float(known.sum())
     return total / max(count, 1.0)
 

@@ -73,7 +73,11 @@ class BatchLoss:
             forecast = self.model(
                 batch.context, **batch.auxiliary()
             ).float()  # (B, M, H), or (.., Q)
-            return mean_loss(name, forecast, batch.target, quantiles=levels, mask=mask)
+            target, unit = batch.target, batch.error_unit
+            if unit is not None:
+                forecast = forecast / (unit if forecast.ndim == target.ndim else unit[..., None])
+                target = target / unit
+            return mean_loss(name, forecast, target, quantiles=levels, mask=mask)
 
     def _precision(self) -> torch.autocast:
         """Return what computes in the fit's precision, around the network and never on it.
