@@ -11,17 +11,20 @@ from torch import Tensor
 
 
 def test_torchs_scan_operator() -> None:
-    """`exportable` needs torch._higher_order_ops.scan.scan, with an end to start from."""
-    from torch._higher_order_ops.scan import scan
+    """`exportable` needs torch._higher_order_ops.scan.scan_op, and hands it all that it reads.
 
-    def add(total: Tensor, token: list[Tensor]) -> tuple[Tensor, Tensor]:
-        total = total + token[0]
+    The function beside it, `scan`, compiles what it is given first: a second for each scan.
+    """
+    from torch._higher_order_ops.scan import scan_op
+
+    def add(total: Tensor, token: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        total = total + weight * token
         return total, total.clone()
 
     tokens = torch.tensor([[1.0], [2.0], [4.0]])
-    for reverse, wanted in ((False, [1, 3, 7]), (True, [7, 6, 4])):
-        _, sums = scan(add, torch.zeros(1), [tokens], reverse=reverse)
-        assert sums.flatten().tolist() == wanted
+    last, sums = scan_op(add, (torch.zeros(1),), (tokens,), (torch.full((1,), 2.0),))
+    assert sums.flatten().tolist() == [2, 6, 14]
+    assert last.tolist() == [14]
 
 
 def test_numbas_compile_event() -> None:

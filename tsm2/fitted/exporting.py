@@ -21,11 +21,9 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +34,7 @@ from torch import Tensor, nn
 
 from tsm2.errors import ExportWarning, OutputError, ParameterError
 from tsm2.fitted.model import FittedModel
+from tsm2.kernels.onnx_program import onnx_program
 from tsm2.networks.patches import running_max
 from tsm2.prepared.scaling import KNEE
 from tsm2.replacing import replacing
@@ -197,20 +196,6 @@ def _repeated(rows: Tensor) -> Tensor:
     return columns.gather(-1, last).transpose(1, 2)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's exporter from telling of parts that it deprecates and packages it misses."""
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
-
-
 def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
     """Write a model as an ONNX file; an earlier file is replaced as a whole or, on failure, kept.
 
@@ -250,19 +235,13 @@ def export_onnx(model: FittedModel, path: str | os.PathLike[str]) -> None:
     labels = _labels(model)
     example = _example(model, whole, labels, batch=2)
     batch = torch.export.Dim("batch")
-    outputs = ["forecast", "quantiles"] if model.levels else ["forecast"]
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            whole,
-            (),
-            kwargs=example,
-            dynamo=True,
-            dynamic_shapes={name: {0: batch} for name in example},
-            input_names=list(example),
-            output_names=outputs,
-            verbose=False,
-        )
-    exported = cast("torch.onnx.ONNXProgram", program)
+    exported = onnx_program(
+        whole,
+        example,
+        {name: {0: batch} for name in example},
+        input_names=list(example),
+        output_names=["forecast", "quantiles"] if model.levels else ["forecast"],
+    )
     exported.model.metadata_props["tsm2"] = json.dumps(_description(model, labels))
     with replacing(file) as part:
         exported.save(part)

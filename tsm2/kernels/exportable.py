@@ -8,7 +8,7 @@ Sizes and formulas: as in `tsm2.kernels.interface`.
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan
+from torch._higher_order_ops.scan import scan_op
 from torch.nn import functional
 
 from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk
@@ -21,22 +21,28 @@ def selective_scan(tensors: ScanTensors, walk: Walk) -> Tensor:
     u, delta, A, B, C, D, z, delta_bias, _ = tensors
     step = functional.softplus(delta if delta_bias is None else delta + delta_bias, threshold=40.0)
     tokens = [walk.unroll(each) for each in (step, step * u, B, C)]
+    if walk.reverse:
+        tokens = [each.flip(0) for each in tokens]
     first = tokens[0][0]  # (*, E)
-
-    def advance(h: Tensor, token: list[Tensor]) -> tuple[Tensor, Tensor]:
-        d, v, b, c = token
-        h = torch.exp(d[..., None] * A) * h + v[..., None] * b[..., None, :]  # (*, E, N)
-        return h, (h * c[..., None, :]).sum(-1)
-
     start = first.new_zeros(1) * first[..., None] * A
     length = tokens[0].shape[0]
-    if isinstance(length, int) and length == 1:  # torch's `scan` may fail where nothing is walked
-        outputs = advance(start, [each[0] for each in tokens])[1][None]
+    if isinstance(length, int) and length == 1:  # nothing is walked
+        outputs = _advance(start, *(each[0] for each in tokens), A)[1][None]
     else:
-        _, outputs = scan(advance, start, tokens, reverse=walk.reverse)
+        _, outputs = scan_op(_advance, (start,), tuple(tokens), (A,))
+    if walk.reverse:
+        outputs = outputs.flip(0)
     y = walk.roll_up(outputs, u)
     y = y if D is None else y + D * u
     return y if z is None else y * functional.silu(z)
+
+
+def _advance(
+    h: Tensor, d: Tensor, v: Tensor, b: Tensor, c: Tensor, A: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the state after one token, (*, E, N), and what is read from it, (*, E)."""
+    h = torch.exp(d[..., None] * A) * h + v[..., None] * b[..., None, :]
+    return h, (h * c[..., None, :]).sum(-1)
 
 
 def causal_conv(tensors: ConvTensors, walk: Walk, silu: bool) -> Tensor:

@@ -8,11 +8,11 @@ Source: https://onnx.ai/onnx/operators/onnx__Scan.html.
 
 import os
 from pathlib import Path
-from typing import cast
 
 import torch
 
 from tsm2.errors import OutputError, ParameterError
+from tsm2.kernels.onnx_program import onnx_program
 from tsm2.vision.vim2 import ViM2
 
 __all__ = ["export_onnx"]
@@ -41,8 +41,8 @@ def export_onnx(model: ViM2, path: str | os.PathLike[str]) -> None:
     Notes
     -----
     Images should be so large that the last stage has two patches or more each way: more than 32
-    pixels for `vim2_tiny`. Exporting takes seconds per scan; a token mixer has four, a channel
-    mixer two.
+    pixels for `vim2_tiny`. Exporting takes a second or two per scan; a token mixer has four, a
+    channel mixer two.
     """
     try:
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
@@ -57,20 +57,14 @@ def export_onnx(model: ViM2, path: str | os.PathLike[str]) -> None:
     smallest = int(model.config.patch_size * 2 ** (len(model.stages) - 1)) + 1
     height, width = (torch.export.Dim(name, min=smallest) for name in ("height", "width"))
     example = torch.zeros(2, model.in_chans, 2 * smallest, 2 * smallest + 1)
-    training = model.training
+    program = onnx_program(
+        model,
+        {"image": example.to(device=weight.device, dtype=weight.dtype)},
+        {"image": {0: torch.export.Dim("batch"), 2: height, 3: width}},
+        input_names=["images"],
+        output_names=["scores"],
+    )
     try:
-        program = torch.onnx.export(
-            model.eval(),
-            (example.to(device=weight.device, dtype=weight.dtype),),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch"), 2: height, 3: width},),
-            input_names=["images"],
-            output_names=["scores"],
-            verbose=False,
-        )
-    finally:
-        model.train(training)
-    try:
-        cast(torch.onnx.ONNXProgram, program).save(file)
+        program.save(file)
     except OSError as error:
         raise OutputError(f"cannot write {file}: {error}") from error
