@@ -20,13 +20,15 @@ from tsm2.backtesting import error_table
 
 LOOKBACK, HORIZON, KNOWN, ROWS = 12, 3, 70, 84
 SERIES = {"x": 0, "y": 9, "z": 4}  # the row at which each begins
-CONTAINERS = ("wide", "array", "long", "levels", "dict", "list")
+CONTAINERS = ("wide", "long")  # of one table and of several, with all that there is
+OTHERS = ("array", "levels", "dict", "list")  # read into the same: each feature once
 FOREIGN = {
     "time column": ("covariates",),
     "polars": ("quantiles", "calendar and target", "covariates"),
     "arrow long": ("quantiles", "covariates"),
     "polars dict": ("covariates",),
 }
+MISSING = ("raise", "mask", "ffill")
 FEATURES = ("plain", "quantiles", "ensemble", "covariates", "calendar and target", "chosen")
 
 
@@ -148,11 +150,15 @@ def usable(case: Case) -> bool:
     return case.container != "array" or case.features not in ("covariates", "calendar and target")
 
 
-CASES = [
-    case
-    for case in (Case(*each) for each in product(CONTAINERS, ("raise", "mask", "ffill"), FEATURES))
-    if usable(case)
-] + [Case(container, "mask", each) for container, features in FOREIGN.items() for each in features]
+WHOLE = [Case(*each) for each in product(CONTAINERS, MISSING, FEATURES)]
+ONCE = [
+    Case(container, MISSING[(number + place) % 3], features)
+    for number, container in enumerate(OTHERS)
+    for place, features in enumerate(FEATURES)
+]
+CASES = [case for case in WHOLE + ONCE if usable(case)] + [
+    Case(container, "mask", each) for container, features in FOREIGN.items() for each in features
+]
 
 
 @pytest.fixture(
@@ -194,12 +200,14 @@ def again(model: TSM2Forecaster, change: Callable[[TSM2Forecaster], Any], folder
     return copy
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.features == "chosen"], ids=str)
-def test_a_chosen_start_is_averaged_with_simple_forecasts(case: Case) -> None:
-    model = case.forecaster().fit(case.between(0, KNOWN))
+def test_a_chosen_start_alone_is_averaged_with_simple_forecasts(
+    fitted: tuple[Case, TSM2Forecaster],
+) -> None:
+    case, model = fitted
     (taken,) = model.choices_[model.choices_["chosen"]].to_dict("records")
-    assert pd.notna(taken["regressed"])
-    assert taken["regressed"] <= taken["lookback"] == model.fitted_.lookback
+    assert pd.notna(taken["regressed"]) is (case.features == "chosen")
+    if case.features == "chosen":
+        assert taken["regressed"] <= taken["lookback"] == model.fitted_.lookback
 
 
 def test_an_update_and_a_longer_history_say_the_same(
