@@ -19,6 +19,10 @@ import pytest
 from filelock import FileLock
 from psutil import Process, wait_procs
 
+sys.path.append(str(Path(__file__).parents[1] / "cli"))
+from command_line import tsm2
+
+# isort: split
 from tsm2.benchmark import ABLATIONS, run, runner
 from tsm2.benchmark.job import Job, Measurement, measure, run_apart
 from tsm2.benchmark.results import COLUMNS, read_results, run_folder, run_stem
@@ -228,7 +232,7 @@ def test_a_run_apart_measures_what_a_run_here_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
-def test_a_kill_at_any_moment_costs_no_row(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_costs_no_row(tmp_path: Path, in_this_process: list[Job]) -> None:
     """Kill the whole command at a random moment, start it again: the rows of a quiet run."""
     out = tmp_path / "r.csv"
     command = [*COMMAND, "--seeds", "1", "--out", str(out)]
@@ -250,7 +254,7 @@ def test_a_kill_at_any_moment_costs_no_row(tmp_path: Path) -> None:
         before = out.read_bytes()
     whole = before[: before.rfind(b"\n") + 1]
     assert whole.count(b"\n") < 5, "it ran what another runner had claimed"
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = tsm2(*command[3:])
     assert again.returncode == 0, again.stderr
     assert out.read_bytes().startswith(whole), f"a row was lost, killed after {delay} s"
     wanted = [{name: measure(job).row[name] for name in ("model", "mse", "mae")} for job in jobs]
@@ -266,7 +270,9 @@ def test_a_kill_at_any_moment_costs_no_row(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 @pytest.mark.parametrize("name", ["benchmark", "compare"])
-def test_the_runs_of_a_command_that_is_ended_end_with_it(name: str, tmp_path: Path) -> None:
+def test_the_runs_of_a_command_that_is_ended_end_with_it(
+    name: str, tmp_path: Path, in_this_process: list[Job]
+) -> None:
     """What was finished is kept, what was under way leaves no process, and the next goes on."""
     rows = pd.DataFrame({"y": range(300)}, pd.date_range("2024", periods=300, freq="h"))
     rows.to_csv(tmp_path / "rows.csv", index_label="time")
@@ -295,7 +301,7 @@ def test_the_runs_of_a_command_that_is_ended_end_with_it(name: str, tmp_path: Pa
         "others."
     )
     kept = results.read_bytes()
-    again = subprocess.run([*command, "RepeatLast,SeasonalNaive"], capture_output=True, text=True)
+    again = tsm2(*command[3:], "RepeatLast,SeasonalNaive")
     assert again.returncode == 0, again.stderr
     assert results.read_bytes().startswith(kept)
     assert read_results(results)["model"].tolist() == ["RepeatLast", "SeasonalNaive"]

@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
     "zero_start": False,
     "zero_head": False,
 }
+LINEAR = SMALL | {"blocks": 0}  # for what is around the mixers, whose scans take a second each
 
 
 def waves(rows: int = 160, level: float = 0.0) -> pd.DataFrame:
@@ -80,7 +81,7 @@ def test_onnxruntime_says_what_python_says(changes: dict[str, Any], tmp_path: Pa
 
 def test_quantiles_come_out_beside_the_forecast(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    model = TSM2Forecaster(24, 6, **SMALL, quantiles=(0.1, 0.9)).fit(waves())
+    model = TSM2Forecaster(24, 6, **LINEAR, quantiles=(0.1, 0.9)).fit(waves())
     model.to_onnx(tmp_path / "model.onnx")
     forecast, quantiles = session(tmp_path / "model.onnx").run(None, {"context": contexts(5)})
     wanted = model.forecast_quantiles(contexts(5), 6, (0.1, 0.5, 0.9), calibrated=False)
@@ -92,7 +93,7 @@ def test_quantiles_come_out_beside_the_forecast(tmp_path: Path) -> None:
 def test_several_series_bring_their_units_along(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     tables = {"a": waves(), "b": waves(140, level=1e4) * 7}
-    model = TSM2Forecaster(24, 6, **SMALL).fit(tables)
+    model = TSM2Forecaster(24, 6, **LINEAR).fit(tables)
     model.to_onnx(tmp_path / "model.onnx")
     inputs = {
         "context": np.stack([each.to_numpy()[-24:] for each in tables.values()]),
@@ -113,7 +114,7 @@ def test_logarithms_are_in_the_file(several: bool, tmp_path: Path) -> None:
     table = waves().assign(load=lambda each: np.exp(each["load"] / each["load"].std()))
     given: Any = {"a": table, "b": waves(140).abs() + 1} if several else table
     quantiles = (0.1, 0.9) if several else None
-    model = TSM2Forecaster(24, 6, **SMALL, quantiles=quantiles, logarithms=True, target="load")
+    model = TSM2Forecaster(24, 6, **LINEAR, quantiles=quantiles, logarithms=True, target="load")
     model.fit(given).to_onnx(tmp_path / "model.onnx")
     history = table.to_numpy()[None, -24:].copy()
     history[0, -3, 0] = 0.0
@@ -185,8 +186,8 @@ def test_covariates_are_inputs_of_their_own(missing: Any, quantiles: Any, tmp_pa
     if missing == "mask":
         past.iloc[[-2, -5]] = np.nan
     static = pd.DataFrame({"area": [1.0, 5.0], "place": ["in", "out"]}, ["load", "wind"])
-    how: dict[str, Any] = {"missing": missing, "quantiles": quantiles, "blocks": 0}
-    model = TSM2Forecaster(24, 6, **(SMALL | how), calendar=["hour", "weekend"])
+    how: dict[str, Any] = {"missing": missing, "quantiles": quantiles}
+    model = TSM2Forecaster(24, 6, **(LINEAR | how), calendar=["hour", "weekend"])
     model.fit(frame, past_covariates=past, future_covariates=future, static_covariates=static)
     rows = slice(160 - 24, 160 + 6)
     coded = future.iloc[rows]
@@ -212,8 +213,8 @@ def test_several_series_are_a_batch_with_static_covariates(tmp_path: Path) -> No
     pytest.importorskip("onnxscript")
     tables = {"a": holes(waves()), "b": waves(140, level=1e4) * 7}
     static = pd.DataFrame({"area": [2.0, 9.0], "place": ["in", "out"]}, ["a", "b"])
-    how: dict[str, Any] = {"missing": "mask", "target": "load", "blocks": 0, "n_estimators": 2}
-    model = TSM2Forecaster(24, 6, **(SMALL | how))
+    how: dict[str, Any] = {"missing": "mask", "target": "load", "n_estimators": 2}
+    model = TSM2Forecaster(24, 6, **(LINEAR | how), variate_mixer="mlp")
     model.fit(tables, static_covariates=static)
     inputs = {
         "context": np.stack([each.to_numpy()[-24:] for each in tables.values()]),
@@ -233,7 +234,7 @@ def test_a_file_that_says_something_else_is_not_kept(
 ) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    model = TSM2Forecaster(24, 6, **(SMALL | {"blocks": 0})).fit(waves())
+    model = TSM2Forecaster(24, 6, **LINEAR).fit(waves())
     monkeypatch.setattr(exporting, "_CLOSE", -1.0)
     with pytest.raises(OutputError, match=r"model\.onnx was not kept.*says something else"):
         model.to_onnx(tmp_path / "model.onnx")
@@ -248,7 +249,7 @@ def test_a_failed_write_keeps_the_file_there_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxscript")
-    model = TSM2Forecaster(24, 6, **(SMALL | {"blocks": 0})).fit(waves())
+    model = TSM2Forecaster(24, 6, **LINEAR).fit(waves())
     file = tmp_path / "model.onnx"
     file.write_bytes(b"the old one")
 
@@ -267,7 +268,7 @@ def test_a_failed_write_keeps_the_file_there_was(
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFittedError):
         TSM2Forecaster().to_onnx(tmp_path / "model.onnx")
-    model = TSM2Forecaster(24, 6, **(SMALL | {"blocks": 0})).fit(waves())
+    model = TSM2Forecaster(24, 6, **LINEAR).fit(waves())
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ParameterError, match=r"pip install 'tsm2\[onnx\]'"):
         model.to_onnx(tmp_path / "model.onnx")
@@ -276,7 +277,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
 def test_nothing_is_written_through_a_link_or_over_what_is_no_file(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    model = TSM2Forecaster(24, 6, **(SMALL | {"blocks": 0})).fit(waves())
+    model = TSM2Forecaster(24, 6, **LINEAR).fit(waves())
     target, precious = tmp_path / "model.onnx", tmp_path / "precious"
     precious.write_text("mine")
     (tmp_path / ".model.onnx.part").symlink_to(precious)  # where a part was once written

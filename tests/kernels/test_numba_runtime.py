@@ -44,37 +44,44 @@ def convolve_in(folder: Path) -> list[str]:
     return result.stdout.splitlines()
 
 
-def test_kernels_are_kept_on_disk_until_a_word_of_theirs_changes(tmp_path: Path) -> None:
-    """numba itself looks only at the file and the closure of the function that it compiles."""
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A package that has compiled one kernel, and what the kernel says."""
+    folder = tmp_path_factory.mktemp("compiled")
     no_caches = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(tsm2.__file__).parent, tmp_path / "tsm2", ignore=no_caches)
-
-    announcement, value = convolve_in(tmp_path)
+    shutil.copytree(Path(tsm2.__file__).parent, folder / "tsm2", ignore=no_caches)
+    announcement, value = convolve_in(folder)
     assert announcement.startswith("compiling tsm2.kernels.numba_conv.forward")
     assert float(value) == pytest.approx(3 / (1 + exp(-3)))
-    assert convolve_in(tmp_path) == [value]
-
-    words = tmp_path / "tsm2" / "kernels" / "numba_vectors.py"
-    before, text = words.stat(), words.read_text()
-    words.write_text(text.replace('"fmuladd", x, y, z)', '"fmuladd", x, x, z)'))
-    os.utime(words, ns=(before.st_atime_ns, before.st_mtime_ns))
-    announcement, value = convolve_in(tmp_path)
-    assert announcement.startswith("compiling")
-    assert float(value) == pytest.approx(9 / (1 + exp(-9)))
+    return folder, value
 
 
-def test_damaged_kernels_on_disk_are_made_anew(tmp_path: Path) -> None:
-    no_caches = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(tsm2.__file__).parent, tmp_path / "tsm2", ignore=no_caches)
-    value = convolve_in(tmp_path)[-1]
+def test_damaged_kernels_on_disk_are_made_anew(compiled: tuple[Path, str]) -> None:
+    folder, value = compiled
     for ending in ("nbc", "nbi"):
-        for file in (tmp_path / "tsm2").rglob(f"*.{ending}"):
+        for file in (folder / "tsm2").rglob(f"*.{ending}"):
             file.write_bytes(file.read_bytes()[:-7] + b"damaged")
-        said, announcement, again = convolve_in(tmp_path)
+        said, announcement, again = convolve_in(folder)
         assert said.startswith("the compiled kernels on disk are damaged")
         assert announcement.startswith("compiling")
         assert again == value
-        assert convolve_in(tmp_path) == [value]
+    assert convolve_in(folder) == [value]
+
+
+def test_kernels_are_kept_on_disk_until_a_word_of_theirs_changes(
+    compiled: tuple[Path, str],
+) -> None:
+    """numba itself looks only at the file and the closure of the function that it compiles."""
+    folder, value = compiled
+    assert convolve_in(folder) == [value]
+
+    words = folder / "tsm2" / "kernels" / "numba_vectors.py"
+    before, text = words.stat(), words.read_text()
+    words.write_text(text.replace('"fmuladd", x, y, z)', '"fmuladd", x, x, z)'))
+    os.utime(words, ns=(before.st_atime_ns, before.st_mtime_ns))
+    announcement, value = convolve_in(folder)
+    assert announcement.startswith("compiling")
+    assert float(value) == pytest.approx(9 / (1 + exp(-9)))
 
 
 @pytest.mark.parametrize("obstacle", ["no place to write", "a full disk"])

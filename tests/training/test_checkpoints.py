@@ -6,8 +6,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -267,50 +269,67 @@ def test_saving_takes_a_twentieth_of_the_time(
 
 # --- the estimator in processes that are really killed --------------------------------------------
 
-FIT = """
-import sys
+FITS = """
+import os, sys
 import numpy as np, pandas as pd
 from tsm2 import TSM2Forecaster
-from tsm2.training import checkpoints
 
-rows = np.arange(300)
-index = pd.date_range("2024-01-01", periods=300, freq="h")
-frame = pd.DataFrame({"a": np.sin(rows * 0.26), "b": np.cos(rows * 0.1) * 9}, index)
-model = TSM2Forecaster(
-    24, 6, features=8, d_state=4, dropout=0.2, max_epochs=4, ema_decay=0.9,
-    device="cpu", random_state=0,
-)
-print("fitting", flush=True)
-model.fit(frame, checkpoint=sys.argv[1] or None)
-model.save(sys.argv[2])
+def fit(checkpoint, out):
+    rows = np.arange(300)
+    index = pd.date_range("2024-01-01", periods=300, freq="h")
+    frame = pd.DataFrame({"a": np.sin(rows * 0.26), "b": np.cos(rows * 0.1) * 9}, index)
+    model = TSM2Forecaster(
+        24, 6, features=8, d_state=4, dropout=0.2, max_epochs=4, ema_decay=0.9,
+        device="cpu", random_state=0,
+    )
+    print(os.getpid(), flush=True)
+    model.fit(frame, checkpoint=checkpoint or None)
+    model.save(out)
+
+for line in sys.stdin:
+    child = os.fork()  # in place of the seconds that a process takes to import
+    if not child:
+        fit(*line.rstrip().split(";"))
+        sys.stdout.flush()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", FIT, *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+def killed(process: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(process, signal.SIGKILL)
+
+
+def code_of(fits: subprocess.Popen[str], checkpoint: object, out: Path, limit: float) -> int:
+    """Return how a process ended that fits, and is killed when its time is over."""
+    assert fits.stdin is not None
+    assert fits.stdout is not None
+    fits.stdin.write(f"{checkpoint};{out}\n")
+    fits.stdin.flush()
+    process = int(fits.stdout.readline())  # from here on it trains
+    over = threading.Timer(limit, killed, (process,))
+    over.start()
+    code = int(fits.stdout.readline())
+    over.cancel()
+    over.join()
+    return code
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_processes_killed_at_random_moments_reach_the_same_weights(tmp_path: Path) -> None:
-    folder, unbroken = tmp_path / "fit", tmp_path / "unbroken"
-    with start("", unbroken) as process:
-        assert process.wait(120) == 0
-    moments, kills = random.Random(0), 0
-    while True:
-        with start(folder, tmp_path / "resumed") as process:
-            assert process.stdout is not None
-            process.stdout.readline()  # from here on it trains
-            limit = 0.3 + 0.7 * moments.random() if kills < 5 else 120.0
-            try:
-                code = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                continue
-        assert code == 0
-        break
-    assert kills >= 3
+    command = [sys.executable, "-c", FITS]
+    ends = []
+    with subprocess.Popen(
+        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as fits:
+        assert code_of(fits, "", tmp_path / "unbroken", 120.0) == 0
+        moments = random.Random(0)
+        while not ends or ends[-1]:
+            limit = 0.3 + 0.7 * moments.random() if len(ends) < 5 else 120.0
+            ends.append(code_of(fits, tmp_path / "fit", tmp_path / "resumed", limit))
+    assert len(ends) > 3
+    assert set(ends[:-1]) == {-signal.SIGKILL}
     one, two = (TSM2Forecaster.load(tmp_path / name) for name in ("unbroken", "resumed"))
     assert_same(one.network_, two.network_)
     pd.testing.assert_frame_equal(one.history_, two.history_, check_exact=True)
