@@ -6,6 +6,9 @@ BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 # Spinning OpenMP threads on shared cores cost a factor of ten.
 export OMP_WAIT_POLICY := PASSIVE
+# Half of the tests each, in their order, so that what the tests of a file share is made once; who is
+# through takes over from the other.
+TWO := -n 2 --dist worksteal
 
 # Less than a minute on two cores once the kernels are compiled: no peers, no processes of their own.
 QUICK := tests/tables tests/prepared tests/networks tests/datasets tests/test_forecaster.py \
@@ -37,10 +40,10 @@ demo: .venv/made
 	$(BIN)/tsm2 demo
 
 quick: .venv/made
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(QUICK)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) $(QUICK)
 
 test: .venv/made
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO)
 
 test-slow: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -50,16 +53,16 @@ test-gpu: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu tests
 
 test-oldest: .venvs/oldest/made
-	OMP_NUM_THREADS=1 .venvs/oldest/bin/python -m pytest -n 2 --dist loadfile $(QUICK) $(EXTRAS)
+	OMP_NUM_THREADS=1 .venvs/oldest/bin/python -m pytest $(TWO) $(QUICK) $(EXTRAS)
 
 # Another Python than the machine's, on Debian; skipped, in words, where it cannot be had.
 test-newest: .venvs/newest/made
-	test ! -e $< || OMP_NUM_THREADS=1 .venvs/newest/bin/python -m pytest -n 2 --dist loadfile $(QUICK)
+	test ! -e $< || OMP_NUM_THREADS=1 .venvs/newest/bin/python -m pytest $(TWO) $(QUICK)
 
 test-peers: $(PEERS:%=test-%)
 
 $(PEERS:%=test-%): test-%: .venvs/%/made
-	OMP_NUM_THREADS=1 .venvs/$*/bin/python -m pytest -n 2 $(TESTS_$*)
+	OMP_NUM_THREADS=1 .venvs/$*/bin/python -m pytest $(TWO) $(TESTS_$*)
 
 lint: .venv/made
 	$(BIN)/ruff check .
