@@ -319,7 +319,7 @@ def code_of(fits: subprocess.Popen[str], checkpoint: object, out: Path, limit: f
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_processes_killed_at_random_moments_reach_the_same_weights(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FITS]
-    ends = []
+    ends: list[int] = []
     with subprocess.Popen(
         command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as fits:

@@ -27,7 +27,8 @@ def selective_scan(tensors: ScanTensors, walk: Walk) -> Tensor:
     start = first.new_zeros(1) * first[..., None] * A
     length = tokens[0].shape[0]
     if isinstance(length, int) and length == 1:  # nothing is walked
-        outputs = _advance(start, *(each[0] for each in tokens), A)[1][None]
+        d, v, b, c = (each[0] for each in tokens)
+        outputs = _advance(start, d, v, b, c, A)[1][None]
     else:
         _, outputs = scan_op(_advance, (start,), tuple(tokens), (A,))
     if walk.reverse:
