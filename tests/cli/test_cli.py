@@ -106,6 +106,22 @@ def test_a_model_is_exported(work: Path, tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(got[0], model.predict(), atol=1e-4)
     assert "no folder" in refused("export", work / "model", "--out", tmp_path / "no" / "model.onnx")
+    to = ("--out", tmp_path / "model.onnx")
+    assert "Leave" in refused("export", work / "model", work / "data.csv", *to)
+
+
+def test_a_pretrained_model_is_exported_for_the_columns_of_a_table(
+    work: Path, tmp_path: Path, zero_weights: str
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    file = tmp_path / "zero.onnx"
+    assert "DATA.csv" in refused("export", zero_weights, "--out", file)
+    result = tsm2("export", zero_weights, work / "data.csv", "--out", file)
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(work / "data.csv", index_col=0, parse_dates=True)
+    model = TSM2Forecaster.from_pretrained(zero_weights).fit(table)
+    got = runtime.InferenceSession(file).run(["forecast"], {"context": model.context_[None]})[0]
+    np.testing.assert_allclose(got[0], model.predict(), atol=1e-3)
 
 
 def test_predict_prints_to_standard_output(work: Path) -> None:

@@ -39,8 +39,8 @@ ModelFolder = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL",
-        help="Folder that `fit` wrote; `predict` and "
-        "`backtest` also take zero, which needs no fit.",
+        help="Folder that `fit` wrote; `predict`, `backtest` and `export` also take zero, which "
+        "needs no fit.",
     ),
 ]
 TimeColumn = Annotated[

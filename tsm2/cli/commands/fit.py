@@ -199,15 +199,44 @@ def update(
     print_line(f"model: {out or model_folder}")
 
 
+@reads_files
 def export(
     model_folder: ModelFolder,
     out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATA.csv]",
+            help="For zero: a table with the columns and the season that the ONNX file is for.",
+        ),
+    ] = None,
+    time_column: TimeColumn = None,
     as_json: AsJson = False,
+    *,
+    reading: Reading,
 ) -> None:
-    """Write a saved model as an ONNX file, for onnxruntime in any language."""
+    """Write a saved model, or zero for the columns of a table, as an ONNX file for onnxruntime."""
+    from tsm2.cli.files import open_model
+    from tsm2.errors import ParameterError
     from tsm2.forecaster import TSM2Forecaster
+    from tsm2.networks.pretrained import holds_pretrained
 
-    TSM2Forecaster.load(model_folder).to_onnx(out)
+    is_pretrained = holds_pretrained(str(model_folder))
+    if is_pretrained and data is None:
+        raise ParameterError(
+            f"{model_folder} forecasts any table, but an ONNX file has the columns and the season "
+            f"of one. Give it, as in tsm2 export {model_folder} DATA.csv --out {out}."
+        )
+    if data is not None and not is_pretrained:
+        raise ParameterError(
+            f"the saved model {model_folder} knows its columns, and reads nothing of {data}. Leave "
+            f"{data} out."
+        )
+    if data is None:
+        model = TSM2Forecaster.load(model_folder)
+    else:
+        model, _ = open_model(model_folder, data, time_column, reading)
+    model.to_onnx(out)
     if as_json:
         print_json({"file": out})
         return
