@@ -61,7 +61,7 @@ def judge(
         if scale > 0:
             error = np.abs(forecast["y"].to_numpy() - later[str(name)]).mean()
             errors.append(error / scale)
-    judged = model.choices_["validation_mase"].dropna().to_numpy()
+    judged = model.choices_["validation_scaled_error"].dropna().to_numpy()
     return float(np.mean(errors)), float(judged[-1] / judged[0]) if len(judged) > 1 else np.nan
 
 

@@ -152,6 +152,15 @@ def test_the_loss_is_that_of_errors_in_these_units(name: Any) -> None:
     assert float(loss(replace(batch, error_unit=None))) != pytest.approx(np.mean(each), rel=1e-2)
 
 
+def test_losses_and_floor_are_in_these_units() -> None:
+    model = forecaster(scaled_errors=True, level="mean", blocks=0).fit(panel())
+    assert model.floor_["network"] == pytest.approx(model.floor_["linear"], rel=1e-3)
+    plain = forecaster(scaled_errors=False, level="mean", blocks=0).fit(panel())
+    # A season that is repeated errs by about a unit, whatever the deviation of a series is.
+    assert 0.5 < model.floor_["seasonal naive"] < 2
+    assert plain.floor_["network"] < 0.7 * model.floor_["network"]
+
+
 # --- chosen ---------------------------------------------------------------------------------------
 
 

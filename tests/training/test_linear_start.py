@@ -512,6 +512,16 @@ def test_what_a_network_reads_by_weights_of_its_own_is_not_solved_for_all(given:
     assert solve_exactly(replace(SIZES, **given), *parts(table())) is None
 
 
+def test_the_map_of_all_variates_says_what_a_narrow_embedding_shows() -> None:
+    """Maps of single variates would take as many solutions, of fewer rows each."""
+    train, validation = parts(table())
+    shown = [
+        started(replace(SIZES, features=3, separate_heads=apart), train, validation)[0].embedding
+        for apart in (False, True)
+    ]
+    assert torch.equal(shown[0].weight, shown[1].weight)
+
+
 def test_members_of_an_ensemble_are_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """So are its intervals' blocks and its refit: of both levels in the choice and in the fit."""
     solved: list[bool] = []

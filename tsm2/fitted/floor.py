@@ -96,8 +96,8 @@ def warn_below_floor(floor: pd.Series[float]) -> None:
     if floor["network"] > _CLEAR * naive[best]:
         warnings.warn(
             f"on the rows held out for validation the model errs more than the forecast "
-            f"{best!r} (mean squared error {floor['network']:.3g} against {naive[best]:.3g} on "
-            f"standardised values). Give more rows, a lookback that holds a season, or "
+            f"{best!r} (mean squared error {floor['network']:.3g} against {naive[best]:.3g}, in "
+            f"the units of its losses). Give more rows, a lookback that holds a season, or "
             f"lookback='auto', or take that forecast.",
             FloorWarning,
             stacklevel=3,

@@ -27,7 +27,7 @@ from tsm2.networks.heads import ParameterKind
 from tsm2.networks.mixers import Directions, Selection
 from tsm2.networks.patches import count_patches
 
-__all__ = ["HINTS", "SETTINGS", "NetworkConfig", "Range", "patch_sizes"]
+__all__ = ["HINTS", "SETTINGS", "NetworkConfig", "Range", "patch_sizes", "shows_all_steps"]
 
 
 class Range(NamedTuple):
@@ -185,6 +185,11 @@ SETTINGS = tuple(
     if each.name not in _DECIDED
 )
 """Settings that estimators and other libraries' models take by these names."""
+
+
+def shows_all_steps(features: int, *, patch_length: int, patch_stride: int) -> bool:
+    """Return whether features of patches say all of the steps, whatever the embedding draws."""
+    return features >= patch_length >= patch_stride
 
 
 def patch_sizes(lookback: int, length: int | None, stride: int | None) -> dict[str, Any]:

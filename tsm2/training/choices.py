@@ -214,7 +214,7 @@ def choose(
             "averaged": [each.averaged for each in rows],
             "scaled_errors": [each.scaled for each in rows],
             "validation_mse": [each.error for each in rows],
-            "validation_mase": [each.scaled_error for each in rows],
+            "validation_scaled_error": [each.scaled_error for each in rows],
             "chosen": [each is best for each in rows],
         }
     )

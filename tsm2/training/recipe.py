@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from tsm2.errors import FrameError, ParameterError
-from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
+from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes, shows_all_steps
 from tsm2.networks.periods import find_periods
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.logarithms import in_logarithms
@@ -244,7 +244,7 @@ class Recipe:
         """
         network = self.network
         patches = patch_sizes(lookback, network["patch_length"], network["patch_stride"])
-        all_seen = network["features"] >= patches["patch_length"] >= patches["patch_stride"]
+        all_seen = shows_all_steps(network["features"], **patches)
         exact = self._start() == "exact" and network["instance_norm"]
         return self.level == "auto" and exact and all_seen
 

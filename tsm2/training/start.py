@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
-from tsm2.networks.config import NetworkConfig
+from tsm2.networks.config import NetworkConfig, shows_all_steps
 from tsm2.networks.heads import ParameterHead, PointHead, QuantileHead
 from tsm2.networks.patches import cut_patches
 from tsm2.networks.tsm2 import TSM2Network
@@ -108,7 +108,9 @@ def solve_exactly(
     -------
     None if each network solves its own: what is read then goes through weights that it draws.
     """
-    all_seen = config.features >= config.patch_length >= config.patch_stride
+    all_seen = shows_all_steps(
+        config.features, patch_length=config.patch_length, patch_stride=config.patch_stride
+    )
     covariates = config.n_past or config.n_future or config.n_static
     if covariates or not (all_seen or blend):
         return None
@@ -160,15 +162,16 @@ def start_exactly(
     _stream_share(network)  # refuses first
     _prepare_courses(network, train)
     config = network.config
-    how: dict[str, Any] = {"separate": config.separate_heads, "season": season}
     if config.features < config.patch_length and blend is None:
-        whole = solve_linear(train, validation, _reads(network, basis=None), **how)
+        whole = solve_linear(train, validation, _reads(network, basis=None), season=season)
         _embed_what_is_read(network, whole)
     sight = _Sight.of(network)
     found = solved
     if found is None:
         linear = _reads(network, basis=sight.basis if blend is None else None)
-        found = _solve(train, validation, linear, **how, blend=blend, averaged=averaged)
+        separate = config.separate_heads
+        how: dict[str, Any] = {"season": season, "blend": blend, "averaged": averaged}
+        found = _solve(train, validation, linear, separate=separate, **how)
     known = [train] if validation is None else [train, validation]
     whole = blend_in(found, blend, known)
     if config.features < config.patch_length and blend is not None:
