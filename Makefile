@@ -91,9 +91,10 @@ bench: .venv/made
 	$(BIN)/tsm2 benchmark ETTh1 --horizons 96 --models RepeatLast,SeasonalNaive,RLinear,TSM2 \
 		--out benchmarks/results/long_horizon.csv
 
-# The benchmark for a GPU at tiny sizes, so that it cannot fail for a typing mistake on the day.
+# The benchmarks for a GPU at tiny sizes, so that they cannot fail for a typing mistake on the day.
 gpu-tiny: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpu.py --device cpu --tiny
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpu_profile.py --tiny --rounds 1
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -46,7 +46,13 @@ from timing import versions
 from torch import Tensor
 
 from tsm2.errors import TSM2Error
-from tsm2.kernels import available_backends, causal_conv, selective_scan
+from tsm2.kernels import (
+    ScanWeights,
+    available_backends,
+    causal_conv,
+    cross_scan,
+    selective_scan,
+)
 
 Arguments = dict[str, Any]
 SCANS = [
@@ -58,21 +64,30 @@ SCANS = [
     (2048, 7, 16, 4),
 ]
 TINY_SCANS = [(2, 40, 16, 4)]
-CASES = [((2, 500), 64, 16), ((2, 501), 20, 3), ((1, 2000), 32, 16), ((3, 5, 70), 16, 4)]
+IMAGES = [(64, 56, 192, 4), (64, 28, 384, 4), (64, 14, 768, 4), (64, 7, 1536, 4)]
+"""Images, their height and width, channels and states of the scans of vim2_tiny's stages."""
+TINY_IMAGES = [(2, 5, 16, 4)]
+IMAGE_CASES = [((2, 9, 13), 20, 3)]
+CASES = [((1, 600), 64, 16), ((2, 131), 20, 3), ((3, 5, 70), 16, 4)]
+"""Few: each has kernels of its own, and to compile them took 2.8 seconds on the host of an H100.
+`make test-gpu` has all walks and sizes."""
 TINY_CASES = [((2, 33), 16, 4), ((2, 3, 7), 5, 3)]
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 SIGNALS = {"u", "delta", "B", "C", "z", "x"}
+SECONDS_EACH = 1.0
+"""After which nothing is timed once more."""
 
 
 class Report:
     """Rows, written and printed as they come."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
+        self.path, self.began = path, time.monotonic()
 
     def row(self, section: str, **found: object) -> None:
         """Write one row."""
-        line = json.dumps({"section": section} | found)
+        at = round(time.monotonic() - self.began, 1)  # seconds
+        line = json.dumps({"section": section, "at": at} | found)
         print(line, flush=True)
         if self.path is not None:
             with self.path.open("a") as file:
@@ -104,9 +119,36 @@ def conv_arguments(lead: tuple[int, ...], channels: int, device: str) -> Argumen
     return {name: torch.randn(s, generator=draw).to(device) for name, s in shapes.items()}
 
 
+def image_arguments(lead: tuple[int, ...], channels: int, states: int, device: str) -> Arguments:
+    """Return an image and the weights of its four scans, stacked."""
+    draw = torch.Generator().manual_seed(0)
+    rank = -(-channels // 16)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    made = {
+        "x": normal(*lead, channels),
+        "select_weight": normal(4, rank + 2 * states, channels) * channels**-0.5,
+        "delta_weight": normal(4, channels, rank),
+        "delta_bias": normal(4, channels) - 2,
+        "A": -torch.exp(normal(4, channels, states)),
+        "D": normal(4, channels),
+    }
+    return {name: each.to(device) for name, each in made.items()}
+
+
+def image_scan(*, x: Tensor, backend: str = "auto", **weights: Tensor) -> Tensor:
+    """Scan an image row by row and column by column, from both ends."""
+    scans = [ScanWeights(**{name: each[k] for name, each in weights.items()}) for k in range(4)]
+    axes = [(1, 2), (1, 2), (2, 1), (2, 1)]
+    return cross_scan(x, scans, axes=axes, reverse=[False, True, False, True], backend=backend)
+
+
 def in_dtype(arguments: Arguments, dtype: torch.dtype) -> Arguments:
-    """Give the signals a dtype; parameters stay float32."""
-    return {name: each.to(dtype) if name in SIGNALS else each for name, each in arguments.items()}
+    """Give the signals a dtype, and what torch.autocast would; other parameters stay float32."""
+    rounded = {*SIGNALS, "select_weight"}
+    return {name: each.to(dtype) if name in rounded else each for name, each in arguments.items()}
 
 
 def both_passes(operation: Callable[..., Tensor], given: Arguments, **options: Any) -> Arguments:
@@ -117,34 +159,39 @@ def both_passes(operation: Callable[..., Tensor], given: Arguments, **options: A
     return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}
 
 
-def largest_error(operation: Callable[..., Tensor], given: Arguments, **options: Any) -> float:
+def largest_error(got: Arguments, wanted: Arguments) -> float:
     """Return the largest error of an output and its gradients, relative to the largest entry."""
-    walk = {name: each for name, each in options.items() if name != "backend"}
-    got = both_passes(operation, given, **options)
-    exact = {name: each.cpu().double() for name, each in given.items()}
-    wanted = both_passes(operation, exact, backend="reference", **walk)
     return max(
         float((got[name].cpu().double() - right).abs().max() / (right.abs().max() + 1e-30))
         for name, right in wanted.items()
     )
 
 
+def checked(options: argparse.Namespace) -> Iterator[tuple[Any, Arguments, Arguments]]:
+    """Yield what is compared: an operation, its arguments, and how it walks."""
+    device = options.device
+    cases = TINY_CASES if options.tiny else CASES
+    for reverse, (lead, channels, states) in zip(itertools.cycle((False, True)), cases):
+        walk: Arguments = {"axes": (len(lead) - 1,), "reverse": reverse}
+        yield selective_scan, scan_arguments(lead, channels, states, device), walk
+        yield causal_conv, conv_arguments(lead, channels, device), walk
+    for lead, channels, states in IMAGE_CASES:
+        yield image_scan, image_arguments(lead, channels, states, device), {}
+
+
 def check(report: Report, options: argparse.Namespace, backends: list[str]) -> set[str]:
     """Compare every backend with the reference; return those that agree in every case."""
     wrong = set()
     dtypes = [torch.float32] if options.device == "cpu" else list(TOLERANCE)
-    cases = itertools.product(
-        backends, TINY_CASES if options.tiny else CASES, (False, True), dtypes
-    )
-    for backend, (lead, channels, states), reverse, dtype in cases:
-        for operation, given in (
-            (selective_scan, scan_arguments(lead, channels, states, options.device)),
-            (causal_conv, conv_arguments(lead, channels, options.device)),
-        ):
-            walk = {"axes": (len(lead) - 1,), "reverse": reverse}
+    for dtype, (operation, drawn, walk) in itertools.product(dtypes, list(checked(options))):
+        given = in_dtype(drawn, dtype)
+        exact = {name: each.cpu().double() for name, each in given.items()}
+        wanted = both_passes(operation, exact, backend="reference", **walk)
+        for backend in backends:
             failed = None
             try:
-                error = largest_error(operation, in_dtype(given, dtype), backend=backend, **walk)
+                got = both_passes(operation, given, backend=backend, **walk)
+                error = largest_error(got, wanted)
             except (RuntimeError, TSM2Error) as reason:
                 error, failed = math.nan, str(reason)
             agrees = error < TOLERANCE[dtype]  # False for NaN
@@ -153,10 +200,8 @@ def check(report: Report, options: argparse.Namespace, backends: list[str]) -> s
                 "correct",
                 backend=backend,
                 operation=operation.__name__,
-                lead=lead,
-                channels=channels,
-                states=states,
-                reverse=reverse,
+                sizes={name: tuple(each.shape) for name, each in given.items() if name in "uxA"},
+                reverse=walk.get("reverse"),
                 dtype=str(dtype),
                 error=error,
                 agrees=agrees,
@@ -177,6 +222,8 @@ def milliseconds(task: Callable[[], object], device: str, rounds: int) -> float:
         task()
         wait()
         taken.append(time.perf_counter() - began)
+        if sum(taken) > SECONDS_EACH:
+            break
     return 1e3 * statistics.median(taken)
 
 
@@ -200,20 +247,24 @@ def timed_kernels(
 ) -> Iterator[tuple[dict[str, object], Callable[[], object], int]]:
     """Yield what is timed, as a task, and the bytes that it must move."""
     dtypes = [torch.float32] if options.device == "cpu" else list(TOLERANCE)
-    for (size, length, channels, states), dtype in itertools.product(
-        TINY_SCANS if options.tiny else SCANS, dtypes
-    ):
-        for operation, given in (
-            (selective_scan, scan_arguments((size, length), channels, states, options.device)),
-            (causal_conv, conv_arguments((size, length), channels, options.device)),
-        ):
-            given = in_dtype(given, dtype)
+    device = options.device
+    tasks: list[tuple[Any, tuple[int, ...], Arguments]] = []
+    for size, length, channels, states in TINY_SCANS if options.tiny else SCANS:
+        sizes, lead = (size, length, channels, states), (size, length)
+        tasks.append((selective_scan, sizes, scan_arguments(lead, channels, states, device)))
+        tasks.append((causal_conv, sizes, conv_arguments(lead, channels, device)))
+    for size, width, channels, states in TINY_IMAGES if options.tiny else IMAGES:
+        sizes, lead = (size, width, width, channels, states), (size, width, width)
+        tasks.append((image_scan, sizes, image_arguments(lead, channels, states, device)))
+    for operation, sizes, drawn in tasks:
+        for dtype in dtypes:
+            given = in_dtype(drawn, dtype)
             signals = [each for name, each in given.items() if name in SIGNALS]
             moved = sum(each.nbytes for each in signals) + signals[0].nbytes
             named: dict[str, object] = {
                 "backend": backend,
                 "operation": operation.__name__,
-                "size": (size, length, channels, states),
+                "size": sizes,
                 "dtype": str(dtype),
             }
 
@@ -235,10 +286,12 @@ def copy_rate(options: argparse.Namespace) -> float:
     return 2e-6 * source.nbytes / milliseconds(lambda: copy.copy_(source), options.device, 7)
 
 
-def time_kernels(report: Report, options: argparse.Namespace, agree: set[str], ends: float) -> None:
+def time_kernels(
+    report: Report, options: argparse.Namespace, backends: list[str], ends: float
+) -> None:
     rate = copy_rate(options)
     report.row("kernels", copy_gb_per_s=rate)
-    for backend in sorted(agree):
+    for backend in backends:
         for named, task, moved in timed_kernels(options, backend):
             if time.monotonic() > ends:
                 report.row("kernels", ended="out of time")
@@ -263,6 +316,7 @@ def main() -> None:
         sys.exit("no CUDA device here; --device cpu --tiny runs everything at tiny sizes")
     if options.tiny:
         options.rounds = 3
+    torch.set_num_threads(1)  # what a CPU compares with is thousands of tiny operations
     began = time.monotonic()
     report = Report(options.out)
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor()
@@ -275,17 +329,18 @@ def main() -> None:
     def timed(task: Callable[[], object]) -> float:
         return milliseconds(task, options.device, options.rounds)
 
-    time_kernels(report, options, agree, began + 0.25 * options.seconds)
+    right = [each for each in backends if each in agree]
+    time_kernels(report, options, right, began + 0.25 * options.seconds)
     if backends[0] not in agree:  # what a network runs on
         sys.exit(f"{backends[0]} disagrees with the reference: no network is timed")
     if options.device != "xpu":  # where nothing is fitted
-        time_fits(report, options, began + 0.4 * options.seconds)
+        time_fits(report, options, began + 0.35 * options.seconds)
         time_steps(report, options, timed, began + 0.55 * options.seconds)
-        time_validation(report, options, timed, began + 0.58 * options.seconds)
-        time_forecasts(report, options, began + 0.6 * options.seconds)
-        time_pretraining(report, options, began + 0.68 * options.seconds)
-    time_vim2(report, options, began + 0.77 * options.seconds)
-    time_peers(report, options, timed, replayed, began + 0.86 * options.seconds)
+        time_validation(report, options, timed, began + 0.6 * options.seconds)
+        time_forecasts(report, options, began + 0.63 * options.seconds)
+        time_pretraining(report, options, began + 0.7 * options.seconds)
+    time_vim2(report, options, began + 0.9 * options.seconds)
+    time_peers(report, options, timed, replayed, began + 0.93 * options.seconds)
     learn_cifar10(report, options, began + options.seconds)
 
 

@@ -1,20 +1,22 @@
 """ViM2 on a GPU: the sections on images of `gpu.py`.
 
 1. vim2: images a second in training and prediction and the memory of training, bf16, a batch of 64
-   images of 224 x 224 pixels, beside Swin and ConvNeXt of timm where it is importable.
-2. cifar10: vim2_nano learns CIFAR-10 for the time that is left, and its test accuracy after each
-   pass.
+   images of 224 x 224 pixels, beside Swin and ConvNeXt of timm where it is importable. Steps and
+   predictions are taken one operation at a time and, on CUDA, replayed as one graph each.
+2. cifar10: vim2_nano learns CIFAR-10 for the time that is left, by the steps of the recipes, and
+   its test accuracy after each pass.
 
     python benchmarks/gpu_vision.py --device cpu --tiny       # runs to its end anywhere
 
-A model whose outputs differ from the reference's, or whose outputs or gradients are not finite,
-gets no figure.
+A model whose outputs differ from the reference's, whose outputs or gradients are not finite, or
+whose replayed steps do not lead where the others do, gets no figure.
 """
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +27,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tsm2.training.capture import CUDAGraphs
+from tsm2.training.recording import Replayed
 from tsm2.vision import ViM2, ViM2Config, create_vim2
+
+sys.path.append(str(Path(__file__).parents[1] / "examples" / "vision"))
+from captured import CapturedStep, recorder_for
 
 RIVALS = ("swin_tiny_patch4_window7_224", "convnext_tiny")
 TINY = {"dims": (16, 32), "blocks": (1, 1), "channel_expand": (2, 1), "patch_size": 4}
 STATES = (16, 4, 1)
 LIMIT = 0.05
 """Largest difference from the reference in bfloat16, relative to the largest output."""
+APART = 0.02
+"""Largest difference between the losses of replayed steps and of others, relative to the loss:
+cuDNN adds up in another order from call to call."""
 
 
 class Report(Protocol):
@@ -60,16 +70,20 @@ def models(device: str, tiny: bool) -> dict[str, Callable[[], nn.Module]]:
         sizes: Any = TINY if tiny else {}
         return lambda: create_vim2("vim2_tiny", **sizes, **settings, zero_start=False)
 
-    made = {"vim2_tiny": vim2()}
+    made: dict[str, Callable[[], nn.Module]] = {"vim2_tiny": vim2()}
+    if not tiny:
+        made |= rivals()
     default = ViM2Config().d_state
-    made |= {f"vim2_tiny, {n} states": vim2(d_state=n) for n in STATES if n != default}
+    return made | {f"vim2_tiny, {n} states": vim2(d_state=n) for n in STATES if n != default}
+
+
+def rivals() -> dict[str, Callable[[], nn.Module]]:
+    """Return functions that build timm's models; none where it cannot be imported."""
     try:
         import timm
     except (ImportError, RuntimeError):  # a torchvision that does not fit raises the second
-        return made
-    if not tiny:
-        made |= {name: partial(timm.create_model, name) for name in RIVALS}
-    return made
+        return {}
+    return {name: partial(timm.create_model, name) for name in RIVALS}
 
 
 def wrong(model: nn.Module, device: str) -> str | None:
@@ -77,7 +91,7 @@ def wrong(model: nn.Module, device: str) -> str | None:
 
     A ViM2 is compared with the same weights on the CPU, on the backend that defines the results.
     """
-    size = 32 if "cpu" in device else 224
+    size = 32 if "cpu" in device else 64  # no weight depends on it, and the CPU is slow
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with autocast(device):
         out = model(images.to(device)).float()
@@ -114,32 +128,81 @@ def per_second(task: Callable[[], object], batch: int, device: str, rounds: int)
     return batch * rounds / (time.perf_counter() - began)
 
 
-def measure(model: nn.Module, device: str, tiny: bool, rounds: int) -> dict[str, object]:
-    """Return images a second in training and prediction, and the memory of training in GB."""
-    batch, size = (2, 32) if tiny else (64, 224)
-    images = torch.randn(batch, 3, size, size, device=device)
-    labels = torch.zeros(batch, dtype=torch.long, device=device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+def step_of(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: str,
+    *,
+    captured: bool,
+    smoothing: float = 0.0,
+    clip: float | None = None,
+) -> Callable[[Sequence[Tensor]], Tensor]:
+    """Return a training step, from images and labels to the loss, as the recipes take it."""
 
-    def train() -> None:
+    def gradients(batch: Sequence[Tensor]) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         with autocast(device):
-            loss = functional.cross_entropy(model(images), labels)
+            scores = model(batch[0])
+            loss = functional.cross_entropy(scores, batch[1], label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        return loss
+
+    def take(batch: Sequence[Tensor]) -> Tensor:
+        loss = gradients(batch)
         optimizer.step()
+        return loss.detach()
 
-    def predict() -> None:
-        with torch.no_grad(), autocast(device):
-            model(images)
+    if not captured:
+        return take
+    where = torch.device(device)
+    recorder = recorder_for(where, optimizer, processes=1, obstacle=None, asked=True)
+    if recorder is None:  # with asked=True it raises instead
+        return take
+    return CapturedStep(gradients, model, optimizer, recorder, where, required=True)
 
+
+def measure(
+    build: Callable[[], nn.Module], device: str, tiny: bool, rounds: int
+) -> dict[str, object]:
+    """Return images a second in training and prediction, and the memory of training in GB."""
+    batch, size = (2, 32) if tiny else (64, 224)
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, size, size, generator=draw).to(device)
+    labels = torch.randint(10, (batch,), generator=draw).to(device)
     found: dict[str, object] = {"batch": batch, "pixels": size, "dtype": "bfloat16"}
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    found["train"] = per_second(train, batch, device, rounds)
-    if device == "cuda":
-        found["gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
-    model.eval()
-    found["predict"] = per_second(predict, batch, device, rounds)
+    losses: list[float] = []
+    for captured in (False, True) if device == "cuda" else (False,):
+        named = "_replayed" if captured else ""
+        torch.manual_seed(0)
+        model = build().to(device).train()
+        step = step_of(
+            model, torch.optim.AdamW(model.parameters(), lr=1e-4), device, captured=captured
+        )
+        given = [images, labels]
+        losses.append([float(step(given)) for _ in range(5)][-1])
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        found[f"train{named}"] = per_second(partial(step, given), batch, device, rounds)
+        if device == "cuda":
+            found[f"gigabytes{named}"] = torch.cuda.max_memory_allocated() / 1e9
+        model.eval()
+
+        def predict(images: Tensor, model: nn.Module = model) -> Tensor:
+            with torch.no_grad(), autocast(device):
+                scores: Tensor = model(images)
+            return scores
+
+        forward: Callable[[Tensor], Tensor] = predict
+        if captured:
+            graphs = CUDAGraphs(torch.device(device))
+            forward = Replayed(
+                predict, graphs, graphs.device, what="predictions", after=0, required=True
+            )
+        found[f"predict{named}"] = per_second(partial(forward, images), batch, device, rounds)
+    if not max(losses) - min(losses) <= APART * max(losses):  # not for NaN either
+        return {"refused": f"losses after five steps, as they are and replayed: {losses}"}
     return found
 
 
@@ -155,9 +218,10 @@ def time_vim2(report: Report, options: argparse.Namespace, ends: float) -> None:
         if refused is not None:
             report.row("vim2", model=name, refused=refused)
             continue
-        rounds = 2 if options.tiny else options.rounds
-        found = measure(model, options.device, options.tiny, rounds)
         parameters = sum(each.numel() for each in model.parameters())
+        del model
+        rounds = 2 if options.tiny else options.rounds
+        found = measure(build, options.device, options.tiny, rounds)
         report.row("vim2", model=name, parameters=parameters, **found)
 
 
@@ -221,20 +285,17 @@ def learn_cifar10(report: Report, options: argparse.Namespace, ends: float) -> N
         {"params": [p for n, p in model.named_parameters() if n not in decayed], "weight_decay": 0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0)
+    captured = device == "cuda"
+    step = step_of(model, optimizer, device, captured=captured, smoothing=0.1, clip=1.0)
     batch, began, number, seen = 256, time.monotonic(), 0, 0
     while number == 0 or (time.monotonic() < ends and not tiny):
-        for rows in torch.split(torch.randperm(len(train), device=device), batch):
+        whole = max(1, len(train) // batch)  # a shorter batch would be recorded for itself
+        for rows in torch.split(torch.randperm(len(train), device=device), batch)[:whole]:
             share = min(1.0, (time.monotonic() - began) / max(1e-9, ends - began))
             rate = 2e-3 * min(1.0, share / 0.05) * (1 - share) + 1e-6
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            with autocast(device):
-                scores = model(changed(scaled(train[rows])))
-                loss = functional.cross_entropy(scores, labels[rows], label_smoothing=0.1)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            loss = step([changed(scaled(train[rows])), labels[rows]])
             seen += len(rows)
             if share >= 1:
                 break

@@ -3,10 +3,10 @@
     python benchmarks/triton_registers.py
 
 Every kernel is compiled as the backend launches it, for walks along one axis in 32-bit addresses,
-with all options on; those of the scan for the four walks of an image, too. Registers bound how many
-programs a processor holds: 65,536 of them by 32 threads, so that 168 allow twelve; what is spilled
-goes through slow memory. The counts are of the whole kernel, most of it two loops over tokens in
-`scan_backward` and one in each other.
+with all options on; those of the scan for the four walks of an image, too, with 16 states and, as
+ViM2 has them, with 4. Registers bound how many programs a processor holds: 65,536 of them by 32
+threads, so that 168 allow twelve; what is spilled goes through slow memory. The counts are of the
+whole kernel, most of it two loops over tokens in `scan_backward` and one in each other.
 """
 
 import re
@@ -31,11 +31,14 @@ MULTIPLES_OF_16 = {"channels", "states", "span"}
 WALK = {"WALKS": 1, "REVERSED": 0, "SWAPPED": 0, "ONE_AXIS": True, "WIDE": False}
 FOUR_WALKS = {"WALKS": 4, "REVERSED": 0b1010, "SWAPPED": 0b1100, "ONE_AXIS": False, "WIDE": False}
 SCAN = {"STEPS": STATE_STEPS, "BLOCK_N": 16}
+FEW = {"STEPS": STATE_STEPS, "BLOCK_N": 4}
 KERNELS: list[tuple[Any, dict[str, Any]]] = [
     (triton_scan.scan_forward, WALK | SCAN),
     (triton_scan.scan_forward, FOUR_WALKS | SCAN),
     (triton_scan.scan_backward, WALK | SCAN | {"WHOLE": True}),
     (triton_scan.scan_backward, FOUR_WALKS | SCAN | {"WHOLE": True}),
+    (triton_scan.scan_forward, FOUR_WALKS | FEW),
+    (triton_scan.scan_backward, FOUR_WALKS | FEW | {"WHOLE": True}),
     (triton_segments.scan_segments, WALK | {"BLOCK_N": 16}),
     (triton_segments.scan_segments_back, WALK | {"BLOCK_N": 16}),
     (triton_segments.join_segments, {"WALKS": 1, "BACKWARD": False, "BLOCK_N": 16}),
@@ -102,26 +105,32 @@ def assembled(assembly: str, architecture: int, folder: Path) -> tuple[int, int,
     return int(registers), spilled, Counter(found)
 
 
-def block_of(kernel: Any, channels: int) -> int:
+def block_of(kernel: Any, channels: int, states: int) -> int:
     """Return the channels in a block as the backend chooses them."""
     is_conv = kernel.fn.__module__.endswith("conv")
-    return triton_backend.conv_block(channels) if is_conv else triton_backend.scan_block(channels)
+    return (
+        triton_backend.conv_block(channels)
+        if is_conv
+        else triton_backend.scan_block(channels, states)
+    )
 
 
 def main() -> None:
-    print(f"Triton {triton.__version__}, 16 states, 192 channels, one warp to a program")
-    print("architecture, kernel, dtype, block: registers, bytes spilled, instructions")
+    print(f"Triton {triton.__version__}, 192 channels, one warp to a program")
+    print("architecture, kernel, states, dtype, block: registers, bytes spilled, instructions")
     with tempfile.TemporaryDirectory() as folder:
         for architecture in ARCHITECTURES:
             for kernel, constants in KERNELS:
                 for dtype in ("fp32", "bf16"):
-                    block = block_of(kernel, 192)
+                    states = constants.get("BLOCK_N", 16)
+                    block = block_of(kernel, 192, states)
                     assembly = compiled(kernel, constants | {"BLOCK_E": block}, dtype, architecture)
                     registers, spilled, counts = assembled(assembly, architecture, Path(folder))
                     parts = ", ".join(f"{name} {counts[name]}" for name in SHOWN if counts[name])
                     print(
                         f"sm_{architecture} {kernel.fn.__name__:18} "
-                        f"{'4 walks ' if constants['WALKS'] > 1 else ''}{dtype} {block:3}: "
+                        f"{'4 walks ' if constants['WALKS'] > 1 else ''}"
+                        f"{states:2} {dtype} {block:3}: "
                         f"{registers:3} registers, {spilled} bytes spilled, "
                         f"{counts.total():4} instructions ({parts})",
                         flush=True,

@@ -85,6 +85,14 @@ def test_expanded_arguments_and_broken_rows() -> None:
     assert_scan_agrees("triton", arguments)
 
 
+@pytest.mark.parametrize(
+    ("channels", "states", "block"), [(128, 4, 128), (192, 4, 64), (64, 8, 64), (128, 3, 32)]
+)
+def test_wide_blocks_of_few_states(channels: int, states: int, block: int) -> None:
+    assert triton_backend.scan_block(channels, states) == block
+    assert_scan_agrees("triton", scan_arguments((1, 18), channels, states))
+
+
 @pytest.mark.parametrize("absent", ["D", "z", "delta_bias"])
 def test_options_may_be_absent(absent: str) -> None:
     assert_scan_agrees("triton", scan_arguments((2, 6), 5, leave_out=(absent,)))

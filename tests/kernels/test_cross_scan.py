@@ -219,3 +219,22 @@ def test_the_operators_are_sound(backend: str, conv: bool) -> None:
 def test_scans_that_do_not_go_together_are_refused(changes: Any, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         run(**(drawn((2, 5, 3), 4) | FOUR | changes))
+
+
+@pytest.mark.parametrize(("walks", "conv"), [(FOUR, False), (TWO, True)], ids=["image", "groups"])
+def test_rows_in_parts_give_what_whole_rows_give(
+    walks: dict[str, Any], conv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = drawn(
+        (6, 4, 5) if len(walks["axes"]) == 4 else (12, 5), len(walks["axes"]), conv=conv
+    )
+    whole = run_with_gradients(run, arguments, {"backend": "torch", **walks})
+    monkeypatch.setattr(stacked, "_parts", lambda rows: 6)
+    assert_close(run_with_gradients(run, arguments, {"backend": "torch", **walks}), whole)
+
+
+def test_rows_are_cut_into_equal_parts_of_thousands() -> None:
+    assert stacked._divisor(64 * 56 * 56, 64 * 56 * 56 // 4096) == 49
+    assert stacked._divisor(8191, 1) == stacked._divisor(8191, 2) == 1
+    assert stacked._parts(torch.empty(1, 100_000, 3)) == 1  # a CPU takes them at once
+    assert stacked._parts(torch.empty(1, 100_000, 3, device="meta")) == 20

@@ -13,6 +13,7 @@ from kernel_cases import (
     run_with_gradients,
     scan_arguments,
 )
+from test_cross_scan import FOUR, TWO, drawn, run
 
 from tsm2.kernels import available_backends, causal_conv, selective_scan
 
@@ -63,3 +64,19 @@ def test_bfloat16_signals(device: str) -> None:
             got = run_with_gradients(operation, placed, {"backend": backend})
             assert got["out"].dtype is torch.bfloat16
             assert_close(got, wanted, (2e-2, 2e-2))
+
+
+@pytest.mark.parametrize(
+    ("lead", "walks", "conv"),
+    [((2, 9, 13), FOUR, False), ((2, 40, 40), FOUR, False), ((500, 6), TWO, True)],
+    ids=["image", "larger image", "channel groups"],
+)
+def test_scans_that_share_a_signal(
+    device: str, lead: tuple[int, ...], walks: dict[str, Any], conv: bool
+) -> None:
+    given = drawn(lead, len(walks["axes"]), conv=conv)
+    exact = {n: v.double() for n, v in given.items()}
+    wanted = run_with_gradients(run, exact, {"backend": "reference", **walks})
+    placed = {n: v.to(device) for n, v in given.items()}
+    for backend in backends_on(device):
+        assert_close(run_with_gradients(run, placed, {"backend": backend, **walks}), wanted)

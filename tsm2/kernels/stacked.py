@@ -6,10 +6,16 @@ read. What scans without convolutions select by is one matrix product for all of
 are operators of torch.library, and every graph that torch.compile makes has them: they choose the
 backend when they run, and one that takes no several walks runs them one after the other.
 
-Sizes: K walks; the others as in `tsm2.kernels.interface`.
+The gradient of a weight that every row is multiplied by is one sum over millions of rows with a few
+entries. A GPU's library makes that of one product in one go, on as many processors as the entries
+fill, a few: half of the time of ViM2's step. So there rows are cut into parts, and their products
+are added up.
+
+Sizes: K walks, R rank of steps; the others as in `tsm2.kernels.interface`.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -28,6 +34,9 @@ from tsm2.kernels.interface import (
 
 __all__ = ["cross_scan", "stacked"]
 
+_ROWS_OF_A_PART = 4096
+"""At least; enough that the parts' sums are little beside what is summed."""
+
 
 def cross_scan(
     x: Tensor, scans: Sequence[ScanWeights], walks: tuple[Walk, ...], backend: str
@@ -38,13 +47,12 @@ def cross_scan(
     select = weights.select_weight  # (K, R + 2 N, E)
     if weights.conv_weight is None:
         u = x[None]
-        selected = functional.linear(x, select.flatten(0, 1))
+        selected = _times(u, select.flatten(0, 1)[None])
         selected = selected.view(*x.shape[:-1], *select.shape[:2]).movedim(-2, 0)
     else:
         taps, bias = weights.conv_weight, weights.conv_bias
         u = _convs_operator(x[None], taps, bias, axes, reverses, True, backend)
-        selected = torch.bmm(u.flatten(1, -2), select.transpose(1, 2))
-        selected = selected.view(*u.shape[:-1], -1)
+        selected = _times(u, select)
     tensors = weights.reads(u, selected)  # selected: (K, *lead, R + 2 N)
     keep_states = fused.needs_graph(tensors)
     out: Tensor
@@ -59,6 +67,41 @@ def stacked(parts: Sequence[Any]) -> Any:
 
 def _stack(tensors: Sequence[Tensor | None]) -> Tensor | None:
     return None if tensors[0] is None else torch.stack(cast("list[Tensor]", list(tensors)))
+
+
+def _times(rows: Tensor, weights: Tensor) -> Tensor:
+    """Return rows, (K, *lead, E), times weights, (K, C, E): (K, *lead, C)."""
+    walks, parts = len(rows), _parts(rows)
+    if parts > 1:
+        cut = rows.reshape(walks, parts, -1, rows.shape[-1])
+        product = cut @ weights[:, None].mT  # adds up the gradients of each part's weights
+    elif walks == 1:
+        product = functional.linear(rows, weights[0])
+    else:
+        product = torch.bmm(rows.flatten(1, -2), weights.mT)
+    return product.view(*rows.shape[:-1], -1)
+
+
+def _summed_products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum over rows of products, (K, E, R), of (K, *lead, E) and (K, *lead, R)."""
+    walks, parts = len(left), _parts(left)
+    cut = (each.reshape(walks * parts, -1, each.shape[-1]) for each in (left, right))
+    products = torch.bmm(next(cut).mT, next(cut))
+    return products.view(walks, parts, *products.shape[1:]).sum(1, dtype=state_dtype(left))
+
+
+def _parts(rows: Tensor) -> int:
+    """Return into how many equal parts rows, (K, *lead, E), are cut; 1 where that is no use."""
+    count = rows.shape[1:-1].numel()
+    if rows.device.type == "cpu" or not isinstance(count, int):  # a compiler keeps it open
+        return 1
+    return _divisor(count, count // _ROWS_OF_A_PART)
+
+
+@cache
+def _divisor(number: int, most: int) -> int:
+    """Return the largest divisor up to a number; images and their batches have many."""
+    return next((each for each in range(most, 1, -1) if number % each == 0), 1)
 
 
 @fused.without_autocast
@@ -94,10 +137,9 @@ def _scans_backward(
     weight = tensors.delta_weight
     if weight is None:
         return gradients
-    wide = gradients.delta.flatten(1, -2)  # (K, rows, E)
-    low = tensors.delta.flatten(1, -2).to(wide.dtype)
-    ddelta = torch.bmm(wide, weight.to(wide.dtype)).view(tensors.delta.shape)
-    dweight = torch.bmm(wide.transpose(1, 2), low).to(weight.dtype)
+    wide = gradients.delta  # (K, *lead, E)
+    ddelta = torch.bmm(wide.flatten(1, -2), weight.to(wide.dtype)).view(tensors.delta.shape)
+    dweight = _summed_products(wide, tensors.delta.to(wide.dtype)).to(weight.dtype)
     return gradients._replace(delta=ddelta, delta_weight=dweight)
 
 

@@ -36,22 +36,34 @@ _SEGMENTS: Any = triton_segments
 _CONV: Any = triton_conv
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_TILE = 512
+"""States of a program, 16 to each thread of a warp. With fewer, several threads compute the steps
+and gates of the same channel: with 4 states, 32 channels took twice as long as 64 or 128."""
 _WARPS = 1
 """Of every program: of 16, 32 and 64 channels with 1, 2 and 4 warps, 32 with one were fastest."""
 _MOST_REGISTERS, _MOST_REGISTERS_WIDE = 168, 255
 """Of a thread in the backward pass, which spills none then: a processor holds twelve programs, or
 eight where distances take 64 bits."""
 _ITEMS_PER_PROCESSOR = 64
-_PROGRAMS_PER_PROCESSOR = 12
+_PROGRAMS_PER_PROCESSOR = 20
+"""Of the backward pass, more than are held: the next one starts where one has ended early."""
 _FEWEST_CHUNKS = 2
 """In a segment: shorter ones cost more to join than they save."""
 _CONV_SPAN, _CONV_SPAN_BACK = 32, 64
 _TOKENS_AT_ONCE = 4
 
 
-def scan_block(channels: int) -> int:
-    """Return how many channels a program of a scan takes."""
-    return 32 if channels > 16 else 16
+def scan_block(channels: int, states: int) -> int:
+    """Return how many channels a program of a scan takes.
+
+    More than 32 only where blocks have neither channels nor states to spare: masks take registers.
+    """
+    if channels <= 16:
+        return 16
+    block = 128 if states == _power_of_two(states) else 32
+    while block > 32 and (channels % block or block * states > _TILE):
+        block //= 2
+    return block
 
 
 def conv_block(channels: int) -> int:
@@ -153,7 +165,7 @@ def _scan_forward(
     shape = (*front, rows.sequences, borders, states, channels) if keep_states else (0,)
     kept = torch.empty(shape, dtype=torch.float32, device=u.device)
     if out.numel():
-        block = scan_block(channels)
+        block = scan_block(channels, states)
         blocks = -(-channels // block)
         cut = _cut(rows, blocks * len(walks), _ITEMS_PER_PROCESSOR, u.device)
         rate, skip, bias = A.contiguous(), _contiguous(D), _contiguous(delta_bias)
@@ -226,7 +238,7 @@ def _scan_backward(
     n_walks, front = len(walks), (len(walks),) if stacked else ()
     lead = u.shape[len(front) : -1]
     signals = [u, delta, z, B, C, dout]
-    device, block = u.device, scan_block(channels)
+    device, block = u.device, scan_block(channels, n_states)
     blocks = -(-channels // block)
     # A row of a signal, or one of dB in every part of it.
     columns = max(channels, blocks * n_states)
