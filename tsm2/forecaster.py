@@ -141,8 +141,8 @@ class TSM2Forecaster(Estimator):
         as exchange rates. "auto" chooses, and where nothing but values is read, an exact start is
         then the mean of the maps from both.
     separate_heads
-        Give every variate a head of its own; "auto" chooses, and averages its maps with that of all
-        where an exact start is averaged.
+        Give every variate a head of its own; "auto" chooses. Where an exact start is averaged, its
+        map is averaged with that of all, each by its errors on the variate's validation rows.
     quantiles
         Levels, such as (0.1, 0.5, 0.9), to forecast besides the median, which is then the point
         forecast; None for a point forecast alone.

@@ -1,6 +1,7 @@
 """The exact start: an untrained network forecasts what a ridge regression of scikit-learn does."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -459,7 +460,7 @@ def test_a_network_that_cannot_start_there_says_why(changes: dict[str, Any]) -> 
 def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
     level: Any, separate: bool, season: int | None
 ) -> None:
-    """Of each variate with the one that all share, if each has its own; solved again too."""
+    """Of each variate with the one that all share, by their errors; solved again too."""
     train, validation = parts(table())
     each = [
         solve_linear(train, validation, LinearInput(level=own), separate=separate, season=season)
@@ -469,10 +470,11 @@ def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
     with seeded(0):
         network = TSM2Network(config).eval()
     start_exactly(network, train, validation, season=season, averaged=True)
-    assert_close(forecast(network, every(validation)), mean_forecast(each, every(validation)))
+    judged = every(validation)
+    assert_close(forecast(network, judged), mean_forecast(each, each, judged, judged))
     refit_exactly(network, train, validation, season=season, averaged=True)
     again = [solve_again(one, [train, validation]) for one in each]
-    assert_close(forecast(network, every(validation)), mean_forecast(again, every(validation)))
+    assert_close(forecast(network, judged), mean_forecast(again, each, judged, judged))
 
 
 @pytest.mark.parametrize("features", [16, 3])
@@ -546,15 +548,154 @@ def test_an_average_that_the_longest_lookback_cannot_show_is_not_promised() -> N
     assert not model.choices_["averaged"].any()
 
 
-def mean_forecast(maps: list[LinearMap], batch: Batch) -> NDArray[Any]:
+def forecast_by(found: LinearMap, batch: Batch) -> Tensor:
+    """Return the forecasts of a map, (W, M, H)."""
+    x, y = found.linear.read(batch)
+    weights = found.weights.expand(batch.target.shape[1], -1, -1)
+    unit = 1.0 if batch.error_unit is None else batch.error_unit
+    return batch.target.double() + unit * (torch.einsum("wmd,mdh->wmh", x, weights) - y)
+
+
+def errors_by(found: LinearMap, batch: Batch) -> Tensor:
+    """Return the mean squared error of each variate, (M,), in the units that errors count in."""
+    unit = torch.ones(1) if batch.error_unit is None else batch.error_unit
+    errors = ((forecast_by(found, batch) - batch.target) / unit).square()
+    if batch.target_mask is not None:
+        errors = errors.where(batch.target_mask, torch.nan)
+    return errors.transpose(0, 1).flatten(1).nanmean(1)
+
+
+def mean_forecast(
+    maps: list[LinearMap], solved: list[LinearMap], judged: Batch, batch: Batch
+) -> NDArray[Any]:
+    """Mean over levels; own and shared map weigh by the errors, over `judged`, of those solved."""
     found = []
-    for each in [*maps, *(one.shared for one in maps if one.shared is not None)]:
-        x, _ = each.linear.read(batch)
-        base = batch.target.double() - each.linear.read(batch)[1]
-        weights = each.weights.expand(VARIATES, -1, -1)
-        found.append(base + torch.einsum("wmd,mdh->wmh", x, weights))
+    for each, first in zip(maps, solved, strict=True):
+        found.append(forecast_by(each, batch))
+        if each.shared is not None and first.shared is not None:
+            own, shared = (errors_by(one, judged) ** -3 for one in (first, first.shared))
+            share = (own / (own + shared))[:, None]
+            found[-1] = share * found[-1] + (1 - share) * forecast_by(each.shared, batch)
     mean: NDArray[Any] = torch.stack(found).mean(0).numpy()
     return mean
+
+
+def two_kinds(rows: int = 400) -> Tensor:
+    """A variate that goes on as it went, and two that do not."""
+    draw = torch.Generator().manual_seed(0)
+    shocks = torch.randn(rows, VARIATES, generator=draw)
+    values = torch.zeros(rows, VARIATES)
+    for row in range(2, rows):
+        last, before = values[row - 1], values[row - 2]
+        values[row] = 0.95 * last + shocks[row]
+        values[row, 0] += (0.95 * (last - 0.95 * before))[0]
+    return values / values.std(0)
+
+
+def cases_of_two_kinds() -> dict[str, tuple[Windows, Windows]]:
+    values, known = two_kinds(), torch.ones(400, VARIATES, dtype=torch.bool)
+    known[50:350:7, 0] = known[300:330, 1] = False
+    units: dict[str, Any] = {"error_units": torch.tensor([[0.2, 1.0, 3.0]])}
+    train = Windows(values=values[:300], lookback=LOOKBACK, horizon=HORIZON)
+    whole = replace(train, values=values)
+    panel = replace(
+        whole,
+        starts=torch.cat((torch.arange(150), 200 + torch.arange(60))),
+        series=torch.cat((torch.zeros(150), torch.ones(60))).long(),
+        error_units=torch.tensor([[0.2, 1.0, 3.0], [1.0, 2.0, 0.5]]),
+    )
+    judged = replace(whole, starts=later(300, LOOKBACK, 400))
+    of_panel = torch.cat((180 - LOOKBACK + torch.arange(15), 300 - LOOKBACK + torch.arange(90)))
+    return {
+        "plain": (train, judged),
+        "gaps": (replace(train, known=known[:300]), replace(judged, known=known)),
+        "units": (replace(train, **units), replace(judged, **units)),
+        "panel": (
+            replace(panel, balanced=True),
+            replace(panel, starts=of_panel, series=(torch.arange(105) > 14).long()),
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", ["plain", "gaps", "units", "panel"])
+def test_a_variate_that_differs_keeps_its_own_map(case: str) -> None:
+    """Each by its validation errors, in the units that errors count in, at either level."""
+    train, validation = cases_of_two_kinds()[case]
+    each = [
+        solve_linear(train, validation, LinearInput(level=own), separate=True)
+        for own in ("mean", "last")
+    ]
+    config = replace(SIZES, separate_heads=True)
+    with seeded(0):
+        network = TSM2Network(config).eval()
+    start_exactly(network, train, validation, averaged=True)
+    judged = every(validation)
+    got = forecast(network, judged)
+    assert_close(got, mean_forecast(each, each, judged, judged))
+    refit_exactly(network, train, validation, averaged=True)
+    again = [solve_again(one, [train, validation]) for one in each]
+    assert_close(forecast(network, judged), mean_forecast(again, each, judged, judged))
+
+    own = (forecast_by(each[0], judged) + forecast_by(each[1], judged)) / 2
+    away = [(one[:, 0] - judged.target[:, 0]).square() for one in (got, own)]
+    if judged.target_mask is not None:
+        away = [one[judged.target_mask[:, 0]] for one in away]
+    assert away[0].mean() < 1.02 * away[1].mean()
+
+
+@pytest.mark.parametrize("missing", ["raise", "mask"])
+def test_a_forecaster_errs_as_its_choice_did_saved_and_fitted_again_too(
+    missing: Any, tmp_path: Path
+) -> None:
+    values = two_kinds().numpy()
+    if missing == "mask":
+        values[50:380:7, 0] = values[300:330, 1] = np.nan
+    how: dict[str, Any] = {"missing": missing, "max_epochs": 1, "random_state": 0}
+    model = TSM2Forecaster(LOOKBACK, HORIZON, **how).fit(values[:390])
+    (taken,) = model.choices_[model.choices_["chosen"]].to_dict("records")
+    assert taken["separate_heads"]
+    assert taken["averaged"]
+    if missing == "raise":  # else batches count by windows, however much of them is known
+        assert model.floor_["linear"] == pytest.approx(taken["validation_mse"], rel=1e-4)
+    model.save(tmp_path / "model")
+    wanted = np.asarray(model.predict())
+    np.testing.assert_array_equal(TSM2Forecaster.load(tmp_path / "model").predict(), wanted)
+    fresh = TSM2Forecaster(LOOKBACK, HORIZON, **how)
+    table = fresh.backtest(values, start=390, stride=100, refit=100)
+    got = table["forecast"].to_numpy().reshape(HORIZON, VARIATES)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_nothing_judges_counts_half() -> None:
+    """Neither a variate without a known target, nor a table of one window, says what is better."""
+    train, validation = cases_of_two_kinds()["gaps"]
+    known = torch.ones_like(validation.values, dtype=torch.bool)
+    known[300:, 0] = False
+    found = solve_linear(
+        replace(train, known=known[:300]),
+        replace(validation, known=known),
+        LinearInput(level="mean"),
+        separate=True,
+    )
+    assert found.own_share is not None
+    assert found.own_share[0] == 0.5
+    assert (found.own_share[1:] != 0.5).all()
+    single = replace(train, values=train.values[: LOOKBACK + HORIZON], known=None)
+    alone = solve_linear(single, None, LinearInput(level="mean"), separate=True)
+    assert alone.own_share is not None
+    assert alone.own_share.tolist() == [0.5] * VARIATES
+
+
+def test_without_validation_the_held_out_tenth_says_how_far_a_variate_goes_its_own_way() -> None:
+    train, _ = cases_of_two_kinds()["plain"]
+    found = solve_linear(train, None, LinearInput(level="last"), separate=True)
+    held = replace(train, starts=later(270, LOOKBACK, 300))
+    before = replace(train, values=train.values[:270])
+    wanted = solve_linear(before, held, LinearInput(level="last"), separate=True)
+    assert found.own_share is not None
+    assert wanted.own_share is not None
+    assert torch.equal(found.own_share, wanted.own_share)
+    assert found.own_share[0] > 0.6
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ What the map is held towards, B0, is the window's level, or the seasonal naive f
 their own for every variate are held towards the one that all variates share: each variate leaves
 that as far as its own rows say, by a strength of its own.
 
-Where rows are few or drift, nothing says whether to count from a window's mean or its last value,
-or how far a variate goes its own way: `solve_averaged` takes the mean of all these maps.
+Where rows are few or drift, nothing says whether to count from a window's mean or its last value:
+`solve_averaged` takes the mean of both maps. A variate's own map is averaged with the shared one,
+each by (its mean squared error over the validation windows of the variate) to the power -3.
 
 Without validation windows, the last tenth of the rows of every series chooses the strength, and
 all windows solve the map.
@@ -51,6 +52,9 @@ STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e3,
 LEVELS: tuple[Literal["mean", "last"], ...] = ("mean", "last")
 """From which a map may count."""
 
+_POWER = 3
+"""Of the squared errors that own and shared maps are averaged by."""
+
 _MEMORY = 2**26
 """Numbers in the grams that are held at once: 512 MiB in double precision."""
 
@@ -71,8 +75,10 @@ class LinearMap:
     """Steps of the season whose naive forecast it is held towards; None for the level."""
     shared: "LinearMap | None" = None
     """The map of all variates that those of single ones are held towards."""
+    own_share: Tensor | None = None
+    """What each variate's own map weighs where it is averaged with the shared one, (M,)."""
     parts: "tuple[LinearMap, ...]" = ()
-    """The maps whose mean it is, with those that they are held towards."""
+    """The maps whose mean it is, each averaged with the one that it is held towards."""
 
 
 def solve_linear(
@@ -110,15 +116,16 @@ def solve_linear(
             error=None,
             season=season,
             shared=solve_linear(train, None, linear, season=season) if separate else None,
+            own_share=ones / 2 if separate else None,
         )
         return solve_again(unsolved, [train])
     shared = None
     if separate:
         shared = solve_linear(fit, judge, linear, season=season, strengths=strengths)
     towards = _held_towards(linear, season, shared, train)
-    weights, chosen, total, count = [], [], 0.0, 0.0
+    weights, chosen, shares, total, count = [], [], [], 0.0, 0.0
     for variates in _variates(train, separate):
-        maps, errors, known = [], [], 0.0
+        maps, errors, held, known = [], [], [], 0.0
         for steps in _steps(train, linear):
             moments = sum_moments(fit, linear, variates=variates, steps=steps)
             judging = sum_moments(judge, linear, variates=variates, steps=steps)
@@ -126,13 +133,18 @@ def solve_linear(
             tried = [solve_moments(moments, linear, strength, naive) for strength in strengths]
             maps.append(torch.stack(tried))  # (A, G, D, H)
             errors.append(torch.stack([judging.squared_errors(each).sum(-1) for each in tried]))
+            if shared is not None:
+                held.append(judging.squared_errors(naive).sum(-1))
             known += float(judging.counts.sum())
         each_error = torch.stack(errors).sum(0)  # (A, G)
         best = each_error.argmin(0)
         groups = torch.arange(len(best))
         weights.append(torch.cat(maps, -1)[best, groups])
         chosen.append(torch.tensor(strengths, dtype=torch.float64)[best])
-        total, count = total + float(each_error[best, groups].sum()), count + known
+        lowest = each_error[best, groups]
+        total, count = total + float(lowest.sum()), count + known
+        if shared is not None:
+            shares.append(_share_of(lowest, torch.stack(held).sum(0)))
     found = LinearMap(
         linear=linear,
         weights=torch.cat(weights),
@@ -140,6 +152,7 @@ def solve_linear(
         error=total / max(count, 1.0),
         season=season,
         shared=shared,
+        own_share=torch.cat(shares) if shares else None,
     )
     return found if validation is not None else solve_again(found, [train])
 
@@ -154,7 +167,7 @@ def solve_averaged(
 ) -> LinearMap:
     """Solve the maps from both levels, and return their mean, as for `solve_linear`.
 
-    Those of single variates are averaged with the one that all share.
+    Those of single variates are averaged with the one that all share, by what each errs.
 
     Parameters
     ----------
@@ -174,18 +187,29 @@ def solve_averaged(
     )
 
 
+def _share_of(own: Tensor, shared: Tensor) -> Tensor:
+    """Return what own maps weigh beside the shared one, (G,), by the squared errors of both.
+
+    Half where nothing says which is better.
+    """
+    part = (own / (own + shared)).nan_to_num(0.5)  # neither errs, or nothing was known
+    weight, other = (1 - part) ** _POWER, part**_POWER
+    return weight / (weight + other)
+
+
 def _mean_of(parts: Sequence[LinearMap], linear: LinearInput) -> LinearMap:
-    """Return the mean of maps of the values, and of those that they are held towards."""
-    every = [*parts, *(each.shared for each in parts if each.shared is not None)]
-    groups = max(len(each.weights) for each in every)
-    weights = [_counted_from(linear.level, each).expand(groups, -1, -1) for each in every]
-    return replace(
-        parts[0],
-        linear=linear,
-        weights=torch.stack(weights).mean(0),
-        error=None,
-        parts=tuple(parts),
-    )
+    """Return the mean of maps of the values, each averaged with the one it is held towards."""
+    weights = torch.stack([_with_shared(each, linear.level) for each in parts]).mean(0)
+    return replace(parts[0], linear=linear, weights=weights, error=None, parts=tuple(parts))
+
+
+def _with_shared(found: LinearMap, level: Literal["mean", "last"] | None) -> Tensor:
+    """Return the weights, (G, L, H), of a map averaged with the shared one, from a level."""
+    own = _counted_from(level, found)
+    if found.shared is None or found.own_share is None:
+        return own
+    share = found.own_share[:, None, None]
+    return share * own + (1 - share) * _counted_from(level, found.shared)
 
 
 def _counted_from(level: Literal["mean", "last"] | None, found: LinearMap) -> Tensor:
@@ -200,7 +224,7 @@ def _counted_from(level: Literal["mean", "last"] | None, found: LinearMap) -> Te
 
 
 def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
-    """Solve a map on other windows, and keep its strength."""
+    """Solve a map on other windows, and keep its strength and what own maps weigh."""
     if found.parts:
         return _mean_of([solve_again(each, windows) for each in found.parts], found.linear)
     shared = None if found.shared is None else solve_again(found.shared, windows)
