@@ -108,6 +108,8 @@ def test_a_model_is_exported(work: Path, tmp_path: Path) -> None:
     assert "no folder" in refused("export", work / "model", "--out", tmp_path / "no" / "model.onnx")
     to = ("--out", tmp_path / "model.onnx")
     assert "Leave" in refused("export", work / "model", work / "data.csv", *to)
+    for option in (("--decimal", ","), ("--month-first",), ("--time-column", "day")):
+        assert "reads no file" in refused("export", work / "model", *to, *option)
 
 
 def test_a_pretrained_model_is_exported_for_the_columns_of_a_table(

@@ -233,6 +233,12 @@ def export(
             f"{data} out."
         )
     if data is None:
+        given = [*reading.values(), time_column]
+        if any(each is not None for each in given):
+            raise ParameterError(
+                f"the saved model {model_folder} knows its columns, and reads no file. Leave out "
+                f"the options that say how one is read."
+            )
         model = TSM2Forecaster.load(model_folder)
     else:
         model, _ = open_model(model_folder, data, time_column, reading)
