@@ -45,8 +45,7 @@ from tsm2.training.ensembles import (
     starts_kept,
 )
 from tsm2.training.recipe import Recipe
-from tsm2.training.ridge import LinearMap
-from tsm2.training.start import leave_out, refit_exactly, solve_exactly
+from tsm2.training.start import ExactStart, leave_out, refit_exactly, solve_exactly
 
 __all__ = ["Fitting", "train_further"]
 
@@ -182,9 +181,10 @@ class Fitting:
         """
         model, config, held_out = self.model, self.config, self.validation
         network = _own(model.network)
-        solved = None
+        how = config.exactly
         if config.linear_start == "exact":
-            solved = solve_exactly(network.config, self.train, held_out, **config.exactly)
+            solved = solve_exactly(network.config, self.train, held_out, how)
+            how = replace(how, solved=solved)
         history = fit_members(
             members_of(network),
             self.train,
@@ -196,13 +196,13 @@ class Fitting:
             max_seconds=max_seconds,
             log_dir=log_dir,
             watch=watch,
-            solved=solved,
+            solved=how.solved,
         )
         network.eval()
         members = members_of(network.to("cpu"))
         started = starts_kept(members, history, config)
         with suppress(ParameterError):  # the held-out rows know nothing at all
-            model = self._calibrated(started=all(started), solved=solved)
+            model = self._calibrated(started=all(started), how=how)
         floor = pd.Series(dtype=float)
         if held_out is not None:
             linear = _linear_error(history, config.loss)
@@ -213,13 +213,12 @@ class Fitting:
             if self.recipe.refit_linear:
                 for member, kept in zip(members, started, strict=True):
                     if kept:
-                        how = config.exactly
-                        refit_exactly(member, self.train, held_out, **how, solved=solved)
+                        refit_exactly(member, self.train, held_out, how)
         if all(started):
             model = replace(model, network=drop_mixers(network))
         return model, history, floor
 
-    def _calibrated(self, *, started: bool, solved: LinearMap | None) -> FittedModel:
+    def _calibrated(self, *, started: bool, how: ExactStart) -> FittedModel:
         """Return the model with scores of held-out windows.
 
         Where these are few, every block of all windows is held out in turn, and its errors are
@@ -231,8 +230,7 @@ class Fitting:
         judged = held_out is not None and self.config.linear_start == "exact"
         if few and (started or (judged and not model.levels)):
             with seeded(self.seeds[0]):  # what is drawn is solved over
-                own, how = model.network.config, self.config.exactly
-                blocks = list(leave_out(own, self.train, held_out, **how, solved=solved))
+                blocks = list(leave_out(model.network.config, self.train, held_out, how))
             if blocks:
                 return replace(model, calibration=calibrate(blocks, quantiles=model.levels))
         return model if held_out is None else model.calibrated(held_out)

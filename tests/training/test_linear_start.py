@@ -22,6 +22,7 @@ from tsm2.training.moments import LinearInput
 from tsm2.training.ridge import Candidate, LinearMap, choose_linear, solve_again, solve_linear
 from tsm2.training.simple import Blend
 from tsm2.training.start import (
+    ExactStart,
     add_mixers,
     leave_out,
     refit_exactly,
@@ -194,7 +195,7 @@ def test_a_map_can_be_held_towards_the_seasonal_naive_forecast(season: int) -> N
     train, validation = parts(table())
     with seeded(0):
         network = TSM2Network(SIZES).eval()
-    found = start_exactly(network, train, validation, season=season)
+    found = start_exactly(network, train, validation, ExactStart(season=season))
     x, y, _ = (each.reshape(-1, each.shape[-1]) for each in read(every(train)))
     xv, yv, base = read(every(validation))
     naive = np.zeros((LOOKBACK, HORIZON))
@@ -467,12 +468,13 @@ def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
         for own in ("mean", "last")
     ]
     config = replace(SIZES, level=level, separate_heads=separate)
+    how = ExactStart(season=season, averaged=True)
     with seeded(0):
         network = TSM2Network(config).eval()
-    start_exactly(network, train, validation, season=season, averaged=True)
+    start_exactly(network, train, validation, how)
     judged = every(validation)
     assert_close(forecast(network, judged), mean_forecast(each, each, judged, judged))
-    refit_exactly(network, train, validation, season=season, averaged=True)
+    refit_exactly(network, train, validation, how)
     again = [solve_again(one, [train, validation]) for one in each]
     assert_close(forecast(network, judged), mean_forecast(again, each, judged, judged))
 
@@ -487,23 +489,23 @@ def test_what_is_solved_once_is_what_each_network_would_solve(
     _, validation = parts(table())
     train = replace(validation, starts=later(LOOKBACK, LOOKBACK, N_TRAIN))
     blend = Blend(regressed=14, season=12) if blended else None
-    how: dict[str, Any] = {"season": 12, "blend": blend, "averaged": features > 8}
+    how = ExactStart(season=12, blend=blend, averaged=features > 8)
     config = replace(SIZES, features=features, separate_heads=separate, blocks=0)
-    solved = solve_exactly(config, train, validation, **how)
+    solved = solve_exactly(config, train, validation, how)
     assert (solved is None) == (features < 8 and not blended)
 
-    def forecasts(solved: LinearMap | None) -> list[Tensor]:
+    def forecasts(how: ExactStart) -> list[Tensor]:
         with seeded(0):
             network = TSM2Network(config).eval()
-            start_exactly(network, train, validation, **how, solved=solved)
+            start_exactly(network, train, validation, how)
             found = [forecast(network, every(validation))]
-            refit_exactly(network, train, validation, **how, solved=solved)
+            refit_exactly(network, train, validation, how)
             found.append(forecast(network, every(validation)))
-            for other, block in leave_out(config, train, validation, **how, solved=solved):
+            for other, block in leave_out(config, train, validation, how):
                 found.append(forecast(other, every(block)))
         return found
 
-    for one, two in zip(forecasts(solved), forecasts(None), strict=True):
+    for one, two in zip(forecasts(replace(how, solved=solved)), forecasts(how), strict=True):
         assert torch.equal(one, two)
 
 
@@ -628,11 +630,11 @@ def test_a_variate_that_differs_keeps_its_own_map(case: str) -> None:
     config = replace(SIZES, separate_heads=True)
     with seeded(0):
         network = TSM2Network(config).eval()
-    start_exactly(network, train, validation, averaged=True)
+    start_exactly(network, train, validation, ExactStart(averaged=True))
     judged = every(validation)
     got = forecast(network, judged)
     assert_close(got, mean_forecast(each, each, judged, judged))
-    refit_exactly(network, train, validation, averaged=True)
+    refit_exactly(network, train, validation, ExactStart(averaged=True))
     again = [solve_again(one, [train, validation]) for one in each]
     assert_close(forecast(network, judged), mean_forecast(again, each, judged, judged))
 

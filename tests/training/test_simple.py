@@ -15,11 +15,12 @@ from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Windows
 from tsm2.training.loop import seeded
 from tsm2.training.simple import Blend, blend_in, error_of, regressed, simple_maps
-from tsm2.training.start import leave_out, refit_exactly, start_exactly
+from tsm2.training.start import ExactStart, leave_out, refit_exactly, start_exactly
 
 LOOKBACK, HORIZON, SEASON, READS = 20, 6, 4, 8
 ROWS, N_TRAIN = 120, 90
 BLEND = Blend(regressed=READS, season=SEASON)
+HOW = ExactStart(blend=BLEND)
 
 
 def table(columns: int = 2, rows: int = ROWS) -> Tensor:
@@ -133,7 +134,7 @@ def test_a_blended_network_is_the_mean_of_ridge_regression_and_simple_forecasts(
     )
     with seeded(0):
         network = TSM2Network(config).eval()
-    found = start_exactly(network, train, validation, blend=BLEND)
+    found = start_exactly(network, train, validation, HOW)
 
     def read(part: Windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         batch = part.gather(torch.arange(len(part)))
@@ -155,7 +156,7 @@ def test_a_blended_network_is_the_mean_of_ridge_regression_and_simple_forecasts(
     whole = blend_in(found, BLEND, [train, validation])
     error = float(((wanted - judged.target.numpy()) ** 2).mean())
     assert error_of(whole, validation) == pytest.approx(error, rel=1e-5)
-    refit_exactly(network, train, validation, blend=BLEND)
+    refit_exactly(network, train, validation, HOW)
     with torch.no_grad():
         assert not np.allclose(network(judged.context), wanted, atol=1e-3)
 
@@ -167,11 +168,11 @@ def test_variates_with_maps_of_their_own_weigh_simple_forecasts_by_their_own_err
     config = NetworkConfig(**sizes, n_variates=2, patch_length=10, separate_heads=True)
     train = Windows(values=values, **sizes)
     together = TSM2Network(config).eval()
-    start_exactly(together, train, None, blend=BLEND)
+    start_exactly(together, train, None, HOW)
     batch = train.gather(torch.arange(len(train)))
     for column in range(2):
         alone = TSM2Network(replace(config, n_variates=1, separate_heads=False)).eval()
-        found = start_exactly(alone, replace(train, values=values[:, [column]]), None, blend=BLEND)
+        found = start_exactly(alone, replace(train, values=values[:, [column]]), None, HOW)
         assert found.strength.shape == (1,)
         with torch.no_grad():
             wanted = alone(batch.context[:, [column]])
@@ -190,7 +191,7 @@ def test_what_an_embedding_cannot_show_costs_little() -> None:
     errors = []
     for features in (16, 3):
         network = TSM2Network(replace(config, features=features)).eval()
-        start_exactly(network, train, validation, blend=BLEND)
+        start_exactly(network, train, validation, HOW)
         judged = validation.gather(torch.arange(len(validation)))
         with torch.no_grad():
             errors.append(float((network(judged.context) - judged.target).square().mean()))
@@ -203,10 +204,10 @@ def test_blocks_are_forecast_by_blends_that_did_not_see_them() -> None:
         lookback=LOOKBACK, horizon=HORIZON, n_variates=2, patch_length=10, blocks=0
     )
     whole = TSM2Network(config).eval()
-    start_exactly(whole, train, validation, blend=BLEND)
-    refit_exactly(whole, train, validation, blend=BLEND)
+    start_exactly(whole, train, validation, HOW)
+    refit_exactly(whole, train, validation, HOW)
     seen = held = 0.0
-    for network, block in leave_out(config, train, validation, blend=BLEND):
+    for network, block in leave_out(config, train, validation, HOW):
         batch = block.gather(torch.arange(len(block)))
         with torch.no_grad():
             held += float((network(batch.context) - batch.target).square().sum())

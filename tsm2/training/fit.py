@@ -29,6 +29,7 @@ from tsm2.training.position import Epoch, Position, check_state
 from tsm2.training.processes import Processes
 from tsm2.training.recording import Replayed
 from tsm2.training.simple import Blend
+from tsm2.training.start import ExactStart
 from tsm2.training.step import BatchLoss, TrainingStep
 
 __all__ = ["Epoch", "Fit", "TrainingConfig"]
@@ -101,9 +102,9 @@ class TrainingConfig:
     """0 is silent, 1 shows a progress bar on standard error."""
 
     @property
-    def exactly(self) -> dict[str, Any]:
-        """How an exact start is solved, by the names of `tsm2.training.start.start_exactly`."""
-        return {"season": self.season, "blend": self.blend, "averaged": self.averaged}
+    def exactly(self) -> ExactStart:
+        """How an exact start is solved."""
+        return ExactStart(season=self.season, blend=self.blend, averaged=self.averaged)
 
     def steps_per_epoch(self, n_windows: int) -> int:
         """Return the steps of an epoch of a process that has so many windows."""

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -163,7 +163,8 @@ def fit_network(
     kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
     exact = config.linear_start == "exact"
     if exact:
-        start_exactly(_tsm2(network), train, validation, **config.exactly, solved=solved)
+        how = replace(config.exactly, solved=solved)
+        start_exactly(_tsm2(network), train, validation, how)
     recorder = find_recorder(
         accelerator.device,
         processes=accelerator.num_processes,

@@ -20,7 +20,7 @@ course, F features, V directions of L steps that the network sees, Q quantiles, 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from tsm2.training.ridge import LinearMap, solve_again, solve_averaged, solve_li
 from tsm2.training.simple import Blend, as_seen, blend_in, regressed
 
 __all__ = [
+    "ExactStart",
     "add_mixers",
     "leave_out",
     "refit_exactly",
@@ -50,6 +51,47 @@ _SPREAD = 1024
 """Windows at most that the gaps between quantiles are measured on."""
 _SURELY_SEEN = 1e-2
 """Share of the largest pivot from which on the features' gram is inverted as it is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExactStart:
+    """How the linear path is solved."""
+
+    season: int | None = None
+    """Steps of the season whose naive forecast the map is held towards; None for the level."""
+    blend: Blend | None = None
+    """How it is averaged with simple forecasts, where nothing but the values is read; None for the
+    map alone."""
+    averaged: bool = False
+    """Whether the map is the mean of those from both levels, if the network sees all steps of the
+    values and reads nothing else."""
+    solved: LinearMap | None = None
+    """What `solve_exactly` returned for all of it; None lets each network solve its own."""
+
+    def solve(
+        self, train: Windows, validation: Windows | None, linear: LinearInput, *, separate: bool
+    ) -> LinearMap:
+        """Solve the map of what a regression reads of windows, see `solve_linear`."""
+        solve = solve_averaged if self.averaged and linear.plain else solve_linear
+        return solve(
+            regressed(train, self.blend, from_first=True),
+            None if validation is None else regressed(validation, self.blend),
+            linear,
+            separate=separate,
+            season=self.season,
+        )
+
+    def solve_for(
+        self, network: TSM2Network, train: Windows, validation: Windows | None, sight: "_Sight"
+    ) -> LinearMap:
+        """Return the map that a network starts from, which is what was solved if anything was."""
+        if self.solved is not None:
+            return self.solved
+        linear = _reads(network, basis=sight.basis if self.blend is None else None)
+        return self.solve(train, validation, linear, separate=network.config.separate_heads)
+
+
+_PLAIN = ExactStart()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,13 +121,7 @@ class _Sight:
 
 
 def solve_exactly(
-    config: NetworkConfig,
-    train: Windows,
-    validation: Windows | None,
-    *,
-    season: int | None = None,
-    blend: Blend | None = None,
-    averaged: bool = False,
+    config: NetworkConfig, train: Windows, validation: Windows | None, how: ExactStart = _PLAIN
 ) -> LinearMap | None:
     """Solve the map that all networks of some sizes start from.
 
@@ -95,14 +131,8 @@ def solve_exactly(
         The sizes.
     train, validation
         Standardised windows, see `solve_linear`.
-    season
-        Steps of the season whose naive forecast the map is held towards; None for the level.
-    blend
-        How it is averaged with simple forecasts, where nothing but the values is read; None for
-        the map alone.
-    averaged
-        Whether the map is the mean of those from both levels, if the network sees all steps of the
-        values and reads nothing else.
+    how
+        How to.
 
     Returns
     -------
@@ -112,30 +142,16 @@ def solve_exactly(
         config.features, patch_length=config.patch_length, patch_stride=config.patch_stride
     )
     covariates = config.n_past or config.n_future or config.n_static
-    if covariates or not (all_seen or blend):
+    if covariates or not (all_seen or how.blend):
         return None
     linear = LinearInput(level=config.level if config.instance_norm else None)
-    return _solve(
-        train.to("cpu"),
-        None if validation is None else validation.to("cpu"),
-        linear,
-        separate=config.separate_heads,
-        season=season,
-        blend=blend,
-        averaged=averaged,
-    )
+    validation = None if validation is None else validation.to("cpu")
+    return how.solve(train.to("cpu"), validation, linear, separate=config.separate_heads)
 
 
 @torch.no_grad()
 def start_exactly(
-    network: TSM2Network,
-    train: Windows,
-    validation: Windows | None,
-    *,
-    season: int | None = None,
-    blend: Blend | None = None,
-    averaged: bool = False,
-    solved: LinearMap | None = None,
+    network: TSM2Network, train: Windows, validation: Windows | None, how: ExactStart = _PLAIN
 ) -> LinearMap:
     """Solve the linear path of a network that was not trained yet, and write it into the network.
 
@@ -143,10 +159,10 @@ def start_exactly(
     ----------
     network
         Its mixers add nothing: `zero_start`, or no blocks.
-    train, validation, season, blend, averaged
-        As in `solve_exactly`.
-    solved
-        What that returned for them.
+    train, validation
+        Standardised windows, see `solve_linear`.
+    how
+        How to.
 
     Returns
     -------
@@ -161,20 +177,16 @@ def start_exactly(
     validation = None if validation is None else validation.to("cpu")
     _stream_share(network)  # refuses first
     _prepare_courses(network, train)
-    config = network.config
-    if config.features < config.patch_length and blend is None:
-        whole = solve_linear(train, validation, _reads(network, basis=None), season=season)
-        _embed_what_is_read(network, whole)
+    config, blend = network.config, how.blend
+    narrow = config.features < config.patch_length
+    if narrow and blend is None:
+        linear = _reads(network, basis=None)
+        _embed_what_is_read(network, solve_linear(train, validation, linear, season=how.season))
     sight = _Sight.of(network)
-    found = solved
-    if found is None:
-        linear = _reads(network, basis=sight.basis if blend is None else None)
-        separate = config.separate_heads
-        how: dict[str, Any] = {"season": season, "blend": blend, "averaged": averaged}
-        found = _solve(train, validation, linear, separate=separate, **how)
+    found = how.solve_for(network, train, validation, sight)
     known = [train] if validation is None else [train, validation]
     whole = blend_in(found, blend, known)
-    if config.features < config.patch_length and blend is not None:
+    if narrow and blend is not None:
         _embed_what_is_read(network, whole)
         sight = _Sight.of(network)
     _write_linear(network, as_seen(whole, known, sight.basis), sight)
@@ -183,37 +195,9 @@ def start_exactly(
     return found
 
 
-def _solve(
-    train: Windows,
-    validation: Windows | None,
-    linear: LinearInput,
-    *,
-    separate: bool,
-    season: int | None,
-    blend: Blend | None,
-    averaged: bool,
-) -> LinearMap:
-    """Solve the map of what a regression reads of windows."""
-    solve = solve_averaged if averaged and linear.plain else solve_linear
-    return solve(
-        regressed(train, blend, from_first=True),
-        None if validation is None else regressed(validation, blend),
-        linear,
-        separate=separate,
-        season=season,
-    )
-
-
 @torch.no_grad()
 def refit_exactly(
-    network: TSM2Network,
-    train: Windows,
-    validation: Windows,
-    *,
-    season: int | None = None,
-    blend: Blend | None = None,
-    averaged: bool = False,
-    solved: LinearMap | None = None,
+    network: TSM2Network, train: Windows, validation: Windows, how: ExactStart = _PLAIN
 ) -> LinearMap:
     """Solve the linear path again with the validation windows too, and write it.
 
@@ -224,33 +208,23 @@ def refit_exactly(
     train, validation
         Standardised windows. What the network forecasts of the validation windows is no longer
         held out afterwards: calibrate intervals on it before.
-    season, blend, averaged, solved
-        As in `start_exactly`.
+    how
+        As for `start_exactly`.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
     sight = _Sight.of(network)
-    if solved is None:
-        linear = _reads(network, basis=sight.basis if blend is None else None)
-        separate = network.config.separate_heads
-        how: dict[str, Any] = {"season": season, "blend": blend, "averaged": averaged}
-        solved = _solve(train, validation, linear, separate=separate, **how)
-    fit, judge = regressed(train, blend, from_first=True), regressed(validation, blend)
-    again = solve_again(solved, [fit, judge])
+    found = how.solve_for(network, train, validation, sight)
+    fit, judge = regressed(train, how.blend, from_first=True), regressed(validation, how.blend)
+    again = solve_again(found, [fit, judge])
     known = [train, validation]
-    _write_linear(network, as_seen(blend_in(again, blend, known), known, sight.basis), sight)
+    whole = blend_in(again, how.blend, known)
+    _write_linear(network, as_seen(whole, known, sight.basis), sight)
     return again
 
 
 @torch.no_grad()
 def leave_out(
-    config: NetworkConfig,
-    train: Windows,
-    validation: Windows | None,
-    *,
-    season: int | None = None,
-    blend: Blend | None = None,
-    averaged: bool = False,
-    solved: LinearMap | None = None,
+    config: NetworkConfig, train: Windows, validation: Windows | None, how: ExactStart = _PLAIN
 ) -> Iterator[tuple[TSM2Network, Windows]]:
     """Yield blocks of windows, and for each the linear path solved without it.
 
@@ -258,18 +232,17 @@ def leave_out(
     ----------
     config
         Of the network whose linear path it is.
-    train, validation, season, blend, averaged, solved
-        As in `start_exactly`. The strength is chosen once.
+    train, validation, how
+        As for `start_exactly`. The strength is chosen once.
     """
     train, validation = train.to("cpu"), None if validation is None else validation.to("cpu")
     network = TSM2Network(replace(config, blocks=0)).eval()
-    how: dict[str, Any] = {"season": season, "blend": blend, "averaged": averaged}
-    found = start_exactly(network, train, validation, **how, solved=solved)
+    found = start_exactly(network, train, validation, how)
     sight = _Sight.of(network)
     for rest, block in cut_blocks(train, validation):
         other = copy.deepcopy(network)
-        again = solve_again(found, [regressed(each, blend) for each in rest])
-        whole = blend_in(again, blend, rest)
+        again = solve_again(found, [regressed(each, how.blend) for each in rest])
+        whole = blend_in(again, how.blend, rest)
         _write_linear(other, as_seen(whole, rest, sight.basis), sight)
         yield other, block
 
@@ -390,7 +363,7 @@ def _reads(network: TSM2Network, *, basis: Tensor | None) -> LinearInput:
     """Return what the linear path reads."""
     config = network.config
     encoders = {"past": network.past, "future": network.future}
-    weights: dict[str, Any] = {
+    weights: dict[str, Tensor] = {
         name: encoder.across.detach().double()
         for name, encoder in encoders.items()
         if encoder is not None
