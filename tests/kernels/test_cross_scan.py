@@ -238,3 +238,8 @@ def test_rows_are_cut_into_equal_parts_of_thousands() -> None:
     assert stacked._divisor(8191, 1) == stacked._divisor(8191, 2) == 1
     assert stacked._parts(torch.empty(1, 100_000, 3)) == 1  # a CPU takes them at once
     assert stacked._parts(torch.empty(1, 100_000, 3, device="meta")) == 20
+
+
+def test_a_compiler_keeps_the_number_of_rows_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert stacked._parts(torch.empty(1, 100_000, 3, device="meta")) == 1

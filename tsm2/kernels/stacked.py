@@ -92,9 +92,9 @@ def _summed_products(left: Tensor, right: Tensor) -> Tensor:
 
 def _parts(rows: Tensor) -> int:
     """Return into how many equal parts rows, (K, *lead, E), are cut; 1 where that is no use."""
-    count = rows.shape[1:-1].numel()
-    if rows.device.type == "cpu" or not isinstance(count, int):  # a compiler keeps it open
+    if rows.device.type == "cpu" or torch.compiler.is_compiling():  # which keeps sizes open
         return 1
+    count = rows.shape[1:-1].numel()
     return _divisor(count, count // _ROWS_OF_A_PART)
 
 
