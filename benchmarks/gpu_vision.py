@@ -158,8 +158,6 @@ def step_of(
         return take
     where = torch.device(device)
     recorder = recorder_for(where, optimizer, processes=1, obstacle=None, asked=True)
-    if recorder is None:  # with asked=True it raises instead
-        return take
     return CapturedStep(gradients, model, optimizer, recorder, where, required=True)
 
 
