@@ -74,3 +74,22 @@ def test_a_season_that_nobody_told_of_is_no_level_that_moves() -> None:
     frame = load_sample(200)
     for each, season in ((frame, 24), (frame.reset_index(drop=True), None)):
         assert not in_logarithms(read(each), season).any()
+
+
+def test_halves_of_few_seasons_tell_what_the_seasons_do_not() -> None:
+    t, noise = np.arange(48), np.random.default_rng(0).normal(size=48)
+    level, swing = 100 * np.exp(0.03 * t), 0.2 * np.sin(2 * np.pi * t / 12) + 0.02 * noise
+    columns = {"share": level * np.exp(swing), "same": 100 + 6 * t + 100 * swing}
+    index = pd.date_range("2010-01-01", periods=48, freq="MS")
+    assert in_logarithms(read(pd.DataFrame(columns, index)), 12).tolist() == [True, False]
+
+
+def test_what_swings_the_most_in_high_weeks_of_every_year_is_left_as_it_is() -> None:
+    """Winters are high and wild, in high years no wilder than in low ones."""
+    rng = np.random.default_rng(0)
+    year, week = np.divmod(np.arange(8 * 52), 52)
+    winter = np.exp(-(((week - 13) / 7) ** 2))
+    height = rng.uniform(0.3, 1.5, 8)[year]
+    demand = 200 + 400 * height + 600 * winter + (10 + 90 * winter) * rng.normal(size=416)
+    frame = pd.DataFrame({"load": demand}, pd.date_range("2002", periods=416, freq="W"))
+    assert in_logarithms(read(frame), 52).tolist() == [False]

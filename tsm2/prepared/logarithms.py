@@ -1,9 +1,11 @@
 """Logarithms: which variates swing the wider the higher they are, and are better measured in them.
 
-    blocks of a season  ->  log of mean, log of deviation  ->  slope of one over the other
+    halves of seasons  ->  log of mean, log of deviation  ->  slope of one over the other
 
 A slope of 0 is a swing that is always as wide, 1 one that is a share of the level. The plot of the
-two is Tukey's spread-versus-level plot, and blocks of a season are Guerrero's.
+two is Tukey's spread-versus-level plot, and blocks of a season are Guerrero's. Each half of a season
+is compared with the same half of others: what swings the most in its high months every year need
+not swing wider in a higher year, and both halves together say so with twice as many blocks.
 
 Sizes: M variates, N blocks, W rows of a block.
 Sources: Tukey (1977), Exploratory Data Analysis; Guerrero (1993), Journal of Forecasting 12(1).
@@ -47,7 +49,10 @@ def in_logarithms(series: Series, season: int | None) -> NDArray[np.bool_]:
 
 
 def _blocks(series: Series, season: int | None) -> list[NDArray[np.float64]]:
-    """Return the blocks of each series that is asked, (N, W, M), the last row in the last one."""
+    """Return blocks that are compared, (N, W, M): of each series that is asked and each half.
+
+    The last row of a series is in its last block.
+    """
     found = []
     asked = np.linspace(0, len(series.ids) - 1, min(len(series.ids), _ASKED)).round().astype(int)
     for first, count in zip(series.offsets[asked], series.counts[asked], strict=True):
@@ -56,14 +61,16 @@ def _blocks(series: Series, season: int | None) -> list[NDArray[np.float64]]:
             width = max(_ROWS, count // _BLOCKS)
         number = count // width
         rows = series.values[first + count - number * width : first + count]
-        found.append(rows.reshape(number, width, rows.shape[1]))
+        blocks = rows.reshape(number, width, rows.shape[1])
+        halves = 2 if width == season and width >= 2 * _ROWS else 1
+        found += np.array_split(blocks, halves, axis=1)
     return found
 
 
 def _swings_with_level(blocks: list[NDArray[np.float64]]) -> bool:
-    """Return whether the swing of a variate is a share of its level, by the blocks of each series.
+    """Return whether the swing of a variate is a share of its level.
 
-    Of each series (N, W).
+    By blocks, (N, W), each list of which has a level of its own.
     """
     levels, swings, free = [], [], -1
     for each in blocks:
