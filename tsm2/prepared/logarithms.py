@@ -3,9 +3,9 @@
     halves of seasons  ->  log of mean, log of deviation  ->  slope of one over the other
 
 A slope of 0 is a swing that is always as wide, 1 one that is a share of the level. The plot of the
-two is Tukey's spread-versus-level plot, and blocks of a season are Guerrero's. Each half of a season
-is compared with the same half of others: what swings the most in its high months every year need
-not swing wider in a higher year, and both halves together say so with twice as many blocks.
+two is Tukey's spread-versus-level plot, and blocks of a season are Guerrero's. Each half of a
+season is compared with the same half of others: what swings the most in its high months every year
+need not swing wider in a higher year, and halves say so with twice as many blocks.
 
 Sizes: M variates, N blocks, W rows of a block.
 Sources: Tukey (1977), Exploratory Data Analysis; Guerrero (1993), Journal of Forecasting 12(1).
