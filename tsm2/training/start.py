@@ -81,15 +81,6 @@ class ExactStart:
             season=self.season,
         )
 
-    def solve_for(
-        self, network: TSM2Network, train: Windows, validation: Windows | None, sight: "_Sight"
-    ) -> LinearMap:
-        """Return the map that a network starts from, which is what was solved if anything was."""
-        if self.solved is not None:
-            return self.solved
-        linear = _reads(network, basis=sight.basis if self.blend is None else None)
-        return self.solve(train, validation, linear, separate=network.config.separate_heads)
-
 
 _PLAIN = ExactStart()
 
@@ -132,7 +123,7 @@ def solve_exactly(
     train, validation
         Standardised windows, see `solve_linear`.
     how
-        How to.
+        How it is solved.
 
     Returns
     -------
@@ -162,7 +153,7 @@ def start_exactly(
     train, validation
         Standardised windows, see `solve_linear`.
     how
-        How to.
+        How it is solved.
 
     Returns
     -------
@@ -183,7 +174,7 @@ def start_exactly(
         linear = _reads(network, basis=None)
         _embed_what_is_read(network, solve_linear(train, validation, linear, season=how.season))
     sight = _Sight.of(network)
-    found = how.solve_for(network, train, validation, sight)
+    found = _solve_for(network, train, validation, sight, how)
     known = [train] if validation is None else [train, validation]
     whole = blend_in(found, blend, known)
     if narrow and blend is not None:
@@ -193,6 +184,20 @@ def start_exactly(
     if isinstance(network.head, QuantileHead):
         _spread_quantiles(network, train if validation is None else validation)
     return found
+
+
+def _solve_for(
+    network: TSM2Network,
+    train: Windows,
+    validation: Windows | None,
+    sight: _Sight,
+    how: ExactStart,
+) -> LinearMap:
+    """Return the map that a network starts from, which is what was solved if anything was."""
+    if how.solved is not None:
+        return how.solved
+    linear = _reads(network, basis=sight.basis if how.blend is None else None)
+    return how.solve(train, validation, linear, separate=network.config.separate_heads)
 
 
 @torch.no_grad()
@@ -213,7 +218,7 @@ def refit_exactly(
     """
     train, validation = train.to("cpu"), validation.to("cpu")
     sight = _Sight.of(network)
-    found = how.solve_for(network, train, validation, sight)
+    found = _solve_for(network, train, validation, sight, how)
     fit, judge = regressed(train, how.blend, from_first=True), regressed(validation, how.blend)
     again = solve_again(found, [fit, judge])
     known = [train, validation]
