@@ -646,18 +646,20 @@ def test_a_variate_that_differs_keeps_its_own_map(case: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["raise", "mask"])
+@pytest.mark.parametrize("more", [{}, {"quantiles": (0.1, 0.5, 0.9), "n_estimators": 2}], ids=len)
 def test_a_forecaster_errs_as_its_choice_did_saved_and_fitted_again_too(
-    missing: Any, tmp_path: Path
+    missing: Any, more: dict[str, Any], tmp_path: Path
 ) -> None:
     values = two_kinds().numpy()
     if missing == "mask":
         values[50:380:7, 0] = values[300:330, 1] = np.nan
-    how: dict[str, Any] = {"missing": missing, "max_epochs": 1, "random_state": 0}
+    how: dict[str, Any] = {"missing": missing, "max_epochs": 1, "random_state": 0} | more
     model = TSM2Forecaster(LOOKBACK, HORIZON, **how).fit(values[:390])
     (taken,) = model.choices_[model.choices_["chosen"]].to_dict("records")
     assert taken["separate_heads"]
     assert taken["averaged"]
-    if missing == "raise":  # else batches count by windows, however much of them is known
+    # Else batches count by windows, however much of them is known, and quantiles by their loss.
+    if missing == "raise" and not more:
         assert model.floor_["linear"] == pytest.approx(taken["validation_mse"], rel=1e-4)
     model.save(tmp_path / "model")
     wanted = np.asarray(model.predict())
@@ -666,6 +668,8 @@ def test_a_forecaster_errs_as_its_choice_did_saved_and_fitted_again_too(
     table = fresh.backtest(values, start=390, stride=100, refit=100)
     got = table["forecast"].to_numpy().reshape(HORIZON, VARIATES)
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    later = np.asarray(model.predict(values[:395]))
+    np.testing.assert_allclose(model.update(values[390:395]).predict(), later, rtol=1e-5, atol=1e-6)
 
 
 def test_what_nothing_judges_counts_half() -> None:
