@@ -181,6 +181,23 @@ def test_variants_differ_from_each_other() -> None:
     assert len({str(sorted(changes.items())) for changes in ABLATIONS.values()}) == len(ABLATIONS)
 
 
+@pytest.mark.parametrize(("season", "told"), [(24, 24), (1, None)])
+def test_tsm2_is_told_the_season_that_rows_without_stamps_do_not_tell(
+    season: int, told: int | None
+) -> None:
+    setup = Setup(lookback=48, horizon=8, season=season, parameters={"blocks": 0})
+    model = build("TSM2", setup)
+    model.fit(waves(240), 180)
+    estimator = model.estimator  # type: ignore[attr-defined]
+    assert estimator.season == told
+    assert ("seasonal naive" in estimator.floor_) == (told is not None)
+
+
+def test_a_season_given_with_the_name_goes_before_the_tables() -> None:
+    setup = Setup(lookback=48, horizon=8, season=24, parameters={"season": 12})
+    assert build("TSM2", setup).estimator.season == 12  # type: ignore[attr-defined]
+
+
 def test_tsm2_validates_on_the_protocols_rows() -> None:
     table = load_table("sample")
     quick = {"max_epochs": 1, "features": 4, "sam_radius": 0.0}

@@ -130,16 +130,19 @@ class _Ours:
 
 
 def _tsm2(setup: Setup) -> _Ours:
-    fixed: dict[str, Any] = {"device": setup.device, "random_state": setup.seed}
-    model = TSM2Forecaster(setup.lookback, setup.horizon, **fixed)
+    model = TSM2Forecaster(setup.lookback, setup.horizon, **_told(setup))
     return _Ours(model.set_params(**setup.parameters))
 
 
 def _zero(setup: Setup) -> _Ours:
-    """Return the pretrained network, which is told the season and reads rows of its own number."""
+    """Return the pretrained network, which reads rows of its own number."""
+    return _Ours(TSM2Forecaster.from_pretrained("zero", **{**_told(setup), **setup.parameters}))
+
+
+def _told(setup: Setup) -> dict[str, Any]:
+    """Return what our models are told: the season too, which rows without stamps do not tell."""
     season = setup.season if setup.season > 1 else None
-    fixed = {"season": season, "device": setup.device, "random_state": setup.seed}
-    return _Ours(TSM2Forecaster.from_pretrained("zero", **{**fixed, **setup.parameters}))
+    return {"season": season, "device": setup.device, "random_state": setup.seed}
 
 
 def _seasonal_naive(setup: Setup) -> SeasonalNaive:
