@@ -3,6 +3,8 @@
     python benchmarks/defaults.py --data FOLDER           # runs what results/defaults.csv lacks
     python benchmarks/defaults.py --data FOLDER --only TSM2 AirPassengers
     python benchmarks/defaults.py --summary
+    python benchmarks/defaults.py --data FOLDER --many    # the same at more cutoffs
+    python benchmarks/defaults.py --summary --many
 
 FOLDER holds `small/`, `short_horizon/m4/` and `long_horizon/` with the public files that `TASKS`
 names; the other tables come with statsmodels and sktime or are generated. Nothing is downloaded,
@@ -15,25 +17,31 @@ Every task is a holdout: each cutoff is the end of what a model sees, and the ho
 judges. Cutoffs lie a horizon apart and end at the last row. Every model is fitted anew at every
 cutoff; on tables of more than 2,000 rows TSM2 and LightGBM are fitted once, before the first
 cutoff, and read the rows since.
+
+One to four cutoffs are few: errors and coverage of a single task are then luck for a good part.
+`--many` has twelve where half of the rows allow, of tables of more than twelve columns fewer, and
+results of its own. No default was chosen by them.
+
 MASE divides a series' absolute error by that of the seasonal naive forecast over the rows before
 the first cutoff, and is averaged over series; constant series are left out.
 Coverage is the share of values inside the 80 % interval.
 """
 
 import argparse
-import csv
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rows import add_row, keys_in
 
 RESULTS = Path(__file__).parent / "results" / "defaults.csv"
+MANY_RESULTS = RESULTS.with_stem("defaults_many")
+MOST_CUTOFFS = 12
 MODELS = ("SeasonalNaive", "AutoETS", "AutoTheta", "LightGBM", "TSM2")
-FIELDS = ("task", "model", "mase", "coverage", "seconds", "rows", "series", "note")
 
 
 @dataclass(frozen=True)
@@ -265,6 +273,17 @@ def heads(task: Task, series: dict[str, pd.Series]) -> list[dict[str, pd.Series]
     ]
 
 
+def at_many_cutoffs(task: Task, series: dict[str, pd.Series]) -> Task:
+    """Return the task with as many cutoffs as half of the rows allow, at most twelve.
+
+    They are fewer where more than twelve series would be forecast so often, and never fewer than
+    the task has.
+    """
+    rows = min(len(each) for each in series.values())
+    allowed = min(MOST_CUTOFFS, rows // 2 // task.horizon, MOST_CUTOFFS**2 // len(series))
+    return replace(task, cutoffs=max(task.cutoffs, allowed))
+
+
 def fits_anew(series: dict[str, pd.Series], number: int) -> bool:
     """Return whether a trained model is fitted at the cutoff of this number."""
     return number == 0 or max(len(each) for each in series.values()) <= 2000
@@ -342,13 +361,20 @@ def ours(task: Task, series: dict[str, pd.Series]) -> Forecasts:
         yield _ours(model.predict(frame), ends, task, list(each))
 
 
+def ours_as_table(point: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Return forecasts of TSM2: a row per step, a column per series."""
+    if task.kind == "panel":
+        return wide(point.reset_index(), "y", task)
+    return point.reset_index(drop=True)
+
+
 def _ours(
     point: pd.DataFrame, ends: pd.DataFrame | None, task: Task, names: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    value = ours_as_table(point, task)
+    if ends is None:
+        return value, value * np.nan, value * np.nan
     if task.kind == "panel":
-        value = wide(point.reset_index(), "y", task)
-        if ends is None:
-            return value, value * np.nan, value * np.nan
         flat = ends.reset_index()
         flat.columns = [
             "/".join(str(p) for p in c if str(p)) if isinstance(c, tuple) else str(c)
@@ -356,9 +382,6 @@ def _ours(
         ]
         low, high = [c for c in flat.columns if c.startswith("y")]
         return value, wide(flat, low, task), wide(flat, high, task)
-    value = point.reset_index(drop=True)
-    if ends is None:
-        return value, value * np.nan, value * np.nan
     table = ends.to_numpy().reshape(task.horizon, len(names), 2)
     return value, *(pd.DataFrame(table[..., k], columns=names) for k in range(2))
 
@@ -396,13 +419,13 @@ def run(task: Task, model: str, series: dict[str, pd.Series]) -> dict[str, objec
         "seconds": round(time.perf_counter() - start, 2),
         "rows": max(len(each) for each in series.values()),
         "series": len(series),
-        "note": "",
+        "cutoffs": task.cutoffs,
     }
 
 
-def summary() -> None:
+def summary(results: Path) -> None:
     """Print every task's errors, and geometric means over seasonal naive."""
-    table = pd.read_csv(RESULTS)
+    table = pd.read_csv(results)
     judged = [task.name for task in TASKS if task.name != "prescriptions"]
     table = table[table["task"].isin(judged)]  # all of the rows that judge it are 0
     errors = table.pivot_table(index="task", columns="model", values="mase", sort=False)
@@ -429,15 +452,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the public files")
     parser.add_argument("--only", nargs="+", default=(), help="names of models and tasks")
     parser.add_argument("--summary", action="store_true", help="print what is there")
+    parser.add_argument("--many", action="store_true", help="forecast at more cutoffs")
     given = parser.parse_args()
+    results = MANY_RESULTS if given.many else RESULTS
     if given.summary:
-        summary()
+        summary(results)
         return
     if given.data is None:
         parser.error("--data FOLDER is needed to run")
-    done = set()
-    if RESULTS.is_file():
-        done = {(row["task"], row["model"]) for row in csv.DictReader(RESULTS.open())}
+    done = keys_in(results, ("task", "model"))
     wanted = set(given.only)
     for task in TASKS:
         if wanted & {each.name for each in TASKS} and task.name not in wanted:
@@ -454,14 +477,9 @@ def main() -> None:
                 continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                row = run(task, model, series)
-            new = not RESULTS.is_file()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-            print(" ".join(str(row[name]) for name in FIELDS[:5]), flush=True)
+                row = run(at_many_cutoffs(task, series) if given.many else task, model, series)
+            add_row(results, row)
+            print(" ".join(map(str, row.values())), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def keys_in(path: Path, key: Sequence[str]) -> set[tuple[str, ...]]:
         return {tuple(row[name] for name in key) for row in csv.DictReader(file)}
 
 
-def add_row(path: Path, row: Mapping[str, str]) -> None:
+def add_row(path: Path, row: Mapping[str, object]) -> None:
     """Add a row to a file, which begins with its columns."""
     fresh = not path.exists()
     with path.open("a", newline="") as file:
