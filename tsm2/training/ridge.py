@@ -131,17 +131,19 @@ def solve_linear(
             judging = sum_moments(judge, linear, variates=variates, steps=steps)
             naive = towards[..., steps]
             tried = [solve_moments(moments, linear, strength, naive) for strength in strengths]
-            maps.append(torch.stack(tried))  # (A, G, D, H)
+            maps.append(tried)  # A maps, (G, D, H) each
             errors.append(torch.stack([judging.squared_errors(each).sum(-1) for each in tried]))
             if shared is not None:
                 held.append(judging.squared_errors(naive).sum(-1))
             known += float(judging.counts.sum())
         each_error = torch.stack(errors).sum(0)  # (A, G)
         best = each_error.argmin(0)
-        groups = torch.arange(len(best))
-        weights.append(torch.cat(maps, -1)[best, groups])
+        # Picked one by one: maps of many variates fill gigabytes, and are not copied again.
+        picked = list(enumerate(best.tolist()))
+        parts = [torch.stack([tried[which][group] for group, which in picked]) for tried in maps]
+        weights.append(torch.cat(parts, -1))
         chosen.append(torch.tensor(strengths, dtype=torch.float64)[best])
-        lowest = each_error[best, groups]
+        lowest = each_error.amin(0)
         total, count = total + float(lowest.sum()), count + known
         if shared is not None:
             shares.append(_share_of(lowest, torch.stack(held).sum(0)))
