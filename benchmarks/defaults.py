@@ -427,7 +427,7 @@ def summary(results: Path) -> None:
     """Print every task's errors, and geometric means over seasonal naive."""
     table = pd.read_csv(results)
     judged = [task.name for task in TASKS if task.name != "prescriptions"]
-    table = table[table["task"].isin(judged)]  # all of the rows that judge it are 0
+    table = table[table["task"].isin(judged)]  # all rows that judge it at few cutoffs are 0
     errors = table.pivot_table(index="task", columns="model", values="mase", sort=False)
     errors = errors[[name for name in MODELS if name in errors]]
     print(errors.round(3).to_string())
