@@ -21,13 +21,13 @@ import torch
 from defaults import (
     MANY_RESULTS,
     TASKS,
-    MissingDataError,
     Task,
     at_many_cutoffs,
     fits_anew,
     heads,
-    load,
+    loaded,
     long,
+    naive_errors,
     ours_as_table,
 )
 from rows import add_row, keys_in
@@ -86,10 +86,7 @@ def forecasts(task: Task, series: dict[str, pd.Series]) -> Iterator[dict[str, pd
 def errors_of(task: Task, series: dict[str, pd.Series]) -> dict[str, float]:
     """Return the MASE of every forecast, as `benchmarks/defaults.py` measures it."""
     known = heads(task, series)
-    before = {name: each.to_numpy() for name, each in known[0].items()}
-    scale = {
-        name: np.abs(v[task.season :] - v[: -task.season]).mean() for name, v in before.items()
-    }
+    scale = naive_errors(task, series)
     errors: dict[str, list[float]] = {}
     for head, found in zip(known, forecasts(task, series), strict=True):
         for name, each in series.items():
@@ -123,14 +120,8 @@ def main() -> None:
     if given.data is None:
         parser.error("--data FOLDER is needed to run")
     done = keys_in(RESULTS, ("task",))
-    for task in TASKS:
-        if task.name == "prescriptions" or (task.name,) in done:
-            continue
-        try:
-            series = load(task, given.data)
-        except MissingDataError as error:
-            print(f"left out: {error}")
-            continue
+    judged = [t for t in TASKS if t.name != "prescriptions" and (t.name,) not in done]
+    for task, series in loaded(judged, given.data):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             errors = errors_of(at_many_cutoffs(task, series), series)

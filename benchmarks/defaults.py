@@ -30,7 +30,7 @@ Coverage is the share of values inside the 80 % interval.
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,6 +123,15 @@ def load(task: Task, folder: Path) -> dict[str, pd.Series]:
         )
         for name, values in columns.items()
     }
+
+
+def loaded(tasks: Iterable[Task], folder: Path) -> Iterator[tuple[Task, dict[str, pd.Series]]]:
+    """Yield tasks with their series; one whose data is missing is named and skipped."""
+    for task in tasks:
+        try:
+            yield task, load(task, folder)
+        except MissingDataError as error:
+            print(f"left out: {error}")
 
 
 def _from_file(task: Task, file: Path) -> dict[str, np.ndarray]:
@@ -389,6 +398,15 @@ def _ours(
 # --- judge --------------------------------------------------------------------------------------
 
 
+def naive_errors(task: Task, series: dict[str, pd.Series]) -> dict[str, float]:
+    """Return what MASE divides by: seasonal naive's error before the first cutoff, by series."""
+    before = {name: each.to_numpy() for name, each in heads(task, series)[0].items()}
+    return {
+        name: float(np.abs(each[task.season :] - each[: -task.season]).mean())
+        for name, each in before.items()
+    }
+
+
 def run(task: Task, model: str, series: dict[str, pd.Series]) -> dict[str, object]:
     """Return the row of a model on a task."""
     start = time.perf_counter()
@@ -398,9 +416,7 @@ def run(task: Task, model: str, series: dict[str, pd.Series]) -> dict[str, objec
         forecasts = boosted(task, series)
     else:
         forecasts = statistical(model, task, series)
-    before = heads(task, series)[0]
-    scale = {n: float(np.abs(s.to_numpy()[task.season :] - s.to_numpy()[: -task.season]).mean())
-             for n, s in before.items()}  # fmt: skip
+    scale = naive_errors(task, series)
     errors, inside = [], []
     for known, (point, low, high) in zip(heads(task, series), forecasts, strict=True):
         for name, each in series.items():
@@ -462,14 +478,8 @@ def main() -> None:
         parser.error("--data FOLDER is needed to run")
     done = keys_in(results, ("task", "model"))
     wanted = set(given.only)
-    for task in TASKS:
-        if wanted & {each.name for each in TASKS} and task.name not in wanted:
-            continue
-        try:
-            series = load(task, given.data)
-        except MissingDataError as error:
-            print(f"left out: {error}")
-            continue
+    named = [task for task in TASKS if task.name in wanted]
+    for task, series in loaded(named or TASKS, given.data):
         for model in MODELS:
             if wanted & set(MODELS) and model not in wanted:
                 continue
