@@ -61,7 +61,7 @@ ORDERS = {  # within a package, a module may import those before it
         "covariates",
         "config",
         "tsm2",
-        *("periods", "classical", "zero", "pretrained"),
+        *("periods", "classical", "ensemble", "combined", "zero", "pretrained"),
     ],
     "tables": [
         *("ragged", "gaps", "quantiles", "wall_clocks", "business", "frequencies", "holidays"),

@@ -197,9 +197,9 @@ def naive_scale_table(
 def _windows(
     model: FittedModel, series: Series, start: object, horizon: int, stride: int = 1
 ) -> tuple[Series, NDArray[np.int64]]:
-    whole = model.with_context(series)
+    whole, stored = model.with_context(series)
     walk = Walk(lookback=model.lookback, horizon=horizon, stride=stride)
-    return whole, walk.starts_in(whole, start)
+    return whole, walk.starts_in(whole, start, known=stored)
 
 
 def backtest_table(

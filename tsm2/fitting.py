@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from tsm2.errors import ParameterError
-from tsm2.fitted.calibration import ENOUGH_WINDOWS, calibrate
+from tsm2.fitted.calibration import ENOUGH_WINDOWS
 from tsm2.fitted.floor import measure_floor, warn_below_floor
 from tsm2.fitted.model import FittedModel
 from tsm2.networks.ensemble import Ensemble, members_of
@@ -67,6 +67,8 @@ class Fitting:
     """Windows to train on."""
     validation: Windows | None
     """Windows held out; None without validation."""
+    reaching: Prepared | None
+    """The rows of both for contexts that reach further than the network's; None if none do."""
     season: int | None
     """Rows of a season, for the naive forecast; None if there is none."""
     config: TrainingConfig
@@ -135,11 +137,13 @@ class Fitting:
             scaling=units,
             roles=roles,
             codings=codings,
-            context=series.tail(sizes["lookback"]),
+            context=series,
             missing=recipe.missing,
+            classical=recipe.classical(series) if chosen(choices)["classical"] else None,
             device=recipe.device,
             capture_steps=recipe.training["capture_steps"],
         )
+        model = replace(model, context=series.tail(model.reach))
         prepared = Prepared.of(rows, units, roles, covariates, lookback=sizes["lookback"])
         prepared = recipe.counted(prepared, n_train, choices)
         train, held_out = split_starts(rows, n_train, **sizes)
@@ -155,6 +159,7 @@ class Fitting:
             choices=choices,
             train=prepared.windows(train, recipe.horizon, balanced=recipe.sampling == "series"),
             validation=validation,
+            reaching=prepared.reaching(model.reach) if model.classical else None,
             season=recipe.season_of(rows),
             config=config,
             seeds=seeds,
@@ -207,9 +212,16 @@ class Fitting:
         if held_out is not None:
             linear = _linear_error(history, config.loss)
             floor = measure_floor(
-                network, held_out, season=self.season, linear=linear, point=model.point
+                model.forecasting(),
+                self._whole(held_out),
+                season=self.season,
+                linear=linear,
+                point=model.point,
             )
-            warn_below_floor(floor)
+            # Of the linear forecast few windows cannot say that it is better than its mean with
+            # others: the choice has weighed them.
+            weighed = ["linear"] if model.classical else []
+            warn_below_floor(floor.drop(weighed, errors="ignore"))
             if self.recipe.refit_linear:
                 for member, kept in zip(members, started, strict=True):
                     if kept:
@@ -232,8 +244,12 @@ class Fitting:
             with seeded(self.seeds[0]):  # what is drawn is solved over
                 blocks = list(leave_out(model.network.config, self.train, held_out, how))
             if blocks:
-                return replace(model, calibration=calibrate(blocks, quantiles=model.levels))
-        return model if held_out is None else model.calibrated(held_out)
+                return model.calibrated_by([(own, self._whole(block)) for own, block in blocks])
+        return model if held_out is None else model.calibrated(self._whole(held_out))
+
+    def _whole(self, windows: Windows) -> Windows:
+        """Return windows as the model reads them, which may be more than its network does."""
+        return windows if self.reaching is None else self.reaching.widened(windows)
 
 
 def train_further(
@@ -261,7 +277,10 @@ def train_further(
     epochs
         Passes over the windows.
     """
-    prepared = model.prepare(series, given, own=True)
+    own = replace(model, classical=None)
+    fresh = series.counts - model.context.counts
+    series = series.tail(fresh + np.minimum(model.context.counts, own.lookback))
+    prepared = own.prepare(series, given, own=True)
     prepared = recipe.counted(prepared, series.counts, choices)
     starts, _ = split_starts(series, series.counts, lookback=model.lookback, horizon=model.horizon)
     config = recipe.training_config(choices, len(starts), warm=True)

@@ -80,8 +80,9 @@ class TSM2Forecaster(Estimator):
     ----------
     lookback
         Rows that the network reads; "auto" chooses a length that suits season, horizon and rows.
-        Only then, and without covariates, an exact start is averaged with simple forecasts, unless
-        many validation windows speak against it: that errs less on short tables.
+        Only then, and without covariates, an exact start is averaged with simple forecasts, and
+        what comes of the fit with classical ones, which read the whole of each history, unless
+        many validation windows speak against either: that errs less on short tables.
     horizon
         Rows that it forecasts at once; `predict` rolls forward for more.
     features
@@ -262,14 +263,16 @@ class TSM2Forecaster(Estimator):
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice. Where that is averaged with
         simple forecasts, `regressed` says how many rows it reads itself, and `cycle` what season
-        they have; `averaged` says whether it is the mean of the maps from both levels, and
-        `logarithms` which columns are measured in them, if any are; `scaled_errors` in what units
+        they have; `averaged` says whether it is the mean of the maps from both levels, `classical`
+        whether the model is averaged with classical forecasts of whole histories, and `logarithms`
+        which columns are measured in them, if any are; `scaled_errors` in what units
         errors counted, `validation_mse` among them. Of pretrained weights that are tuned, what was
         `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
-        start; empty without validation rows. With `scaled_errors` they are in these units, and so
+        start, of which a model that is averaged with classical forecasts is not warned; empty
+        without validation rows. With `scaled_errors` they are in these units, and so
         are the losses of `history_`. A model that errs more warns (`FloorWarning`).
     history_
         Losses of every epoch, on standardised values, an exact start as epoch 0; of several
@@ -281,7 +284,8 @@ class TSM2Forecaster(Estimator):
     n_features_in_, feature_names_in_
         Number of columns, and their names if all are strings.
     network_
-        The trained network, or the `Ensemble` of several.
+        The trained network, or the `Ensemble` of several; without the classical forecasts that
+        `fitted_` may average it with.
     scaling_
         Mean and deviation of every column over the training rows, (M,), or of each series, (S, M);
         of their logarithms where `logs` says so.
@@ -296,7 +300,8 @@ class TSM2Forecaster(Estimator):
     layout_
         The container that came in: columns, frequency, time zone.
     context_, context_index_
-        The last `lookback` rows of every series, one after another, (T, M), and their stamps, (T,).
+        The last rows of every series, one after another, (T, M), and their stamps, (T,): `lookback`
+        of each, or 2,000 where classical forecasts read them, or as many as there are.
     context_offsets_
         Row of `context_` at which each series starts, and the end, (S + 1,).
 
@@ -718,8 +723,9 @@ class TSM2Forecaster(Estimator):
         Parameters
         ----------
         contexts
-            Histories of `lookback` rows, (B, L, M), in the units of the training table. Where the
-            model was fitted with missing="mask", they may be shorter, and NaN where unknown.
+            Histories of `lookback` rows, (B, L, M), in the units of the training table; of more
+            where classical forecasts are to read them. Where the model was fitted with
+            missing="mask", they may be shorter, and NaN where unknown.
         units
             Units of the contexts, (M,) or (B, M); None for those of the training table.
 
@@ -1063,7 +1069,7 @@ class TSM2Forecaster(Estimator):
         series
             Which of several series: its name, or its place in a list.
         part
-            Rows that are looked at together; None for an eighth of the lookback.
+            Rows that are looked at together; None for an eighth of those that are read.
 
         Returns
         -------
@@ -1077,7 +1083,7 @@ class TSM2Forecaster(Estimator):
         given = CovariateTables(past_covariates, future_covariates, static_covariates)
         model, histories, (prepared, starts, _) = self._latest(X, None, given)
         number = histories.number_of(series)
-        rows = max(1, model.lookback // 8) if part is None else check_count("part", part)
+        rows = None if part is None else check_count("part", part)
         return model.explain(prepared, starts[[number]], rows)
 
     def what_if(
@@ -1167,7 +1173,9 @@ class TSM2Forecaster(Estimator):
         "quantiles", (batch, horizon, variates, levels), not calibrated. What covariates and series
         with units of their own add, and what the metadata name, says
         `tsm2.fitted.exporting.export_onnx`. The file of a pretrained model holds its classical
-        forecasts too, for the columns and the season of the table that was given to `fit`.
+        forecasts too, for the columns and the season of the table that was given to `fit`, and so
+        does that of a model that is averaged with them: it reads as many rows as the model knows,
+        at most 2,000, of which NaN are those before a shorter history.
 
         The file is run once before it takes its place, as a whole, if onnxruntime is installed;
         without it a `tsm2.errors.ExportWarning` says so.

@@ -43,6 +43,7 @@ def model_card(fit: SavedFit, *, changed: Mapping[str, Any]) -> str:
     facts = {
         "forecasts": f"{_listed(columns)}, {model.horizon} rows at once",
         "reads": f"the last {model.lookback} rows"
+        + (f"; its classical forecasts, up to {model.reach}" if model.classical else "")
         + (f", of {len(layout.columns)} columns" if len(layout.columns) > len(columns) else ""),
         "frequency": frequency_name(layout.frequency),
         "fitted on": ("rows that are not recorded" if rows is None else f"{rows} rows")
@@ -91,9 +92,9 @@ def model_card(fit: SavedFit, *, changed: Mapping[str, Any]) -> str:
             "",
             "## What to mind",
             "",
-            f"- `config.json` and the weights hold the last {model.lookback} rows of each series,",
-            "  because `predict()` goes on from them. Do not hand the folder to somebody who may",
-            "  not see them.",
+            f"- `config.json` and the weights hold the last {model.reach} rows of each series, or",
+            "  as many as there are, because `predict()` goes on from them. Do not hand the folder",
+            "  to somebody who may not see them.",
             "- The errors are of rows that `fit` chose by; later rows judge, in `backtest`.",
             "- Nothing is known about tables that come from elsewhere than the rows of the fit.",
             "",

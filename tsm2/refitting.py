@@ -212,7 +212,10 @@ class Refits:
 
     def _around(self, places: NDArray[np.int64]) -> tuple[Series, Series, NDArray[np.int64]]:
         """Return the rows that windows lie in, what is read of them, and their first rows."""
-        return _around(self.series, self.read, self.starts[places], self.walk)
+        reach = self.walk.lookback
+        if chosen(self.choices)["classical"]:
+            reach = max(reach, self.recipe.classical(self.series).rows)
+        return _around(self.series, self.read, self.starts[places], self.walk, reach)
 
 
 def _check_refits(start: object, window: object, n_jobs: object) -> None:
@@ -247,12 +250,15 @@ def _learnt(
 
 
 def _around(
-    series: Series, read: Series, starts: NDArray[np.int64], walk: Walk
+    series: Series, read: Series, starts: NDArray[np.int64], walk: Walk, reach: int
 ) -> tuple[Series, Series, NDArray[np.int64]]:
-    """Return the rows that windows lie in, what is read of them, and the windows' first rows."""
+    """Return the rows that windows lie in, what is read of them, and the windows' first rows.
+
+    Before the first window of each series are the `reach` rows that it may read, or all.
+    """
     owned, first, count = np.unique(series.owners[starts], return_index=True, return_counts=True)
     before, stop = np.zeros(len(series.ids), np.int64), np.zeros(len(series.ids), np.int64)
-    before[owned] = starts[first] - walk.lookback - series.offsets[owned]
+    before[owned] = np.maximum(0, starts[first] - reach - series.offsets[owned])
     stop[owned] = starts[first + count - 1] + walk.horizon - series.offsets[owned]
     tested, seen = series.between(before, stop), read.between(before, stop)
     here = stop > before

@@ -310,6 +310,7 @@ def test_objects_for_other_programs(wide: Path, tmp_path: Path) -> None:
     )
     assert (fitted["variates"], fitted["series"], fitted["model"]) == (7, 1, str(tmp_path / "new"))
     assert isinstance(fitted["mixers"], bool)
+    assert isinstance(fitted["classical"], bool)
     influence = records("inspect", model, data)
     assert len(influence) == 7
     assert records("data", "list")[0]["name"] == "ETTh1"

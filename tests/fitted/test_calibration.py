@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -280,6 +281,25 @@ def test_paths_err_as_whole_windows_did() -> None:
     signs = (paths - context[..., -1:]).sign()
     assert bool((signs == signs[:, :1, :1]).all())
     assert signs[:, 0, 0].mean().abs() < 0.2
+
+
+def test_paths_of_the_same_context_begin_with_one_forecast() -> None:
+    seen: list[int] = []
+
+    def network(context: Tensor, **_: Tensor) -> Tensor:
+        seen.append(len(context))
+        return context[..., -1:].expand(-1, -1, 2)
+
+    calibration = Calibration(scores=torch.tensor([1.0, -1.0, 0.5])[:, None, None].expand(3, 2, 2))
+    context = noise(120).T.reshape(2, 3, 40).transpose(0, 1).repeat_interleave(50, dim=0)
+
+    def paths(alike: int) -> Tensor:
+        generator = np.random.RandomState(0)
+        how: Any = {"calibration": calibration, "quantiles": (), "generator": generator}
+        return draw_paths(network, context, 4, alike=alike, **how)
+
+    assert torch.equal(paths(50), paths(1))
+    assert seen == [3, 150, 150, 150]
 
 
 def test_a_long_path_goes_on_from_its_own_end() -> None:

@@ -130,6 +130,38 @@ def test_logarithms_are_in_the_file(several: bool, tmp_path: Path) -> None:
         np.testing.assert_allclose(got[1], wanted, rtol=1e-4)
 
 
+@pytest.mark.parametrize("missing", ["raise", "ffill", "mask"])
+@pytest.mark.parametrize("quantiles", [None, (0.1, 0.9)], ids=["point", "quantiles"])
+def test_classical_forecasts_of_whole_histories_are_in_the_file(
+    quantiles: tuple[float, ...] | None, missing: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    table = waves(100)
+    if missing != "raise":
+        table.iloc[[30, -20], 0] = np.nan
+    model = TSM2Forecaster(
+        horizon=6, blocks=0, random_state=0, quantiles=quantiles, missing=missing, device="cpu"
+    ).fit(table)
+    assert model.fitted_.classical is not None
+    model.to_onnx(tmp_path / "model.onnx")
+    runs, scale = session(tmp_path / "model.onnx"), model.scaling_.scale
+    assert json.loads(runs.get_modelmeta().custom_metadata_map["tsm2"])["lookback"] == 100
+    whole = table.to_numpy()[None]
+    (got,) = runs.run(["forecast"], {"context": whole})
+    np.testing.assert_allclose(got / scale, [model.predict() / scale], rtol=0, atol=1e-4)
+    needed = model.fitted_.lookback
+    shorter = whole.copy()
+    shorter[:, : -needed - 5] = np.nan  # a history that begins later
+    (got,) = runs.run(["forecast"], {"context": shorter})
+    wanted = model.forecast_contexts(whole[:, -needed - 5 :], 6)
+    np.testing.assert_allclose(got / scale, wanted / scale, rtol=0, atol=1e-4)
+    lacking = whole.copy()
+    lacking[:, -1, 0] = np.nan
+    (got,) = runs.run(["forecast"], {"context": lacking})
+    assert np.isnan(got[..., 0]).all() == (missing == "raise")
+    assert np.isfinite(got[..., 1]).all()
+
+
 # --- gaps and covariates --------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ Sources: Vovk, Gammerman & Shafer (2005), "Algorithmic Learning in a Random Worl
 (2019), arXiv:1905.03222, for quantile forecasts; Student (1908), Biometrika 6(1).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
 from tsm2.fitted.rolling import roll_forward
+from tsm2.networks.combined import CombinedNetwork, affordable
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.windows import Windows
 
@@ -76,6 +78,7 @@ class ForecastLine:
         *,
         quantiles: Sequence[float] = (),
         mask: Tensor | None = None,
+        lookback: int | None = None,
     ) -> Self:
         """Read what a network returned.
 
@@ -89,12 +92,16 @@ class ForecastLine:
             Levels of a quantile forecast, (Q,); empty for a point forecast.
         mask
             True where the context is known, (B, M, L); None if all of it is.
+        lookback
+            Last steps of the context whose deviation counts; None for all of them.
         """
         values = forecast.double()
         if quantiles:
             levels = torch.tensor(quantiles, dtype=torch.float64, device=values.device)
             return cls(scores=torch.special.ndtri(levels), values=values)
-        deviation = _deviation(context.double(), mask).unsqueeze(-1)  # (B, M, 1)
+        last = slice(None) if lookback is None else slice(-lookback, None)
+        mask = None if mask is None else mask[..., last]
+        deviation = _deviation(context[..., last].double(), mask).unsqueeze(-1)  # (B, M, 1)
         scores = torch.tensor([0.0, 1.0], dtype=torch.float64, device=values.device)
         return cls(scores=scores, values=torch.stack((values, values + deviation), dim=-1))
 
@@ -206,7 +213,10 @@ class Calibration:
 
 @torch.inference_mode()
 def calibrate(
-    held_out: Iterable[tuple[nn.Module, Windows]], *, quantiles: Sequence[float] = ()
+    held_out: Iterable[tuple[nn.Module, Windows]],
+    *,
+    quantiles: Sequence[float] = (),
+    lookback: int | None = None,
 ) -> Calibration:
     """Measure scores on windows that the network which forecasts them was not trained on.
 
@@ -215,9 +225,12 @@ def calibrate(
     held_out
         One network or more in evaluation mode, as `tsm2.training.fit_network` takes them, each with
         standardised windows. At most 512 windows in all, evenly spread, are forecast, and fewer
-        (but 64) where that would make more than four million scores.
+        (but 64) where that would make more than four million scores, or where classical forecasts
+        of them take long.
     quantiles
         Levels of a quantile forecast; empty for a point forecast.
+    lookback
+        As for `ForecastLine.of`.
 
     Raises
     ------
@@ -229,13 +242,21 @@ def calibrate(
     for network, each in pairs:
         windows = each.to(next(network.parameters()).device)
         stretches += float(each.stretches().max())
-        affordable = _MOST_SCORES // (windows.horizon * windows.values.shape[-1])
-        most = min(ENOUGH_WINDOWS, max(affordable, _FEWEST_WINDOWS)) // len(pairs)
-        n = min(len(windows), max(1, most))
+        n_variates = windows.values.shape[-1]
+        most = min(ENOUGH_WINDOWS, _MOST_SCORES // (windows.horizon * n_variates))
+        if isinstance(network, CombinedNetwork):
+            most = min(most, affordable(windows.lookback, n_variates))
+        n = min(len(windows), max(1, max(most, _FEWEST_WINDOWS) // len(pairs)))
         for which in torch.split(torch.linspace(0, len(windows) - 1, n).round().long(), _BATCH):
             batch = windows.gather(which)
             forecast = network(batch.context, **batch.auxiliary())
-            line = ForecastLine.of(forecast, batch.context, quantiles=quantiles, mask=batch.mask)
+            line = ForecastLine.of(
+                forecast,
+                batch.context,
+                quantiles=quantiles,
+                mask=batch.mask,
+                lookback=lookback,
+            )
             scores = line.score(batch.target)
             if batch.target_mask is not None:
                 scores = scores.where(batch.target_mask, torch.nan)
@@ -294,6 +315,8 @@ def draw_paths(
     calibration: Calibration,
     quantiles: Sequence[float],
     generator: np.random.RandomState,
+    lookback: int | None = None,
+    alike: int = 1,
     auxiliary: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Tensor:
     """Continue each context by a path that errs as the network did on a held-out window.
@@ -312,6 +335,10 @@ def draw_paths(
         Levels that the network forecasts; empty for a point forecast.
     generator
         Draws.
+    lookback
+        As for `ForecastLine.of`.
+    alike
+        How many contexts, one behind another, are the same: their first roll is forecast once.
     auxiliary
         What else the network reads, as for `tsm2.fitted.rolling.roll_forward`.
 
@@ -322,13 +349,21 @@ def draw_paths(
     """
 
     def drawn(forecast: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        line = ForecastLine.of(forecast, context, quantiles=quantiles, mask=mask)
+        line = ForecastLine.of(forecast, context, quantiles=quantiles, mask=mask, lookback=lookback)
         scores = calibration.draw(len(context), generator).nan_to_num(0.0)  # (B, M, H)
         scores = scores.to(context.device)
         return line.value(scores.unsqueeze(-1)).squeeze(-1).float()
 
+    rolls = itertools.count()
+
+    def forecast(context: Tensor, **more: Tensor) -> Tensor:
+        if next(rolls) or alike == 1:
+            return network(context, **more)
+        first = network(context[::alike], **{name: each[::alike] for name, each in more.items()})
+        return first.repeat_interleave(alike, dim=0)
+
     horizon = calibration.scores.shape[-1]
-    paths = roll_forward(network, context, steps, horizon, auxiliary, point=drawn)
+    paths = roll_forward(forecast, context, steps, horizon, auxiliary, point=drawn)
     lacking = calibration.lacking.repeat(1, -(-steps // horizon))[:, :steps]
     return paths.masked_fill(lacking.to(paths.device), torch.nan)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tsm2.errors import ParameterError
+from tsm2.fitted.inspection import mean_of
 
 __all__ = ["Explanation", "WhatIf", "changed_covariates", "explain_window"]
 
@@ -192,9 +193,8 @@ def explain_window(
     whole = point(network(**inputs))  # (1, M, H)
 
     def moved(kind: str, number: int, rows: slice) -> Tensor:
-        source = inputs[kind]
-        without = source.clone()
-        without[:, number, rows] = source[:, number].mean(-1, keepdim=True)
+        without = inputs[kind].clone()
+        without[:, number, rows] = mean_of(inputs, kind, number)
         change = point(network(**{**inputs, kind: without})) - whole
         return change.square().mean((0, 2)).sqrt().cpu()  # (M,)
 

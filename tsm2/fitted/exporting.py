@@ -8,7 +8,8 @@
 The batch B is open: several series stand side by side in it. Units are taken and put back in
 float64, the network computes in float32, as in Python. Its scans become ONNX's own `Scan`, which
 onnxruntime walks token by token. What is done about gaps is in the graph: a mask is made of NaN,
-or the value before is repeated. So are the classical forecasts of a pretrained network.
+or the value before is repeated. So are the classical forecasts of a pretrained network, and those
+that a fitted one is averaged with: rows before a shorter history are then NaN.
 
 A file is run once before it takes its place, and must say what the model says.
 
@@ -56,8 +57,9 @@ class UnitsAround(nn.Module):
 
     def __init__(self, model: FittedModel) -> None:
         super().__init__()
-        self.network = copy.deepcopy(model.network).to("cpu")
-        self.missing = model.missing
+        self.network = copy.deepcopy(model.forecasting()).to("cpu")
+        self.missing, self.needed = model.missing, model.lookback
+        self.reaches = model.classical is not None
         self.targets, self.others = list(model.roles.targets), list(model.roles.others)
         units = {"context": (model.scaling.center, model.scaling.scale)}
         self.deviation = model.roles.units(model.scaling).deviation
@@ -130,7 +132,7 @@ class UnitsAround(nn.Module):
             read.append(self._coded("past", past))
         auxiliary: dict[str, Tensor] = {}
         values, known = _known(rows[:, self.targets])
-        if self.missing == "mask":
+        if self.missing == "mask" or self.reaches:
             auxiliary["mask"] = known
         else:
             values = rows[:, self.targets]
@@ -146,6 +148,13 @@ class UnitsAround(nn.Module):
             coded = self._coded("static", static[:, None])  # (B, Cs, 1)
             auxiliary["static"] = coded.transpose(1, 2).expand(-1, len(self.targets), -1)
         forecast: Tensor = self.network(values, **auxiliary).double()  # (B, Mt, H), or with Q
+        if (
+            self.reaches and self.missing != "mask"
+        ):  # unknown may be what the network can do without
+            lacks = ~known[..., -self.needed :].all(-1, keepdim=True)
+            forecast = forecast.masked_fill(
+                lacks if forecast.ndim == lacks.ndim else lacks.unsqueeze(-1), torch.nan
+            )
         center, scale = (each[:, self.targets][:, None] for each in (center, scale))
         levels = self.network.config.quantiles
         if levels is None:
@@ -268,7 +277,7 @@ def _description(model: FittedModel, labels: Mapping[str, list[str]]) -> dict[st
     return {
         "variates": [str(column) for column in model.roles.layout(layout).columns],
         "inputs": dict(labels),
-        "lookback": model.lookback,
+        "lookback": _rows_read(model),
         "horizon": model.horizon,
         "frequency": frequency_to_json(layout.frequency),
         "quantiles": list(model.levels) or None,
@@ -276,13 +285,19 @@ def _description(model: FittedModel, labels: Mapping[str, list[str]]) -> dict[st
     }
 
 
+def _rows_read(model: FittedModel) -> int:
+    """Return the rows of a context: what the network needs or, where more are read, is known."""
+    return max(model.lookback, min(model.reach, int(model.context.counts.max())))
+
+
 def _example(
     model: FittedModel, whole: UnitsAround, labels: Mapping[str, list[str]], *, batch: int
 ) -> dict[str, Tensor]:
     """Return inputs as they may come, in the units of the fit, with gaps if these may be."""
     generator = torch.Generator().manual_seed(0)
-    spans = {"context": model.lookback, "past": model.lookback}
+    spans = {"context": _rows_read(model), "past": model.lookback}
     spans["future"] = model.lookback + model.horizon
+    front = spans["context"] - model.lookback
     found: dict[str, Tensor] = {}
     for name, columns in labels.items():
         shape = (batch, spans[name], len(columns)) if name in spans else (batch, len(columns))
@@ -296,8 +311,11 @@ def _example(
             scale = getattr(whole, "context_scale", torch.ones(1))
             straight = _straight(found[name], torch.as_tensor(center), scale)
             found[name] = torch.where(whole.logs, straight, found[name])
+        if name == "context" and whole.reaches:
+            found[name][:1, : front // 2] = torch.nan  # a history that is shorter
         if model.missing != "raise" and name in ("context", "past"):
-            found[name][:, 1:2] = torch.nan  # the first row is there: nothing stands before it
+            # The row before is there, to be repeated.
+            found[name][:, front + 1 : front + 2] = torch.nan
     return found
 
 

@@ -25,12 +25,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tsm2.networks.blocks import MambaMixerBlock, WeightedAverage
+from tsm2.networks.combined import CombinedNetwork
 from tsm2.networks.ensemble import Ensemble, members_of
 from tsm2.networks.mixers import DirectedScan
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.networks.zero import ZeroShotNetwork
 
-__all__ = ["Selection", "averaging_weights", "influence", "inspect_network", "step_sizes"]
+__all__ = [
+    "Selection",
+    "averaging_weights",
+    "influence",
+    "inspect_network",
+    "mean_of",
+    "step_sizes",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +63,7 @@ class Selection:
 
 
 def inspect_network(
-    network: TSM2Network | Ensemble | ZeroShotNetwork,
+    network: TSM2Network | Ensemble | ZeroShotNetwork | CombinedNetwork,
     inputs: Mapping[str, Tensor],
     names: Mapping[str, Sequence[Hashable]],
     *,
@@ -67,7 +75,7 @@ def inspect_network(
     ----------
     network
         Is left as it is. Of an ensemble, steps and averaging weights are the members' means; of a
-        pretrained network, those of the TSM2 in it.
+        pretrained or a combined network, those of the TSM2 in it.
     inputs
         What it reads, by the names of its arguments: "context", (B, M, L), and the rest.
     names
@@ -81,6 +89,8 @@ def inspect_network(
         told = network.tell(inputs["context"], inputs.get("mask"))
         read = {"context": told.context, "mask": told.mask, "static": told.static}
         members = (network.inner,)
+    elif isinstance(network, CombinedNetwork):
+        read, members = network.read(**inputs), tuple(members_of(network.network))
     else:
         read, members = dict(inputs), tuple(members_of(network))
     return Selection(
@@ -200,6 +210,16 @@ def _weights(
 # --- influence ------------------------------------------------------------------------------------
 
 
+def mean_of(inputs: Mapping[str, Tensor], kind: str, number: int) -> Tensor:
+    """Return the mean of a source in each window, (B, 1), over what is known of it."""
+    values = inputs[kind][:, number]
+    mask = inputs.get({"context": "mask", "past": "past_mask"}.get(kind, ""))
+    if mask is None:
+        return values.mean(-1, keepdim=True)
+    known = mask[:, number]
+    return (values * known).sum(-1, keepdim=True) / known.sum(-1, keepdim=True).clamp(min=1)
+
+
 @torch.inference_mode()
 def influence(
     network: nn.Module,
@@ -215,7 +235,7 @@ def influence(
     for kind, sources in names.items():
         for number, source in enumerate(sources):
             without = inputs[kind].clone()
-            without[:, number] = inputs[kind][:, number].mean(-1, keepdim=True)
+            without[:, number] = mean_of(inputs, kind, number)
             moved = point(network(**{**inputs, kind: without})) - whole
             labels.append(source)
             columns.append(moved.square().mean((0, 2)).sqrt().cpu().numpy())

@@ -2,8 +2,12 @@
 
     Series -> Prepared -> windows in batches -> network, rolled forward -> units of the series
 
-It owns all that a forecast depends on and nothing else: the network, the units, which columns are
-targets, how covariates are coded, the scores of held-out windows, and the last rows of the table.
+It owns all that a forecast depends on and nothing else: the network, the classical forecasts that
+it is averaged with, the units, which columns are targets, how covariates are coded, the scores of
+held-out windows, and the last rows of the table.
+
+The network needs L rows before a forecast; classical forecasts read more, `reach` of them, or as
+many as there are.
 
 Sizes: S series, T rows, M columns, of which Mt targets; W windows, B windows in a batch, L
 lookback, H horizon, Q quantiles, N sampled paths.
@@ -12,9 +16,9 @@ lookback, H horizon, Q quantiles, N sampled paths.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -38,6 +42,7 @@ from tsm2.fitted.calibration import (
 from tsm2.fitted.explanation import Explanation, explain_window
 from tsm2.fitted.inspection import Selection, inspect_network
 from tsm2.fitted.rolling import roll_forward, roll_quantiles, whole_horizons
+from tsm2.networks.combined import ClassicalMean, CombinedNetwork
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.networks.zero import ZeroShotNetwork
@@ -65,13 +70,14 @@ _INSPECTED = 64  # windows
 
 Rows = NDArray[np.int64]
 Numbers = NDArray[np.float64]
+Network: TypeAlias = TSM2Network | Ensemble | ZeroShotNetwork
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FittedModel:
     """A trained network with all that its forecasts depend on."""
 
-    network: TSM2Network | Ensemble | ZeroShotNetwork
+    network: Network
     """In evaluation mode."""
     scaling: Scaling
     """Units of all columns, (M,), or of each series, (S, M)."""
@@ -80,9 +86,11 @@ class FittedModel:
     codings: Codings
     """How covariates are coded, and the rows of them that belong to the stored context."""
     context: Series
-    """The last L rows of each series, or as many as it has: what a forecast goes on from."""
+    """The last rows of each series, `reach` or as many as it has: what a forecast goes on from."""
     missing: Missing
     """What is done about gaps."""
+    classical: ClassicalMean | None = None
+    """What forecasts of the network are averaged with; None for nothing."""
     calibration: Calibration | None = None
     """Scores of held-out windows, which quantiles are read against."""
     device: str = "auto"
@@ -93,8 +101,13 @@ class FittedModel:
 
     @property
     def lookback(self) -> int:
-        """Rows L that the network reads."""
+        """Rows L that the network reads, and needs."""
         return self.network.config.lookback
+
+    @property
+    def reach(self) -> int:
+        """Rows that are read where there are so many."""
+        return self.lookback if self.classical is None else max(self.lookback, self.classical.rows)
 
     @property
     def horizon(self) -> int:
@@ -119,15 +132,20 @@ class FittedModel:
 
     # --- make ready ---------------------------------------------------------------------------
 
-    def with_context(self, series: Series) -> Series:
+    def with_context(self, series: Series) -> tuple[Series, Rows]:
         """Put the stored context before each series that goes on where it ended.
 
         Before a series that is short all the same go unknown rows, if gaps are masked.
+
+        Returns
+        -------
+        The series, and how many rows in front of each were not in it before, (S,).
         """
         whole = join(self.context, series)
-        if self.missing != "mask" or self.codings.by_kind:
-            return whole
-        return whole.padded(room_in_front(whole, lookback=self.lookback, horizon=self.horizon))
+        if self.missing == "mask" and not self.codings.by_kind:
+            front = room_in_front(whole, lookback=self.lookback, horizon=self.horizon)
+            whole = whole.padded(front)
+        return whole, whole.counts - series.counts
 
     def extended(self, series: Series) -> Series:
         """Put new rows behind the stored context, gaps filled.
@@ -156,7 +174,7 @@ class FittedModel:
             stored=self.context,
             missing=self.missing,
         )
-        return replace(self, codings=codings, context=series.tail(self.lookback))
+        return replace(self, codings=codings, context=series.tail(self.reach))
 
     def prepare(
         self,
@@ -195,6 +213,7 @@ class FittedModel:
             lookback=self.lookback,
             read=read,
             ahead=ahead,
+            reach=self.reach,
         )
 
     def latest(
@@ -223,9 +242,9 @@ class FittedModel:
         own = series is None
         read = self.context if series is None else filled(series, self.missing)
         units = self.scaling if own else self.units(read)
-        tail = read.tail(self.lookback)
+        tail = read.tail(self.reach)
         if self.missing == "mask" and not self.codings.by_kind:  # too short: unknown before
-            tail = tail.padded(self.lookback - tail.counts)
+            tail = tail.padded(np.maximum(self.lookback - tail.counts, 0))
         elif not read.layout.alone:
             check_long_enough(read, self.lookback, "lookback")
         elif len(read.values) < self.lookback:
@@ -236,7 +255,13 @@ class FittedModel:
         ahead = whole_horizons(steps, self.horizon)
         covariates = self._covariates(tail, given, ahead=ahead, own=own)
         prepared = Prepared.of(
-            tail, units, self.roles, covariates, lookback=self.lookback, ahead=ahead
+            tail,
+            units,
+            self.roles,
+            covariates,
+            lookback=self.lookback,
+            ahead=ahead,
+            reach=self.reach,
         )
         return prepared, tail.offsets[1:]
 
@@ -392,7 +417,13 @@ class FittedModel:
                 )
             else:
                 forecast = network(batch.context, **batch.auxiliary())
-            line = ForecastLine.of(forecast, batch.context, quantiles=self.levels, mask=batch.mask)
+            line = ForecastLine.of(
+                forecast,
+                batch.context,
+                quantiles=self.levels,
+                mask=batch.mask,
+                lookback=self.lookback,
+            )
             values = read_quantiles(line, levels, calibration=calibration, quantiles=self.levels)
             return values[:, :, :steps].permute(0, 1, 3, 2)  # (B, Mt, Q, steps)
 
@@ -441,6 +472,8 @@ class FittedModel:
                 calibration=calibration,
                 quantiles=self.levels,
                 generator=generator,
+                lookback=self.lookback,
+                alike=count,
                 auxiliary={k: v.repeat_interleave(count, dim=0) for k, v in auxiliary.items()},
             )  # (B N, Mt, steps)
             by_window = paths.view(len(batch.context), count, *paths.shape[1:])
@@ -457,11 +490,24 @@ class FittedModel:
         inputs, names = self._inspected(prepared, starts)
         return inspect_network(self._placed(), inputs, names, point=self.point)
 
-    def explain(self, prepared: Prepared, start: Rows, part: int) -> Explanation:
-        """Return what moved the forecast of one window, which starts at `start`, (1,)."""
+    def explain(self, prepared: Prepared, start: Rows, part: int | None) -> Explanation:
+        """Return what moved the forecast of one window, which starts at `start`, (1,).
+
+        `part` are the rows that are looked at together; None for an eighth of those that are read.
+        """
         inputs, names = self._inspected(prepared, start)
+        rows = prepared.lookback
+        if self.classical is not None and "mask" in inputs:  # nothing is before a shorter history
+            there = int(inputs["mask"].any(1).int().argmax())
+            rows = max(self.lookback, rows - there)
+            inputs = {name: each[..., -rows:] for name, each in inputs.items()}
         return explain_window(
-            self._placed(), inputs, names, point=self.point, part=part, lookback=self.lookback
+            self._placed(),
+            inputs,
+            names,
+            point=self.point,
+            part=max(1, rows // 8) if part is None else part,
+            lookback=rows,
         )
 
     def _inspected(
@@ -486,7 +532,12 @@ class FittedModel:
         ParameterError
             A variate and step is not known in any of them.
         """
-        scores = calibrate([(self._placed(), windows)], quantiles=self.levels)
+        return self.calibrated_by([(self.network, windows)])
+
+    def calibrated_by(self, held_out: Iterable[tuple[Network, Windows]]) -> Self:
+        """Return the model with the scores of networks in its place, each on windows of its own."""
+        pairs = ((self._placed(network), windows) for network, windows in held_out)
+        scores = calibrate(pairs, quantiles=self.levels, lookback=self.lookback)
         return replace(self, calibration=scores)
 
     def of_contexts(
@@ -536,6 +587,7 @@ class FittedModel:
             Covariates(),
             lookback=self.lookback,
             ahead=whole_horizons(steps, self.horizon),
+            reach=self.reach,
         )
         return prepared, series.offsets[1:]
 
@@ -551,10 +603,10 @@ class FittedModel:
         """
         windows = prepared.windows(starts, whole_horizons(steps, self.horizon))
         device = choose_device(self.device)
-        whole = 1 if prepared.series.layout.alone else _WHOLE
+        together = self._together
         for first in range(0, len(starts), size):
             stop = min(first + size, len(starts))
-            filled_up = first + -(-(stop - first) // whole) * whole
+            filled_up = first + -(-(stop - first) // together) * together
             which = torch.arange(first, filled_up).clamp(max=stop - 1)
             yield slice(first, stop), windows.gather(which).lean().to(device)
 
@@ -590,11 +642,24 @@ class FittedModel:
             stacklevel=stacklevel,
         )
 
-    def _placed(self) -> TSM2Network | Ensemble | ZeroShotNetwork:
+    def forecasting(self, network: Network | None = None) -> Network | CombinedNetwork:
+        """Return what forecasts: the network, or another in its place, averaged as it is."""
+        network = self.network if network is None else network
+        if self.classical is None or isinstance(network, ZeroShotNetwork):
+            return network
+        return CombinedNetwork(network, self.classical, together=self._together).eval()
+
+    @property
+    def _together(self) -> int:
+        """What batches are a multiple of: windows of one table come as many as there are."""
+        return 1 if self.context.layout.alone else _WHOLE
+
+    def _placed(self, network: Network | None = None) -> Network | CombinedNetwork:
+        whole = self.forecasting(network)
         device = torch.device(choose_device(self.device))
-        if next(self.network.parameters()).device == device:  # which `to` takes a while to see
-            return self.network
-        return self.network.to(device)
+        if next(whole.parameters()).device == device:  # which `to` takes a while to see
+            return whole
+        return whole.to(device)
 
     def _replayed(self) -> Callable[..., Tensor]:
         """Return the network for many batches, which is replayed where that pays."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from tsm2.errors import FrameError, ParameterError, SavedModelError, WindowError
 from tsm2.fitted.calibration import Calibration
 from tsm2.fitted.model import FittedModel
+from tsm2.networks.combined import ClassicalMean
 from tsm2.networks.config import NetworkConfig
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import TSM2Network
@@ -67,6 +68,8 @@ class SavedFit:
         if isinstance(network, ZeroShotNetwork):
             more = {"season": network.season, "solved": network.solved is not None}
             own = {"pretrained": asdict(network.config) | more}
+        if self.model.classical is not None:
+            own |= {"classical": asdict(self.model.classical)}
         calibration = self.model.calibration
         if calibration is not None and math.isfinite(calibration.stretches):
             own |= {"stretches": calibration.stretches}
@@ -179,6 +182,7 @@ def _restored_model(
         codings=codings,
         context=series,
         missing=recipe.missing,
+        classical=_classical(saved),
         calibration=None if scores is None else Calibration(scores=scores, **_stretches(saved)),
         device=recipe.device,
         capture_steps=recipe.training["capture_steps"],
@@ -209,6 +213,29 @@ def _logarithms(saved: Mapping[str, Any], n_columns: int) -> NDArray[np.bool_] |
             f"columns is needed. Save the model again."
         )
     return logs
+
+
+def _classical(saved: Mapping[str, Any]) -> ClassicalMean | None:
+    """Return what the network is averaged with, if that was saved.
+
+    Raises
+    ------
+    SavedModelError
+        Its rows or its season are no counts.
+    """
+    told = saved.get("classical")
+    if told is None:
+        return None
+    if (
+        not isinstance(told, Mapping)
+        or set(told) != {"rows", "season"}
+        or not all(type(each) is int and each >= 1 for each in told.values())
+    ):
+        raise SavedModelError(
+            f"the saved classical forecasts are {told!r}, but rows and season, whole numbers of at "
+            f"least 1, are needed. Save the model again."
+        )
+    return ClassicalMean(**told)
 
 
 def _stretches(saved: Mapping[str, Any]) -> dict[str, float]:

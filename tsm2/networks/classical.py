@@ -8,21 +8,23 @@
     5 "growing"     the same of the logarithms, where all is positive
     6 "regression"  on a few lags, around the season, held towards "seasonal"; fed its own forecasts
 
-They are what a pretrained network starts from and is told, see `tsm2.networks.zero`. Each is made
-of the whole history, and of the history without its last fifth and two fifths, at most one and two
-horizons, which tells how far it errs.
+They are what a pretrained network starts from and is told, see `tsm2.networks.zero`, and what a
+fitted one may be averaged with, see `tsm2.networks.combined`. Each is made of the whole history,
+and of the history without its last fifth and two fifths, at most one and two horizons, which tells
+how far it errs.
 
 All of it is operators of PyTorch that a GPU and an ONNX file have too: no size and no branch
 depends on what the histories hold, only masks do. Running sums, sums of a phase and those of the
 regression are float64, and it is solved in that, so that another device or a file says the same.
 
 Sizes: N histories, T time steps, H horizon, K forecasts; R rows, of all histories and what is left
-of them without their ends; V = 2, values and their logarithms; G lags.
+of them without their ends; V = 2, values and their logarithms, or 1, values alone; G lags.
 Sources: Assimakopoulos & Nikolopoulos (2000), Int. Journal of Forecasting 16(4), for theta;
 Gardner (2006), ibid. 22(4), for exponential smoothing.
 """
 
 from dataclasses import dataclass, fields
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -79,12 +81,20 @@ class _Rows(NamedTuple):
     """Steps of the season, (R, 1)."""
     long: Tensor
     """Steps of the longer one, (R, 1)."""
-    offset: Tensor
-    """What is added to values before their logarithm is taken, (R, 1)."""
+    begin: Tensor
+    """Step that smoothing begins with, (R, 1)."""
+    offset: Tensor | None
+    """What is added to values before their logarithm is taken, (R, 1); None takes none."""
 
 
 def classical_forecasts(
-    values: Tensor, known: Tensor, horizon: int, *, offset: Tensor, seasons: Tensor
+    values: Tensor,
+    known: Tensor,
+    horizon: int,
+    *,
+    offset: Tensor | None,
+    seasons: Tensor,
+    from_first: bool = False,
 ) -> ClassicalForecasts:
     """Forecast histories.
 
@@ -99,17 +109,21 @@ def classical_forecasts(
         Steps H to forecast.
     offset
         Mean of each history in deviations, (N,): a value plus it is positive where the history's
-        is.
+        is. None for values whose zero is not their own: "growing" is left out.
     seasons
         Steps of the season that the frequency tells, (N,); 0 for none.
+    from_first
+        Smooth from the first known step on, whatever stands before it. Else from the first one of
+        all, as pretrained weights have learned.
     """
     if is_exporting():  # which splits nothing of unknown size
-        return _of_part(values, known, horizon, offset, seasons)
+        return _of_part(values, known, horizon, offset, seasons, from_first)
     size = _TOGETHER if values.device.type == "cpu" else _ON_A_GPU
+    offsets = repeat(None) if offset is None else torch.split(offset, size)
     parts = zip(
-        *(torch.split(each, size) for each in (values, known, offset, seasons)), strict=True
+        *(torch.split(each, size) for each in (values, known, seasons)), offsets, strict=False
     )
-    return _joined([_of_part(v, k, horizon, o, s) for v, k, o, s in parts])
+    return _joined([_of_part(v, k, horizon, o, s, from_first) for v, k, s, o in parts])
 
 
 def _joined(parts: list[ClassicalForecasts]) -> ClassicalForecasts:
@@ -121,7 +135,12 @@ def _joined(parts: list[ClassicalForecasts]) -> ClassicalForecasts:
 
 
 def _of_part(
-    values: Tensor, known: Tensor, horizon: int, offset: Tensor, seasons: Tensor
+    values: Tensor,
+    known: Tensor,
+    horizon: int,
+    offset: Tensor | None,
+    seasons: Tensor,
+    from_first: bool,
 ) -> ClassicalForecasts:
     """Forecast histories, all at once; what is given as for `classical_forecasts`."""
     steps = values.shape[-1]
@@ -139,12 +158,13 @@ def _of_part(
         values=_at_places(values, at).flatten(0, 1),
         weights=(_at_places(weights, at) * (place >= 0)).flatten(0, 1),
         first=of_cuts.reshape(-1, 1),
+        begin=of_cuts.reshape(-1, 1) * from_first,
         short=usable[..., 0].reshape(-1, 1),
         long=usable[..., 1].reshape(-1, 1),
-        offset=offset[:, None].expand_as(cut).reshape(-1, 1),
+        offset=None if offset is None else offset[:, None].expand_as(cut).reshape(-1, 1),
     )
     courses = _forecasts(rows, horizon)
-    courses = courses.view(-1, _CUTS + 1, len(NAMES), horizon)  # (N, 1 + cuts, K, H)
+    courses = courses.view(-1, _CUTS + 1, courses.shape[1], horizon)  # (N, 1 + cuts, K, H)
     ahead = torch.arange(horizon, device=values.device)
     place = (steps - cut[:, 1:, None] + ahead).clamp(max=steps - 1)  # (N, cuts, H)
     counted = _at_places(weights, place) * (ahead < held[..., None])
@@ -184,7 +204,7 @@ def _seasonal_difference(values: Tensor, weights: Tensor, period: Tensor) -> Ten
 
 def _forecasts(rows: _Rows, horizon: int) -> Tensor:
     """Return all forecasts, (R, K, H)."""
-    values, weights, first, short, long, offset = rows
+    values, first, short, long = rows.values, rows.first, rows.short, rows.long
     steps = values.shape[1]
     ahead = torch.arange(horizon, device=values.device)
     again = steps + ahead % short
@@ -194,20 +214,29 @@ def _forecasts(rows: _Rows, horizon: int) -> Tensor:
     far = values.gather(1, steps - long + ahead % long)
     longer = torch.where(long > short, far, 0.5 * (seasonal + before))
     smallest, largest = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-    lowest = torch.where(weights > 0, values, torch.inf).amin(1, keepdim=True)
-    is_positive = (lowest + offset > 0.02) & (offset < 100)
-    logs = (values + offset).clamp(min=0.02).log()
-    level, theta, grown = _smoothed(rows, torch.stack((values, logs), 1), horizon)
-    growing = torch.where(is_positive, grown.clamp(max=12).exp() - offset, theta)
     last = values[:, -1:].expand(-1, horizon)
     regression = _regression(rows, seasonal, smallest, largest)
-    courses = torch.stack((last, seasonal, longer, level, theta, growing, regression), 1)
+    courses = torch.stack((last, seasonal, longer, *_smooth(rows, horizon), regression), 1)
     width = largest - smallest
     return courses.clamp((smallest - width)[..., None], (largest + width)[..., None])
 
 
-def _smoothed(rows: _Rows, both: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return "level", "theta", and "theta" of logarithms, (R, H), of both, (R, V, T)."""
+def _smooth(rows: _Rows, horizon: int) -> tuple[Tensor, ...]:
+    """Return "level", "theta" and, if logarithms are taken, "growing", (R, H)."""
+    values, offset = rows.values, rows.offset
+    if offset is None:
+        level, thetas = _smoothed(rows, values[:, None], horizon)
+        return level, thetas[:, 0]
+    lowest = torch.where(rows.weights > 0, values, torch.inf).amin(1, keepdim=True)
+    is_positive = (lowest + offset > 0.02) & (offset < 100)
+    logs = (values + offset).clamp(min=0.02).log()
+    level, thetas = _smoothed(rows, torch.stack((values, logs), 1), horizon)
+    theta, grown = thetas.unbind(1)
+    return level, theta, torch.where(is_positive, grown.clamp(max=12).exp() - offset, theta)
+
+
+def _smoothed(rows: _Rows, both: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+    """Return "level" of the first, (R, H), and "theta" of all, (R, V, H), of both, (R, V, T)."""
     weights, width = rows.weights, rows.long
     steps = weights.shape[-1]
     ago = torch.arange(steps - 1, -1, -1, device=weights.device)
@@ -224,7 +253,7 @@ def _smoothed(rows: _Rows, both: Tensor, horizon: int) -> tuple[Tensor, Tensor, 
     is_phase = (ago.flip(0) < width) & (width > 1)
     season = (season * is_phase[:, None]).to(both.dtype)
     adjusted = both - season.gather(-1, at[:, :-1])
-    level = _exponential(adjusted, weights)  # (R, V)
+    level = _exponential(adjusted, weights, rows.begin)  # (R, V)
     ahead = torch.arange(1, horizon + 1, device=weights.device)
     again = _of_both(season, -ahead % width)  # (R, V, H)
     _, slope = straight_line(adjusted, weights[:, None])
@@ -232,7 +261,7 @@ def _smoothed(rows: _Rows, both: Tensor, horizon: int) -> tuple[Tensor, Tensor, 
     rate = torch.where(width > 1, 0.5 / width, _STEADY)
     fading = weights * torch.exp(torch.log1p(-rate) * ago)
     steady = (fading * adjusted[:, 0]).sum(1) / fading.sum(1).clamp(min=_TINY)
-    return steady[:, None] + again[:, 0], theta[:, 0], theta[:, 1]
+    return steady[:, None] + again[:, 0], theta
 
 
 def _trend(both: Tensor, first: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
@@ -255,17 +284,19 @@ def _trend(both: Tensor, first: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     return (ends / width[:, None]).to(both.dtype), inside
 
 
-def _exponential(values: Tensor, weights: Tensor) -> Tensor:
+def _exponential(values: Tensor, weights: Tensor, begin: Tensor) -> Tensor:
     """Return the last exponentially smoothed value, (R, V), by the rate that errs least.
 
-    A block of steps is read at once: what it adds to the level at its end, and how far each rate
+    The first value is that of the step `begin`, (R, 1), and what is before it counts for nothing. A
+    block of steps is read at once: what it adds to the level at its end, and how far each rate
     errs on its steps, are products with fixed weights.
     """
-    start, steps = values[..., :1], values.shape[-1]
+    start, steps = _of_both(values, begin), values.shape[-1]
     blocks = -(-steps // _BLOCK)
     front = blocks * _BLOCK - steps
     of_end, of_later, of_error = _smoothing_weights(blocks, values)
-    away = functional.pad(values - start, (front, 0))
+    away = (values - start) * (torch.arange(steps, device=values.device) >= begin)[:, None]
+    away = functional.pad(away, (front, 0))
     away = away.reshape(*values.shape[:-1], blocks, _BLOCK)
     ends = (away @ of_end).flatten(-2)  # as if nothing had been before
     level = (ends @ of_later).view(*values.shape[:-1], blocks, -1)  # at the end of each block
@@ -305,7 +336,7 @@ def _lagged(weights: Tensor) -> Tensor:
 
 def _regression(rows: _Rows, seasonal: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
     """Return the forecast of a regression on lags, (R, H); "seasonal" where too little is known."""
-    values, weights, first, _, _, _ = rows
+    values, weights, first = rows.values, rows.weights, rows.first
     steps, horizon = values.shape[1], seasonal.shape[1]
     t = torch.arange(steps, device=values.device)
     lag, nearest = _lags(rows)

@@ -7,8 +7,10 @@ Training, validation, calibration, forecasts, backtests, scores and inspection c
 here. What happened, `series`, is kept apart from what the network reads, `values`: a filled gap is
 read, but no forecast is measured by it.
 
+A context may reach into rows before its series, its `room`, which are unknown.
+
 Sizes: S series, T rows of all of them, M columns, of which Mt targets; W windows, B windows in a
-batch, L lookback, H horizon.
+batch, L lookback, H horizon, R rows of room.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Prepared:
     series: Series
     """The targets as they happened, (T, Mt), in their units; NaN where that is not known."""
     values: Tensor
-    """What is read of them, (T + S ahead, Mt), in standard units; finite even where unknown."""
+    """What is read of them, (T + S (R + ahead), Mt), in standard units; finite even where
+    unknown."""
     known: Tensor | None
     """True where that is known, shaped alike; None if all is."""
     covariates: Covariates
@@ -50,9 +53,11 @@ class Prepared:
     units: Scaling
     """Units of the targets: (Mt,), or of each series, (S, Mt)."""
     lookback: int
-    """Rows L of a context."""
+    """Rows L of a context, those that it may reach into among them."""
     ahead: int
     """Rows to come behind each series, for which covariates stand ready."""
+    room: int = 0
+    """Unknown rows R before each series, that contexts may reach into; none beside covariates."""
     error_units: Tensor | None = None
     """In what the errors of each series count in its windows, (S, Mt); None for standard units."""
 
@@ -67,6 +72,7 @@ class Prepared:
         lookback: int,
         read: Series | None = None,
         ahead: int = 0,
+        reach: int = 0,
     ) -> Prepared:
         """Make series ready.
 
@@ -81,11 +87,14 @@ class Prepared:
         covariates
             Coded covariates, a row for every row and for those to come.
         lookback
-            Rows of a context.
+            Rows that a context needs.
         read
             What the network is to read of the same rows; None for what happened.
         ahead
             Rows to come behind each series; they are unknown.
+        reach
+            Rows that a context has if a series has so many, where that is more; rows before the
+            first one of a series are unknown.
 
         Raises
         ------
@@ -95,9 +104,11 @@ class Prepared:
         read = series if read is None else read
         rows = units.take(series.owners).standardise(read.values)
         _check_near(rows, read, units)
-        if ahead:
-            whole = rows.new_full((len(rows) + ahead * len(series.ids), rows.shape[1]), torch.nan)
-            whole[torch.from_numpy(np.arange(len(rows)) + ahead * series.owners)] = rows
+        room = _room(series, lookback, reach)
+        if ahead or room:
+            more = (ahead + room) * len(series.ids)
+            whole = rows.new_full((len(rows) + more, rows.shape[1]), torch.nan)
+            whole[torch.from_numpy(_rows_of(series, ahead=ahead, room=room))] = rows
             rows = whole
         values, known, others, others_known = roles.split(rows, axis=1)
         return cls(
@@ -106,8 +117,9 @@ class Prepared:
             known=known,
             covariates=covariates.behind(others, others_known),
             units=roles.units(units),
-            lookback=lookback,
+            lookback=lookback + room,
             ahead=ahead,
+            room=room,
         )
 
     def windows(
@@ -130,9 +142,10 @@ class Prepared:
             There is no window.
         """
         if not len(starts):
+            lookback = self.lookback - self.room
             raise WindowError(
-                f"no series has the {self.lookback + horizon} rows of a window (lookback="
-                f"{self.lookback} + horizon={horizon}): there are at most "
+                f"no series has the {lookback + horizon} rows of a window (lookback="
+                f"{lookback} + horizon={horizon}): there are at most "
                 f"{self.series.counts.max()} rows to cut windows from. Give more rows, or lower "
                 f"lookback or horizon."
             )
@@ -141,7 +154,9 @@ class Prepared:
             values=self.values,
             lookback=self.lookback,
             horizon=horizon,
-            starts=torch.from_numpy(starts - self.lookback + owner * self.ahead),
+            starts=torch.from_numpy(
+                starts - self.lookback + self.room + owner * (self.room + self.ahead)
+            ),
             series=torch.from_numpy(owner),
             balanced=balanced,
             known=self.known,
@@ -168,7 +183,7 @@ class Prepared:
         owners = self.series.owners
         place = places(self.series.offsets)
         row = np.flatnonzero((place >= season) & (place < n_train[owners]))
-        happened = np.arange(len(owners)) + self.ahead * owners  # rows to come stand between
+        happened = _rows_of(self.series, ahead=self.ahead, room=self.room)
         values = self.values[happened].double()
         known = torch.ones_like(values) if self.known is None else self.known[happened].double()
         both = known[row] * known[row - season]
@@ -178,6 +193,31 @@ class Prepared:
         total, count = (empty.index_add(0, owner, each) for each in (squares, both))
         unit = (total / count).sqrt().nan_to_num(nan=1.0).clamp(min=_LEAST_UNIT)
         return replace(self, error_units=unit.float())
+
+    def reaching(self, reach: int) -> Self:
+        """Return the same with contexts that reach further, as for `of`.
+
+        Of series alone: without covariates, and without rows to come.
+        """
+        room = _room(self.series, self.lookback, reach)
+        at = torch.from_numpy(_rows_of(self.series, ahead=0, room=room))
+        shape = (len(self.values) + room * len(self.series.ids), self.values.shape[1])
+        values, known = self.values.new_zeros(shape), torch.zeros(shape, dtype=torch.bool)
+        values[at] = self.values
+        known[at] = True if self.known is None else self.known
+        return replace(self, values=values, known=known, lookback=self.lookback + room, room=room)
+
+    def widened(self, windows: Windows) -> Windows:
+        """Return windows that were cut before `reaching`, with contexts that reach as far."""
+        starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
+        owners = torch.zeros_like(starts) if windows.series is None else windows.series
+        return replace(
+            windows,
+            values=self.values,
+            known=self.known,
+            lookback=self.lookback,
+            starts=starts + self.room * owners,
+        )
 
     def owners(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the series of windows, (W,), given by their first target rows."""
@@ -190,6 +230,17 @@ class Prepared:
     def actual(self, starts: NDArray[np.int64], horizon: int) -> NDArray[np.float64]:
         """Return what happened in windows, (W, H, Mt), given by their first target rows."""
         return self.series.rows_from(starts, horizon)
+
+
+def _room(series: Series, lookback: int, reach: int) -> int:
+    """Return the rows that contexts may reach into, as far as the longest series goes."""
+    return max(0, min(reach, int(series.counts.max())) - lookback)
+
+
+def _rows_of(series: Series, *, ahead: int, room: int) -> NDArray[np.int64]:
+    """Return where the rows of series stand, (T,), with others before and behind each series."""
+    owners = series.owners
+    return np.arange(len(owners)) + room * (owners + 1) + ahead * owners
 
 
 def filled(series: Series, missing: Missing) -> Series:

@@ -97,12 +97,12 @@ def room_in_front(series: Series, *, lookback: int, horizon: int) -> NDArray[np.
 
 def check_long_enough(
     series: Series,
-    needed: int,
+    needed: int | NDArray[np.int64],
     sum_of: str,
     *,
     way: str = "Lower lookback, pass missing='mask' to count rows before a series as unknown",
 ) -> None:
-    """Check that every series has the rows that a window needs.
+    """Check that every series has the rows that a window needs, or that its own one does, (S,).
 
     Raises
     ------
@@ -115,7 +115,8 @@ def check_long_enough(
         more = f", and {len(short) - 1} more series are too short" if len(short) > 1 else ""
         raise WindowError(
             f"series {series.ids[first]!r} has {series.counts[first]} rows, but one window needs "
-            f"{needed} ({sum_of}){more}. {way}, or drop the series."
+            f"{np.broadcast_to(needed, series.counts.shape)[first]} ({sum_of}){more}. {way}, or "
+            f"drop the series."
         )
 
 

@@ -55,7 +55,13 @@ class Walk:
             )
         return np.arange(first, n_rows - self.horizon + 1, self.stride)
 
-    def starts_in(self, series: Series, start: object = None) -> NDArray[np.int64]:
+    def starts_in(
+        self,
+        series: Series,
+        start: object = None,
+        *,
+        known: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
         """Return the row of the first forecast row of every window, (W,), rising.
 
         Parameters
@@ -65,6 +71,8 @@ class Walk:
         start
             Label of the first row to forecast; of several series, each starts at its first row from
             there on that has a full lookback before it. None for the first row that has one.
+        known
+            How many first rows of each series are there to be read alone, (S,); None for none.
 
         Raises
         ------
@@ -73,13 +81,16 @@ class Walk:
         FrameError
             `start` is no row of the table, or no label of its kind.
         """
+        before = np.full(len(series.ids), self.lookback)
+        if known is not None:
+            before = np.maximum(before, known)
         if series.layout.alone:
             first = self.first if start is None else position_of(series.index, start)
-            return replace(self, first=first).starts(len(series.values))
-        before = np.full(len(series.ids), self.lookback)
+            walk = replace(self, lookback=int(before[0]), first=first)
+            return walk.starts(len(series.values))
         if start is None:
             sum_of = f"lookback={self.lookback} + horizon={self.horizon}"
-            check_long_enough(series, self.lookback + self.horizon, sum_of)
+            check_long_enough(series, before + self.horizon, sum_of)
         else:
             rows = is_before(series.index, start)
             before = np.maximum(before, np.add.reduceat(rows, series.offsets[:-1], dtype=np.int64))

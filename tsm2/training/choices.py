@@ -6,6 +6,7 @@
     the choice, the mean of the maps from both levels, unless it reads the calendar
     the choice, solved for errors in units of each series' seasonal naive error
     the choice, averaged with simple forecasts, unless the validation errors speak against it
+    the choice, averaged with classical forecasts of whole histories, unless they speak against it
 
 Every candidate is a ridge regression of the linear path (`tsm2.training.ridge`), so that a choice
 costs seconds at most. The plainest candidate comes first and is left only for a clear gain.
@@ -27,6 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsm2.errors import WindowError
+from tsm2.networks.combined import ClassicalMean
 from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Covariates, Windows
@@ -40,7 +42,7 @@ from tsm2.training.ridge import (
     solve_averaged,
     solve_linear,
 )
-from tsm2.training.simple import Blend, blend_in, error_of, regressed
+from tsm2.training.simple import Blend, blend_in, error_of, errors_beside, regressed
 
 __all__ = [
     "SimpleForecasts",
@@ -70,6 +72,8 @@ class SimpleForecasts:
     """Rows that they read, if the choice does not read more."""
     season: int
     """Rows of a season; 1 for none."""
+    classical: ClassicalMean
+    """Classical forecasts of whole histories, which the outcome is then averaged with."""
 
 
 def enough_rows(series: Series, horizon: int, validation_fraction: float) -> NDArray[np.int64]:
@@ -168,12 +172,13 @@ def choose(
     best = rows[0]
     counting = prepared.counting_by(season, n_train) if scaled or best.scaled else prepared
 
-    def cut(candidate: Candidate) -> tuple[Windows, Windows | None]:
+    def cut(candidate: Candidate, reach: int = 0) -> tuple[Windows, Windows | None]:
         sizes = {"lookback": candidate.lookback, "horizon": horizon}
         fits, judges = split_starts(prepared.series, n_train, **sizes)
         known = calendars[candidate.calendar] if candidate.calendar else prepared.covariates
         whole = counting if candidate.scaled else prepared
         own = replace(whole, lookback=candidate.lookback, covariates=known)
+        own = own.reaching(reach) if reach else own
         judged = own.windows(judges, horizon) if len(judges) else None
         return own.windows(fits, horizon), judged
 
@@ -200,8 +205,10 @@ def choose(
         clear = other.scaled_error < (1 - _CLEAR) * plain.scaled_error
         best = other if clear else plain
     if simple is not None and not best.calendar:
-        blended, stands = _blended(cut, best, simple)
+        blended, stands, found = _blended(cut, best, simple)
         rows, best = [*rows, blended], blended if stands else best
+        combined, stands = _combined(cut, best, found, simple.classical)
+        rows, best = [*rows, combined], combined if stands else best
     return pd.DataFrame(
         {
             "lookback": [each.lookback for each in rows],
@@ -212,6 +219,7 @@ def choose(
             "regressed": pd.array([each.regressed for each in rows], dtype="Int64"),
             "cycle": pd.array([each.cycle for each in rows], dtype="Int64"),
             "averaged": [each.averaged for each in rows],
+            "classical": [each.classical for each in rows],
             "scaled_errors": [each.scaled for each in rows],
             "validation_mse": [each.error for each in rows],
             "validation_scaled_error": [each.scaled_error for each in rows],
@@ -251,11 +259,14 @@ def _scaled(cut: Cut, best: Candidate) -> tuple[Candidate, Candidate]:
     )
 
 
-def _blended(cut: Cut, best: Candidate, simple: SimpleForecasts) -> tuple[Candidate, bool]:
+def _blended(
+    cut: Cut, best: Candidate, simple: SimpleForecasts
+) -> tuple[Candidate, bool, LinearMap | None]:
     """Return the mean of the choice and simple forecasts, with its error, and whether it is taken.
 
     It is, unless enough windows say that the choice alone is better: on few the lower error is
-    often luck, and a mean of forecasts seldom far off.
+    often luck, and a mean of forecasts seldom far off. The map is that of what is taken; None where
+    no windows judge.
     """
     lookback = max(best.lookback, simple.lookback)
     whole = replace(
@@ -268,14 +279,42 @@ def _blended(cut: Cut, best: Candidate, simple: SimpleForecasts) -> tuple[Candid
     )
     train, validation = cut(whole)
     if validation is None:
-        return whole, True
+        return whole, True, None
     blend = Blend(regressed=best.lookback, season=simple.season)
     parts = regressed(train, blend, from_first=True), regressed(validation, blend)
-    both = blend_in(_solved(best, *parts), blend, [train, validation])
+    alone = _solved(best, *parts)
+    both = blend_in(alone, blend, [train, validation])
     error = error_of(both, validation)
+    stands = _stands(validation, best.error, error)
+    return replace(whole, error=error), stands, both if stands else alone
+
+
+def _combined(
+    cut: Callable[..., tuple[Windows, Windows | None]],
+    best: Candidate,
+    found: LinearMap | None,
+    classical: ClassicalMean,
+) -> tuple[Candidate, bool]:
+    """Return the mean of the choice and classical forecasts, and whether it is taken, likewise.
+
+    Its error is that of the choice times how the errors of both compare on windows that are looked
+    at.
+    """
+    whole = replace(best, classical=True, error=math.nan, scaled_error=math.nan)
+    judged = cut(best)[1]
+    if found is None or judged is None:
+        return whole, True
+    reaching = cut(best, classical.rows)[1]
+    alone, both = errors_beside(found, judged, reaching or judged, classical)
+    error = best.error * both / alone if alone else both
+    return replace(whole, error=error), _stands(judged, alone, both)
+
+
+def _stands(validation: Windows, alone: float, both: float) -> bool:
+    """Return whether a mean is taken, by the errors of the choice alone and of both."""
     few = len(validation) < _TELLING * validation.horizon
     margin = _MARGIN if len(validation) < _MANY else 0.0
-    return replace(whole, error=error), few or not best.error < (1 - margin) * error
+    return few or not alone < (1 - margin) * both
 
 
 def chosen(choices: pd.DataFrame) -> dict[str, Any]:
@@ -294,6 +333,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         "calendar": str(row.get("calendar", "")),  # models that were saved earlier lack it
         "mixers": bool(mixers),
         "averaged": bool(row.get("averaged", False)),
+        "classical": bool(row.get("classical", False)),
         "scaled_errors": bool(row.get("scaled_errors", False)),
         "logarithms": tuple(logarithms) if isinstance(logarithms, list | tuple) else (),
         **whole,

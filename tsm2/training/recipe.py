@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from tsm2.errors import FrameError, ParameterError
+from tsm2.networks.combined import ClassicalMean
 from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes, shows_all_steps
 from tsm2.networks.periods import find_periods
 from tsm2.prepared.codings import Codings
@@ -45,8 +46,8 @@ __all__ = ["BEGUN", "CHOSEN", "Recipe", "choices_of"]
 
 CHOSEN = ("lookback", "level", "separate_heads")
 """Settings of the network that may be "auto"."""
-BEGUN = ("season", "regressed", "cycle", "averaged", "scaled_errors")
-"""How an exact start was made, which its network does not say."""
+BEGUN = ("season", "regressed", "cycle", "averaged", "scaled_errors", "classical")
+"""How an exact start was made, and what it is averaged with, which its network does not say."""
 _SUITS: Mapping[str, Mapping[str, Any]] = {
     # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
     # on mixers that are still at zero.
@@ -281,9 +282,16 @@ class Recipe:
         series = prepared.series
         season = self.season_of(series)
         most = min(int(series.counts.min()) // 2, int(n_train.min()) - self.horizon, _LONGEST)
+        whole = self.classical(series)
         if season is None or season > most:
-            return SimpleForecasts(lookback=1, season=_found_season(prepared, n_train))
-        return SimpleForecasts(lookback=min(_SEASONS * season, most), season=season)
+            found = _found_season(prepared, n_train)
+            return SimpleForecasts(lookback=1, season=found, classical=whole)
+        lookback = min(_SEASONS * season, most)
+        return SimpleForecasts(lookback=lookback, season=season, classical=whole)
+
+    def classical(self, rows: Series) -> ClassicalMean:
+        """Return the classical forecasts that a fit to series may be averaged with."""
+        return ClassicalMean(season=self.season_of(rows) or 1)
 
     def choose_for(self, series: Series, *, has_covariates: bool) -> pd.DataFrame:
         """Return the choices that a fit to series, gaps filled, would make."""
@@ -301,7 +309,7 @@ class Recipe:
         if self.scaled_errors != "auto":
             fixed["scaled_errors"] = self.scaled_errors
         if "lookback" in fixed:
-            fixed |= {"regressed": None, "cycle": None}
+            fixed |= {"regressed": None, "cycle": None, "classical": False}
         return pd.DataFrame([chosen(choices) | fixed | {"mixers": True, "chosen": True}])
 
     def season_of(self, rows: Series) -> int | None:

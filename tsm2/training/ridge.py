@@ -358,6 +358,8 @@ class Candidate:
     """Rows of a season of these simple forecasts; 1 for none."""
     averaged: bool = False
     """Whether it is the mean of the maps from both levels, see `solve_averaged`."""
+    classical: bool = False
+    """Whether it is averaged with classical forecasts of whole histories."""
     scaled: bool = False
     """Whether errors count in units of each series' seasonal naive error."""
     strength: float = math.nan

@@ -26,11 +26,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tsm2.networks.combined import ClassicalMean, affordable
 from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput, sum_moments
 from tsm2.training.ridge import LinearMap
 
-__all__ = ["Blend", "as_seen", "blend_in", "error_of", "regressed", "simple_maps"]
+__all__ = [
+    "Blend",
+    "as_seen",
+    "blend_in",
+    "error_of",
+    "errors_beside",
+    "regressed",
+    "simple_maps",
+]
 
 _SHARE = 0.5
 """What the simple forecasts weigh beside the regression."""
@@ -176,6 +185,41 @@ def error_of(found: LinearMap, windows: Windows, *, absolute: bool = False) -> f
         total += float(error.where(known, 0.0).sum())
         count += float(known.sum())
     return total / max(count, 1.0)
+
+
+def errors_beside(
+    found: LinearMap, windows: Windows, whole: Windows, classical: ClassicalMean
+) -> tuple[float, float]:
+    """Return the mean squared errors of a map, and of its mean with classical forecasts.
+
+    Parameters
+    ----------
+    found
+        Solved.
+    windows
+        As the map reads them; as many as are affordable, evenly spread, are forecast.
+    whole
+        The same, with contexts that reach as far as the classical forecasts do.
+    classical
+        Classical forecasts.
+    """
+    n_variates = windows.values.shape[1]
+    count = min(len(windows), affordable(whole.lookback, n_variates))
+    spread = torch.linspace(0, len(windows) - 1, count).round().long()
+    sums = torch.zeros(3, dtype=torch.float64)
+    for which in torch.split(spread, max(1, _BATCH // (whole.lookback * n_variates))):
+        batch, histories = windows.gather(which), whole.gather(which)
+        x, y = found.linear.read(batch)
+        unit = 1.0 if batch.error_unit is None else batch.error_unit
+        error = _applied(x, found.weights) - y  # (B, M, H)
+        own = batch.target + error * unit
+        moved = classical.correction(own, histories.context, histories.mask) / unit
+        known = torch.ones_like(y, dtype=torch.bool)
+        known = known if batch.target_mask is None else batch.target_mask
+        each = [error.square().where(known, 0.0), (error + moved).square().where(known, 0.0), known]
+        sums += torch.stack([part.sum().double() for part in each])
+    alone, both = sums[:2] / sums[2].clamp(min=1)
+    return float(alone), float(both)
 
 
 def _shares(maps: Sequence[Tensor], windows: Sequence[Windows], *, separate: bool) -> Tensor:

@@ -136,6 +136,7 @@ def fit(
                 "lookback": model.fitted_.lookback,
                 "epochs": model.n_iter_,
                 "mixers": mixes,
+                "classical": model.fitted_.classical is not None,
                 "train_loss": losses["train_loss"],
                 "validation_loss": losses["validation_loss"],
             }
@@ -153,6 +154,7 @@ def fit(
         f"from lookbacks of {model.fitted_.lookback} rows; "
         f"last losses: {', '.join(known) or 'none'}"
         + ("" if mixes else "; kept the exact linear forecast, without mixers")
+        + ("; averaged with classical forecasts" if model.fitted_.classical else "")
     )
     print_line(f"model: {out}")
 
