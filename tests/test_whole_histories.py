@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tsm2 import TSM2Forecaster
-from tsm2.errors import SavedModelError, WindowError
+from tsm2.errors import ParameterError, SavedModelError, WindowError
 from tsm2.networks.combined import ClassicalMean
 from tsm2.saving import load_folder, save_folder
 
@@ -110,6 +110,34 @@ def test_a_forecast_is_half_of_the_network_and_half_of_all_rows() -> None:
     mean = fitted.classical.forecast(history, None, HORIZON)
     wanted = fitted.scaling.restore(((own + mean) / 2)[0].mT.double())
     np.testing.assert_allclose(model.predict().to_numpy(), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("given", [{}, {"lookback": 24}, {"missing": "mask"}], ids=str)
+def test_what_is_asked_for_is_done_and_not_chosen(given: dict[str, Any]) -> None:
+    frame = months()
+    asked = TSM2Forecaster(**SETTINGS, **given, classical=True, calendar="auto").fit(frame)
+    assert asked.choices_.loc[asked.choices_["classical"], "chosen"].tolist() == [True]
+    assert asked.fitted_.classical is not None
+    refused = TSM2Forecaster(**SETTINGS, **given, classical=False).fit(frame)
+    assert not refused.choices_["classical"].any()
+    assert refused.fitted_.classical is None
+    asked.set_params(classical=False, warm_start=True, max_epochs=1).fit(frame)
+    assert asked.fitted_.classical is None
+
+
+@pytest.mark.parametrize("way", ["covariates", "calendar", "target"])
+def test_what_reads_more_than_values_cannot_be_averaged(way: str) -> None:
+    frame = months()
+    ways: dict[str, dict[str, Any]] = {
+        "calendar": {"calendar": ("month",)},
+        "target": {"target": "a"},
+    }
+    model = TSM2Forecaster(**SETTINGS, **ways.get(way, {}), classical=True)
+    beside: dict[str, Any] = {"past_covariates": frame} if way == "covariates" else {}
+    with pytest.raises(ParameterError, match="classical='auto'"):
+        model.fit(frame, **beside)
+    with pytest.raises(ParameterError, match="classical=True does not go with pretrained"):
+        TSM2Forecaster.from_pretrained("zero", classical=True).predict(frame)
 
 
 def test_nothing_is_averaged_where_no_choice_is_left_or_covariates_are_read() -> None:

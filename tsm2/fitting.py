@@ -111,6 +111,7 @@ class Fitting:
         """
         roles = Roles.of(recipe.target, series.layout)
         has_covariates = bool(given.given()) or recipe.states_dates
+        recipe.check_classical(has_covariates=has_covariates, roles=roles)
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
         units = recipe.units(rows, n_train, roles, choices)
         if choices is None:
@@ -139,7 +140,7 @@ class Fitting:
             codings=codings,
             context=series,
             missing=recipe.missing,
-            classical=recipe.classical(series) if chosen(choices)["classical"] else None,
+            classical=recipe.classical_of(series) if chosen(choices)["classical"] else None,
             device=recipe.device,
             capture_steps=recipe.training["capture_steps"],
         )

@@ -80,9 +80,8 @@ class TSM2Forecaster(Estimator):
     ----------
     lookback
         Rows that the network reads; "auto" chooses a length that suits season, horizon and rows.
-        Only then, and without covariates, an exact start is averaged with simple forecasts, and
-        what comes of the fit with classical ones, which read the whole of each history, unless
-        many validation windows speak against either: that errs less on short tables.
+        Only then, and without covariates, an exact start is averaged with simple forecasts, unless
+        many validation windows speak against it: that errs less on short tables.
     horizon
         Rows that it forecasts at once; `predict` rolls forward for more.
     features
@@ -210,6 +209,11 @@ class TSM2Forecaster(Estimator):
         share, and swings that are the wider the higher the level. The forecast is then rather the
         median of what may come than its mean. "auto" does so for columns that are above zero, whose
         level moves by a fifth and more, and whose swings clearly move with it.
+    classical
+        Average what was fitted, half and half, with classical forecasts of the whole of each
+        history, up to 2,000 rows: that errs less where series are short or differ, and a forecast
+        takes milliseconds more. "auto" does so where `lookback` is "auto", without covariates,
+        unless many validation windows speak against it; True in any case, of values alone.
     sampling
         Let a pass over the training windows take all "windows" once, or draw from every "series"
         equally often, so that long ones do not drown short ones.

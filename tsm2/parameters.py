@@ -121,6 +121,7 @@ class Parameters:
     missing: Missing = "raise"
     scaling: Literal["series", "global"] = "series"
     logarithms: bool | Literal["auto"] = "auto"
+    classical: bool | Literal["auto"] = "auto"
     sampling: Literal["windows", "series"] = "windows"
     scaled_errors: bool | Literal["auto"] = "auto"
     id_col: str = "unique_id"
@@ -174,6 +175,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "missing": [StrOptions({"raise", "mask", "ffill"})],
     "scaling": [StrOptions({"series", "global"})],
     "logarithms": ["boolean", StrOptions({"auto"})],
+    "classical": ["boolean", StrOptions({"auto"})],
     "sampling": [StrOptions({"windows", "series"})],
     "scaled_errors": ["boolean", StrOptions({"auto"})],
     "id_col": [str],
@@ -253,6 +255,7 @@ def _check_pretrained(given: Mapping[str, Any]) -> None:
     asked = {
         "target": given["target"] is not None,
         "logarithms": given["logarithms"] is True,
+        "classical": given["classical"] is True,
         "scaled_errors": given["scaled_errors"] is True,
         "calendar": given["calendar"] != "auto" and bool(len(given["calendar"])),
         "holidays": bool(len(given["holidays"])),

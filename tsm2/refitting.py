@@ -214,7 +214,7 @@ class Refits:
         """Return the rows that windows lie in, what is read of them, and their first rows."""
         reach = self.walk.lookback
         if chosen(self.choices)["classical"]:
-            reach = max(reach, self.recipe.classical(self.series).rows)
+            reach = max(reach, self.recipe.classical_of(self.series).rows)
         return _around(self.series, self.read, self.starts[places], self.walk, reach)
 
 

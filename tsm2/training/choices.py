@@ -72,8 +72,9 @@ class SimpleForecasts:
     """Rows that they read, if the choice does not read more."""
     season: int
     """Rows of a season; 1 for none."""
-    classical: ClassicalMean
-    """Classical forecasts of whole histories, which the outcome is then averaged with."""
+    classical: ClassicalMean | None
+    """Classical forecasts of whole histories, which the outcome is then averaged with; None for
+    none."""
 
 
 def enough_rows(series: Series, horizon: int, validation_fraction: float) -> NDArray[np.int64]:
@@ -207,8 +208,9 @@ def choose(
     if simple is not None and not best.calendar:
         blended, stands, found = _blended(cut, best, simple)
         rows, best = [*rows, blended], blended if stands else best
-        combined, stands = _combined(cut, best, found, simple.classical)
-        rows, best = [*rows, combined], combined if stands else best
+        if simple.classical is not None:
+            combined, stands = _combined(cut, best, found, simple.classical)
+            rows, best = [*rows, combined], combined if stands else best
     return pd.DataFrame(
         {
             "lookback": [each.lookback for each in rows],

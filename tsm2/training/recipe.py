@@ -85,6 +85,7 @@ class Recipe:
     missing: Missing
     scaling: Literal["series", "global"]
     logarithms: bool | Literal["auto"]
+    classical: bool | Literal["auto"]
     sampling: Literal["windows", "series"]
     scaled_errors: bool | Literal["auto"]
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -222,6 +223,8 @@ class Recipe:
         )
         if names := units.in_logarithms(rows.layout.columns):
             found["logarithms"] = [names] * len(found)
+        if self._states_classical:
+            found["classical"] = found["chosen"]
         return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
 
     def _tries_scaled(self, rows: Series) -> bool:
@@ -255,9 +258,10 @@ class Recipe:
         """Return the features of the calendar to try, and their coded rows.
 
         There are none where gaps are masked: a history may then be shorter than the lookback, and
-        the rows that are missing before it have no stamps.
+        the rows that are missing before it have no stamps. Nor where classical forecasts are asked
+        for, which read none.
         """
-        if self.calendar != "auto" or self.missing == "mask":
+        if self.calendar != "auto" or self.missing == "mask" or self._states_classical:
             return {}
         longest = int(n_train.argmax())
         first = rows.offsets[longest]
@@ -282,16 +286,36 @@ class Recipe:
         series = prepared.series
         season = self.season_of(series)
         most = min(int(series.counts.min()) // 2, int(n_train.min()) - self.horizon, _LONGEST)
-        whole = self.classical(series)
+        whole = self.classical_of(series) if self.classical == "auto" else None
         if season is None or season > most:
             found = _found_season(prepared, n_train)
             return SimpleForecasts(lookback=1, season=found, classical=whole)
         lookback = min(_SEASONS * season, most)
         return SimpleForecasts(lookback=lookback, season=season, classical=whole)
 
-    def classical(self, rows: Series) -> ClassicalMean:
+    def classical_of(self, rows: Series) -> ClassicalMean:
         """Return the classical forecasts that a fit to series may be averaged with."""
         return ClassicalMean(season=self.season_of(rows) or 1)
+
+    @property
+    def _states_classical(self) -> bool:
+        """Whether classical forecasts are asked for in any case."""
+        return self.classical != "auto" and bool(self.classical)
+
+    def check_classical(self, *, has_covariates: bool, roles: Roles) -> None:
+        """Check that nothing but values is read, if classical forecasts are asked for.
+
+        Raises
+        ------
+        ParameterError
+            Covariates are given, or columns that are only read.
+        """
+        if self._states_classical and (has_covariates or roles.others):
+            read = "covariates" if has_covariates else "columns that are only read"
+            raise ParameterError(
+                f"classical=True averages with forecasts that read values alone, but this fit has "
+                f"{read}. Pass classical='auto', or leave them out."
+            )
 
     def choose_for(self, series: Series, *, has_covariates: bool) -> pd.DataFrame:
         """Return the choices that a fit to series, gaps filled, would make."""
@@ -310,6 +334,8 @@ class Recipe:
             fixed["scaled_errors"] = self.scaled_errors
         if "lookback" in fixed:
             fixed |= {"regressed": None, "cycle": None, "classical": False}
+        if self.classical != "auto":
+            fixed["classical"] = bool(self.classical)
         return pd.DataFrame([chosen(choices) | fixed | {"mixers": True, "chosen": True}])
 
     def season_of(self, rows: Series) -> int | None:
