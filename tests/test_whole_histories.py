@@ -295,8 +295,14 @@ def test_rows_that_were_known_are_no_rows_to_forecast() -> None:
     later = frame.iloc[120:]
     backtest = model.backtest(later)
     assert backtest["time"].min() == later.index[0]
-    with pytest.raises(WindowError, match="must stand before it"):
+    with pytest.raises(WindowError, match=r"the model knows already.* 2020-01-01"):
         model.backtest(later, start=frame.index[100])
+    with pytest.raises(WindowError, match="must stand before it"):
+        model.backtest(later, start=frame.index[5])
+    tables = {"x": frame.iloc[:110], "y": frame.iloc[:90]}
+    several = TSM2Forecaster(**SETTINGS, classical=True).fit(tables)
+    with pytest.raises(WindowError, match=r"'y' has 92 rows.*needs 96 .*known already"):
+        several.backtest({"x": frame.iloc[110:130], "y": frame.iloc[90:92]})
 
 
 def test_what_moved_a_forecast_is_looked_for_in_all_that_was_read() -> None:

@@ -148,13 +148,10 @@ class UnitsAround(nn.Module):
             coded = self._coded("static", static[:, None])  # (B, Cs, 1)
             auxiliary["static"] = coded.transpose(1, 2).expand(-1, len(self.targets), -1)
         forecast: Tensor = self.network(values, **auxiliary).double()  # (B, Mt, H), or with Q
-        if (
-            self.reaches and self.missing != "mask"
-        ):  # unknown may be what the network can do without
-            lacks = ~known[..., -self.needed :].all(-1, keepdim=True)
-            forecast = forecast.masked_fill(
-                lacks if forecast.ndim == lacks.ndim else lacks.unsqueeze(-1), torch.nan
-            )
+        if self.reaches and self.missing != "mask":  # what the network needs must be known
+            lacks = ~known[..., -self.needed :].all(-1)  # (B, Mt)
+            of_all = lacks[(..., *[None] * (forecast.ndim - 2))]
+            forecast = forecast.masked_fill(of_all, torch.nan)
         center, scale = (each[:, self.targets][:, None] for each in (center, scale))
         levels = self.network.config.quantiles
         if levels is None:

@@ -86,10 +86,19 @@ class Walk:
             before = np.maximum(before, known)
         if series.layout.alone:
             first = self.first if start is None else position_of(series.index, start)
+            if known is not None and first is not None and self.lookback <= first < known[0]:
+                later = series.index[known[0]]
+                raise WindowError(
+                    f"start={start!r} is among the rows that the model knows already, and would "
+                    f"be forecast too well. Start behind them, at {later} or later."
+                )
             walk = replace(self, lookback=int(before[0]), first=first)
             return walk.starts(len(series.values))
         if start is None:
-            sum_of = f"lookback={self.lookback} + horizon={self.horizon}"
+            sum_of = f"lookback={self.lookback}"
+            if (before > self.lookback).any():
+                sum_of += " or more that are known already"
+            sum_of += f" + horizon={self.horizon}"
             check_long_enough(series, before + self.horizon, sum_of)
         else:
             rows = is_before(series.index, start)
