@@ -20,7 +20,7 @@ cutoff, and read the rows since.
 
 One to four cutoffs are few: errors and coverage of a single task are then luck for a good part.
 `--many` has twelve where half of the rows allow, of tables of more than twelve columns fewer, and
-results of its own. No default was chosen by them.
+results of its own. One default was chosen by them too: `classical` (decision 20).
 
 MASE divides a series' absolute error by that of the seasonal naive forecast over the rows before
 the first cutoff, and is averaged over series; constant series are left out.
