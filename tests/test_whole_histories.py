@@ -3,6 +3,9 @@
 What is given stands once, in `ways`: tables and panels, gaps, quantiles, ensembles, logarithms.
 """
 
+import copy
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from tsm2 import TSM2Forecaster
-from tsm2.errors import ParameterError, SavedModelError, WindowError
+from tsm2.errors import FloorWarning, ParameterError, SavedModelError, WindowError
 from tsm2.networks.combined import ClassicalMean
 from tsm2.saving import load_folder, save_folder
 
@@ -210,6 +213,20 @@ def test_training_goes_on_with_the_network_alone(way: tuple[Any, Any]) -> None:
         assert np.isfinite(each.to_numpy()).all()
 
 
+def test_what_is_trained_further_ends_in_new_rows(way: tuple[Any, Any]) -> None:
+    """More is kept of the known rows than a window needs, and is not learned again."""
+    data, model = way
+    fitted = model.fitted_
+    network = copy.deepcopy(fitted.network)
+    model.update(tails(data, HORIZON), epochs=1)
+    short = replace(fitted, network=network, classical=None)
+    model.fitted_ = replace(short, context=fitted.context.tail(fitted.lookback))
+    trained = fitted.network.state_dict()
+    model.update(tails(data, HORIZON), epochs=1)
+    for name, each in network.state_dict().items():
+        assert torch.equal(each, trained[name])
+
+
 def test_it_is_the_same_model_when_it_is_read_again(way: tuple[Any, Any], tmp_path: Path) -> None:
     data, model = way
     model.save(tmp_path / "model")
@@ -237,6 +254,20 @@ def test_intervals_and_paths_lie_around_the_forecast(way: tuple[Any, Any]) -> No
         away = np.abs(path.to_numpy().reshape(HORIZON, 2, 40) - each.to_numpy()[..., None])
         assert np.isfinite(away).all()
         assert away.mean() < 10 * (values[..., 1] - values[..., 0]).mean()
+
+
+def test_how_wide_an_interval_is_comes_from_the_rows_of_the_network() -> None:
+    frame = months()
+    model = TSM2Forecaster(**SETTINGS, classical=True).fit(frame)
+    wild = frame.copy()
+    early = slice(0, len(frame) - model.fitted_.lookback)
+    wild.iloc[early] = 20 + 3 * (wild.iloc[early] - 20)
+    widths = []
+    for each in (frame, wild):
+        ends = model.predict_interval(each).to_numpy().reshape(HORIZON, 2, 2)
+        widths.append(ends[..., 1] - ends[..., 0])
+    np.testing.assert_allclose(widths[0], widths[1], rtol=1e-4)
+    assert not np.allclose(model.predict(frame), model.predict(wild), rtol=1e-4)
 
 
 def test_refits_are_fits_to_what_was_known(way: tuple[Any, Any]) -> None:
@@ -318,6 +349,14 @@ def test_what_moved_a_forecast_is_looked_for_in_all_that_was_read() -> None:
     assert early["influence"].max() > 0
     selection = model.inspect()
     assert (np.diag(selection.influence) > 0).all()
+
+
+def test_a_mean_that_few_windows_speak_against_is_no_reason_to_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FloorWarning)
+        model = TSM2Forecaster(**SETTINGS).fit(months(70, 6))
+    assert model.fitted_.classical is not None
+    assert model.floor_["network"] > 1.5 * model.floor_["linear"]
 
 
 def test_what_is_averaged_is_told_in_the_choices_and_on_the_card(tmp_path: Path) -> None:

@@ -213,8 +213,7 @@ class FittedModel:
             lookback=self.lookback,
             read=read,
             ahead=ahead,
-            reach=self.reach,
-        )
+        ).reaching(self.reach)
 
     def latest(
         self, series: Series | None, given: CovariateTables, steps: int
@@ -255,15 +254,9 @@ class FittedModel:
         ahead = whole_horizons(steps, self.horizon)
         covariates = self._covariates(tail, given, ahead=ahead, own=own)
         prepared = Prepared.of(
-            tail,
-            units,
-            self.roles,
-            covariates,
-            lookback=self.lookback,
-            ahead=ahead,
-            reach=self.reach,
+            tail, units, self.roles, covariates, lookback=self.lookback, ahead=ahead
         )
-        return prepared, tail.offsets[1:]
+        return prepared.reaching(self.reach), tail.offsets[1:]
 
     def to_inspect(self, series: Series | None, given: CovariateTables) -> tuple[Prepared, Rows]:
         """Make every window of series ready, (W,), whether or not rows to forecast follow it.
@@ -587,9 +580,8 @@ class FittedModel:
             Covariates(),
             lookback=self.lookback,
             ahead=whole_horizons(steps, self.horizon),
-            reach=self.reach,
         )
-        return prepared, series.offsets[1:]
+        return prepared.reaching(self.reach), series.offsets[1:]
 
     def _batches(
         self, prepared: Prepared, starts: Rows, steps: int, size: int

@@ -72,7 +72,6 @@ class Prepared:
         lookback: int,
         read: Series | None = None,
         ahead: int = 0,
-        reach: int = 0,
     ) -> Prepared:
         """Make series ready.
 
@@ -87,14 +86,11 @@ class Prepared:
         covariates
             Coded covariates, a row for every row and for those to come.
         lookback
-            Rows that a context needs.
+            Rows of a context.
         read
             What the network is to read of the same rows; None for what happened.
         ahead
             Rows to come behind each series; they are unknown.
-        reach
-            Rows that a context has if a series has so many, where that is more; rows before the
-            first one of a series are unknown.
 
         Raises
         ------
@@ -104,11 +100,9 @@ class Prepared:
         read = series if read is None else read
         rows = units.take(series.owners).standardise(read.values)
         _check_near(rows, read, units)
-        room = _room(series, lookback, reach)
-        if ahead or room:
-            more = (ahead + room) * len(series.ids)
-            whole = rows.new_full((len(rows) + more, rows.shape[1]), torch.nan)
-            whole[torch.from_numpy(_rows_of(series, ahead=ahead, room=room))] = rows
+        if ahead:
+            whole = rows.new_full((len(rows) + ahead * len(series.ids), rows.shape[1]), torch.nan)
+            whole[torch.from_numpy(_apart(series, behind=ahead))] = rows
             rows = whole
         values, known, others, others_known = roles.split(rows, axis=1)
         return cls(
@@ -117,9 +111,8 @@ class Prepared:
             known=known,
             covariates=covariates.behind(others, others_known),
             units=roles.units(units),
-            lookback=lookback + room,
+            lookback=lookback,
             ahead=ahead,
-            room=room,
         )
 
     def windows(
@@ -183,7 +176,7 @@ class Prepared:
         owners = self.series.owners
         place = places(self.series.offsets)
         row = np.flatnonzero((place >= season) & (place < n_train[owners]))
-        happened = _rows_of(self.series, ahead=self.ahead, room=self.room)
+        happened = _apart(self.series, before=self.room, behind=self.ahead)
         values = self.values[happened].double()
         known = torch.ones_like(values) if self.known is None else self.known[happened].double()
         both = known[row] * known[row - season]
@@ -195,12 +188,16 @@ class Prepared:
         return replace(self, error_units=unit.float())
 
     def reaching(self, reach: int) -> Self:
-        """Return the same with contexts that reach further, as for `of`.
+        """Return the same with contexts of `reach` rows, where a series has so many.
 
-        Of series alone: without covariates, and without rows to come.
+        Rows before the first one of a series are unknown. There must be no covariates if any are
+        read.
         """
-        room = _room(self.series, self.lookback, reach)
-        at = torch.from_numpy(_rows_of(self.series, ahead=0, room=room))
+        room = min(reach, int(self.series.counts.max())) - self.lookback
+        if room <= 0:
+            return self
+        owners = np.repeat(np.arange(len(self.series.ids)), self.series.counts + self.ahead)
+        at = torch.from_numpy(np.arange(len(owners)) + room * (owners + 1))
         shape = (len(self.values) + room * len(self.series.ids), self.values.shape[1])
         values, known = self.values.new_zeros(shape), torch.zeros(shape, dtype=torch.bool)
         values[at] = self.values
@@ -232,15 +229,10 @@ class Prepared:
         return self.series.rows_from(starts, horizon)
 
 
-def _room(series: Series, lookback: int, reach: int) -> int:
-    """Return the rows that contexts may reach into, as far as the longest series goes."""
-    return max(0, min(reach, int(series.counts.max())) - lookback)
-
-
-def _rows_of(series: Series, *, ahead: int, room: int) -> NDArray[np.int64]:
+def _apart(series: Series, *, before: int = 0, behind: int = 0) -> NDArray[np.int64]:
     """Return where the rows of series stand, (T,), with others before and behind each series."""
     owners = series.owners
-    return np.arange(len(owners)) + room * (owners + 1) + ahead * owners
+    return np.arange(len(owners)) + before * (owners + 1) + behind * owners
 
 
 def filled(series: Series, missing: Missing) -> Series:
