@@ -17,7 +17,10 @@ QUICK := tests/tables tests/prepared tests/networks tests/datasets tests/test_fo
 	tests/benchmark/test_protocol.py tests/benchmark/test_results.py tsm2
 
 # What else the extras of the oldest environment are for, and what the oldest torch compiles.
-EXTRAS := tests/fitted/test_exporting.py tests/test_plotting.py tests/training/test_tensorboard.py \
+EXPORTS := onnxruntime_says_what_python_says gaps_are_in_the_graph \
+	classical_forecasts_of_whole_histories_are_in_the_file[raise]
+EXTRAS := $(EXPORTS:%='tests/fitted/test_exporting.py::test_%') \
+	tests/test_plotting.py tests/training/test_tensorboard.py \
 	tests/kernels/test_cross_scan.py \
 	tests/kernels/test_fused.py::test_a_network_compiles_to_one_graph \
 	tests/vision/test_vim2.py::test_compiling_breaks_no_graph_forward_or_backward
@@ -26,10 +29,11 @@ EXTRAS := tests/fitted/test_exporting.py tests/test_plotting.py tests/training/t
 # its own, and so have the oldest versions that pyproject.toml promises: the extras that
 # constraints/update.py names, at the versions in constraints/, kept until one of these changes.
 PEERS := darts neuralforecast sktime engines vision
-TESTS_PEERS := tests/adapters/test_pages.py tests/benchmark/test_peers.py
-TESTS_darts := tests/adapters/test_darts.py $(TESTS_PEERS)
-TESTS_neuralforecast := tests/adapters/test_neuralforecast.py $(TESTS_PEERS)
-TESTS_sktime := tests/adapters/test_sktime.py $(TESTS_PEERS)
+tests_of = tests/adapters/test_$1.py tests/adapters/test_pages.py::test_$1 \
+	tests/benchmark/test_peers.py
+TESTS_darts := $(call tests_of,darts)
+TESTS_neuralforecast := $(call tests_of,neuralforecast)
+TESTS_sktime := $(call tests_of,sktime)
 TESTS_engines := tests/engines tests/test_engines.py tests/benchmark/test_comparison.py tests/test_plotting.py
 TESTS_vision := tests/vision tsm2/vision
 

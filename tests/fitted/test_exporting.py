@@ -130,10 +130,13 @@ def test_logarithms_are_in_the_file(several: bool, tmp_path: Path) -> None:
         np.testing.assert_allclose(got[1], wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("missing", ["raise", "ffill", "mask"])
-@pytest.mark.parametrize("quantiles", [None, (0.1, 0.9)], ids=["point", "quantiles"])
+@pytest.mark.parametrize(
+    ("missing", "quantiles"),
+    [("raise", None), ("ffill", (0.1, 0.9)), ("mask", (0.1, 0.9))],
+    ids=["raise", "ffill", "mask"],
+)
 def test_classical_forecasts_of_whole_histories_are_in_the_file(
-    quantiles: tuple[float, ...] | None, missing: Any, tmp_path: Path
+    missing: Any, quantiles: tuple[float, ...] | None, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxscript")
     table = waves(100)
