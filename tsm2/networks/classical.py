@@ -47,7 +47,8 @@ _CYCLE_DECAY = 0.85  # weight of a season beside the one after it
 _FEWEST = 24  # steps to regress on
 _RIDGE = 2.0  # steps
 _TINY = 1e-6
-_TOGETHER, _ON_A_GPU = 128, 4096  # histories: what stays in a cache, what leaves memory free
+_TOGETHER, _LONG = 64, 1024  # histories that stay in a cache; half of them, of more steps
+_ON_A_GPU = 4096  # histories that leave memory free
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +119,8 @@ def classical_forecasts(
     """
     if is_exporting():  # which splits nothing of unknown size
         return _of_part(values, known, horizon, offset, seasons, from_first)
-    size = _TOGETHER if values.device.type == "cpu" else _ON_A_GPU
+    cached = _TOGETHER if values.shape[-1] <= _LONG else _TOGETHER // 2
+    size = cached if values.device.type == "cpu" else _ON_A_GPU
     offsets = repeat(None) if offset is None else torch.split(offset, size)
     parts = zip(
         *(torch.split(each, size) for each in (values, known, seasons)), offsets, strict=False
@@ -343,8 +345,8 @@ def _regression(rows: _Rows, seasonal: Tensor, smallest: Tensor, largest: Tensor
     read = _at_places(values, (t - lag[..., None]).clamp(min=0))
     counted = weights * (t >= first + lag.amax(1, keepdim=True))
     rest = values - read.gather(1, nearest[..., None].expand(-1, 1, steps)).squeeze(1)
-    design = torch.cat((read, torch.ones_like(rest)[:, None], rest[:, None]), 1)  # (R, G + 2, T)
-    sums = (design[:, :-1] * counted[:, None]).double() @ design.mT.double()
+    design = torch.cat((read, torch.ones_like(rest)[:, None], rest[:, None]), 1).double()
+    sums = (design[:, :-1] * counted[:, None]) @ design.mT  # (R, G + 1, G + 2)
     of = torch.arange(lag.shape[1] + 1, device=values.device)
     ridge = _RIDGE * functional.pad(torch.eye(len(of), device=values.device), (0, 1))
     weight = (of == nearest) + _solved(sums + ridge).to(values.dtype)  # (R, G + 1)
@@ -385,6 +387,7 @@ def _solved(system: Tensor) -> Tensor:
     size = system.shape[1]
     of = torch.arange(size, device=system.device)[:, None]
     for k in range(size):
-        row = system[:, k : k + 1] / system[:, k : k + 1, k : k + 1]
-        system = torch.where(of == k, row, system - system[:, :, k : k + 1] * row)
+        row = system.narrow(1, k, 1)
+        row = row / row.narrow(2, k, 1)
+        system = torch.where(of == k, row, system - system.narrow(2, k, 1) * row)
     return system[..., -1]
