@@ -153,6 +153,22 @@ def test_a_fit_cut_off_goes_on_as_if_it_had_not_been(
     assert_same(broken, unbroken)
 
 
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_with_gaps_every_known_value_counts_once_whatever_the_batches(batch_size: int) -> None:
+    """Batches know unequally many values."""
+    known = torch.ones(200, 2, dtype=torch.bool)
+    known[130:160, 0] = False
+    train, validation = (
+        replace(each, known=known[first : first + len(each.values)])
+        for each, first in zip(parts(), (0, 124), strict=True)
+    )
+    config = replace(CONFIG, batch_size=batch_size, max_epochs=1)
+    network = drawn(replace(SIZES, gaps=True))
+    found = start_exactly(network, train, validation)
+    history = fit_network(network, train, validation, config, seed=0)
+    assert history[0].validation_loss == pytest.approx(found.error, rel=1e-4)
+
+
 def test_a_callback_is_told_of_the_epochs_and_sees_the_start_in_their_history() -> None:
     class Watch:
         told: list[int] = []  # noqa: RUF012

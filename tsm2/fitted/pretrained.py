@@ -240,9 +240,10 @@ def _config(recipe: Recipe, levels: tuple[float, ...], n_windows: int) -> Traini
 
 @torch.inference_mode()
 def _loss(network: ZeroShotNetwork, windows: Windows, config: TrainingConfig) -> float:
-    """Return the mean loss over windows."""
-    total, told = 0.0, ToldNetwork(network)
-    for which in windows.batches(BATCH):
+    """Return the mean loss over all that is known of windows."""
+    told = ToldNetwork(network)
+    batches, losses = list(windows.batches(BATCH)), []
+    for which in batches:
         batch = windows.gather(which)
         forecast = told(batch.context, **batch.auxiliary())
         loss = mean_loss(
@@ -252,5 +253,5 @@ def _loss(network: ZeroShotNetwork, windows: Windows, config: TrainingConfig) ->
             quantiles=config.quantiles,
             mask=batch.target_mask,
         )
-        total += float(loss) * len(which)
-    return total / len(windows)
+        losses.append(float(loss))
+    return windows.mean_over(batches, losses)

@@ -8,12 +8,13 @@ Sizes: T rows, M variates, W windows, B windows in a batch, L lookback, H horizo
 future and Cs static covariates; S series.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tsm2.errors import WindowError
 
@@ -215,6 +216,27 @@ class Windows:
         first = empty.scatter_reduce(0, series, self.starts, "amin", include_self=False)
         last = empty.scatter_reduce(0, series, self.starts, "amax", include_self=False)
         return (last - first) / self.horizon + 1
+
+    def mean_over(self, batches: Sequence[Tensor], means: Sequence[float]) -> float:
+        """Return the mean over all known targets of what has these means over those of batches.
+
+        Parameters
+        ----------
+        batches
+            Numbers of windows, (B,) each.
+        means
+            Of each batch; of one without a known target nothing is counted.
+        """
+        if self.known is None:
+            counts = [len(which) for which in batches]  # in windows
+        else:
+            before = functional.pad(self.known.sum(1).cumsum(0), (1, 0))  # each row
+            first = torch.arange(len(self)) if self.starts is None else self.starts
+            first = first.to(before.device) + self.lookback
+            known = before[first + self.horizon] - before[first]  # (W,)
+            counts = [int(known[which].sum()) for which in batches]
+        total = sum(mean * count for mean, count in zip(means, counts, strict=True))
+        return total / max(sum(counts), 1)
 
     def only(self, chosen: Tensor) -> "Windows":
         """Return the windows where `chosen`, (W,), is True."""

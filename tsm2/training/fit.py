@@ -249,7 +249,7 @@ class Fit:
 
     @torch.inference_mode()
     def _mean_loss(self, windows: Windows) -> float:
-        """Return the mean loss over every window, with the weights that the network holds now.
+        """Return the mean loss over all that is known, with the weights that the network holds now.
 
         Weights are only ever copied into the network, averages too, so that a replay reads them.
         """
@@ -258,8 +258,7 @@ class Fit:
         size = self.batch_size * (4 if self.loss.device.type == "cuda" else 1)
         batches = list(windows.batches(size))
         means = torch.stack([self.judge_batch(which) for which in batches]).tolist()  # read once
-        total = sum(mean * len(which) for mean, which in zip(means, batches, strict=True))
-        return float(total / len(windows))
+        return windows.mean_over(batches, means)
 
     def _loss_of(self, which: Tensor) -> Tensor:
         """Return the mean loss of the validation windows numbered `which`, (B,)."""
