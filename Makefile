@@ -36,6 +36,8 @@ TESTS_neuralforecast := $(call tests_of,neuralforecast)
 TESTS_sktime := $(call tests_of,sktime)
 TESTS_engines := tests/engines tests/test_engines.py tests/benchmark/test_comparison.py tests/test_plotting.py
 TESTS_vision := tests/vision tsm2/vision
+# One of the two starts each cluster, once.
+HOW_engines := -n 2 --dist loadfile
 
 .PHONY: demo quick test test-slow test-gpu test-oldest test-newest test-peers $(PEERS:%=test-%) lint \
 	docs dist bench gpu-tiny constraints clean
@@ -66,7 +68,7 @@ test-newest: .venvs/newest/made
 test-peers: $(PEERS:%=test-%)
 
 $(PEERS:%=test-%): test-%: .venvs/%/made
-	OMP_NUM_THREADS=1 .venvs/$*/bin/python -m pytest $(TWO) $(TESTS_$*)
+	OMP_NUM_THREADS=1 .venvs/$*/bin/python -m pytest $(or $(HOW_$*),$(TWO)) $(TESTS_$*)
 
 lint: .venv/made
 	$(BIN)/ruff check .
