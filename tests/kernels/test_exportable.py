@@ -8,6 +8,7 @@ from kernel_cases import assert_close, conv_arguments, scan_arguments
 from torch import Tensor, nn
 
 from tsm2.kernels import causal_conv, exportable, selective_scan
+from tsm2.kernels.exporting import repeated
 from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk
 from tsm2.networks.mixers import SelectiveMixer
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
@@ -65,3 +66,32 @@ def test_an_exported_forecaster_takes_larger_batches_than_the_traced_one() -> No
         for batch in (2, 9):
             windows = torch.randn(batch, 3, 64)
             torch.testing.assert_close(program(windows), network(windows))
+
+
+class Growing(nn.Module):
+    """Each step is the sum of the two before, times a factor."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        def step(last: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+            new = factor * last.sum(1, keepdim=True)
+            return torch.cat((last[:, 1:], new), 1), new.squeeze(1)
+
+        return repeated(step, x, self.count, (x.new_full((1,), 0.5),))
+
+
+def operators(program: Any) -> list[str]:
+    return [str(node.target) for node in program.graph.nodes]
+
+
+def test_steps_that_are_repeated_are_no_more_operators_the_more_they_are() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        few, many = (exported(Growing(count), torch.randn(2, 2), (0,)) for count in (3, 40))
+        x = torch.randn(5, 2)
+    for program, count in ((few, 3), (many, 40)):
+        torch.testing.assert_close(program(x), Growing(count)(x))
+    assert operators(few) == operators(many)

@@ -1,10 +1,13 @@
 """The kernels for torch.export and ONNX: forward only, in operators that an exporter knows.
 
 A loop in Python would be unrolled to the number of tokens of the example, and be wrong for any
-other, so the recurrence is torch's own `scan` operator. Sizes of all axes may stay open.
+other, so the recurrence is torch's own `scan` operator, and so is any other loop, see `repeated`.
+Sizes of all axes may stay open.
 
 Sizes and formulas: as in `tsm2.kernels.interface`.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +16,7 @@ from torch.nn import functional
 
 from tsm2.kernels.interface import ConvTensors, ScanTensors, Walk
 
-__all__ = ["causal_conv", "selective_scan"]
+__all__ = ["causal_conv", "repeated", "selective_scan"]
 
 
 def selective_scan(tensors: ScanTensors, walk: Walk) -> Tensor:
@@ -57,3 +60,16 @@ def causal_conv(tensors: ConvTensors, walk: Walk, silu: bool) -> Tensor:
     y = walk.roll_up(torch.stack(windows).sum(0), x)
     y = y if bias is None else y + bias
     return functional.silu(y) if silu else y
+
+
+def repeated(
+    step: Callable[..., tuple[Tensor, Tensor]], state: Tensor, count: int, given: tuple[Tensor, ...]
+) -> Tensor:
+    """Repeat a step; see `tsm2.kernels.exporting.repeated`."""
+
+    def numbered(state: Tensor, _: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+        return step(state, *given)
+
+    numbers = torch.zeros(count, device=state.device)
+    found: Tensor = scan_op(numbered, (state,), (numbers,), given)[1]
+    return found

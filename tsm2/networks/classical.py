@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tsm2.kernels.exporting import is_exporting
+from tsm2.kernels.exporting import is_exporting, repeated
 from tsm2.networks.periods import find_periods, straight_line
 
 __all__ = ["NAMES", "ClassicalForecasts", "classical_forecasts"]
@@ -351,17 +351,23 @@ def _regression(rows: _Rows, seasonal: Tensor, smallest: Tensor, largest: Tensor
     ridge = _RIDGE * functional.pad(torch.eye(len(of), device=values.device), (0, 1))
     weight = (of == nearest) + _solved(sums + ridge).to(values.dtype)  # (R, G + 1)
     spread = 0.5 * (largest - smallest)
-    lowest, highest = smallest - spread, largest + spread
     longest = max(steps // 2, 1)  # no lag is longer
-    # One stands behind the last lag, for the constant, and in front of the course.
-    course = functional.pad(values[:, -longest:], (1, 0), value=1.0)
-    ahead = torch.arange(horizon, device=values.device)[:, None, None]
-    at = functional.pad(longest + 1 + ahead - lag, (0, 1))  # (H, R, G + 1)
-    for place in at.unbind():
-        step = (course.gather(1, place) * weight).sum(1, keepdim=True).clamp(lowest, highest)
-        course = torch.cat((course, step), 1)
+    given = (longest - lag, weight, smallest - spread, largest + spread)
+    course = repeated(_one_step, values[:, -longest:], horizon, given).mT
     enough = counted.sum(1, keepdim=True) >= _FEWEST
-    return torch.where(enough, course[:, longest + 1 :], seasonal)
+    return torch.where(enough, course, seasonal)
+
+
+def _one_step(
+    recent: Tensor, at: Tensor, weight: Tensor, lowest: Tensor, highest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the last values after a step ahead, (R, T / 2), and what it is forecast to be, (R,).
+
+    It is read at the lags, which lie at `at`, (R, G); the last weight, (R, G + 1), is the constant.
+    """
+    read = functional.pad(recent.gather(1, at), (0, 1), value=1.0)
+    step = (read * weight).sum(1, keepdim=True).clamp(lowest, highest)
+    return torch.cat((recent[:, 1:], step), 1), step.squeeze(1)
 
 
 def _lags(rows: _Rows) -> tuple[Tensor, Tensor]:
