@@ -158,3 +158,32 @@ def test_stretches_count_the_horizons_that_follow_each_other_in_a_series() -> No
     assert every.stretches().tolist() == [84 / 4 + 1]
     one = Windows(values=values, lookback=2, horizon=4, starts=torch.tensor([9]))
     assert one.stretches().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("starts", [None, [0, 3, 9]], ids=["every row", "some"])
+def test_a_mean_over_batches_counts_every_known_target_once(starts: list[int] | None) -> None:
+    values = torch.arange(40.0).reshape(20, 2)
+    known = torch.ones(20, 2, dtype=torch.bool)
+    known[4:7, 0] = False
+    known[10:16] = False
+    windows = Windows(
+        values=values,
+        lookback=3,
+        horizon=2,
+        starts=None if starts is None else torch.tensor(starts),
+        known=known,
+    )
+    whole = windows.gather(torch.arange(len(windows)))
+    assert whole.target_mask is not None
+    for size in (1, 2, 7):
+        batches, means = list(windows.batches(size)), []
+        for which in batches:
+            batch = windows.gather(which)
+            assert batch.target_mask is not None
+            means.append(float(batch.target[batch.target_mask].mean().nan_to_num()))
+        wanted = float(whole.target[whole.target_mask].mean())
+        assert windows.mean_over(batches, means) == pytest.approx(wanted, rel=1e-6)
+    windows = replace(windows, known=None)
+    batches = list(windows.batches(2))
+    means = [float(windows.gather(which).target.mean()) for which in batches]
+    assert windows.mean_over(batches, means) == pytest.approx(float(whole.target.mean()), rel=1e-6)
