@@ -234,7 +234,7 @@ class Windows:
             first = torch.arange(len(self)) if self.starts is None else self.starts
             first = first.to(before.device) + self.lookback
             known = before[first + self.horizon] - before[first]  # (W,)
-            counts = [int(known[which].sum()) for which in batches]
+            counts = torch.stack([known[which].sum() for which in batches]).tolist()  # read once
         total = sum(mean * count for mean, count in zip(means, counts, strict=True))
         return total / max(sum(counts), 1)
 
