@@ -366,14 +366,28 @@ def test_of_a_distribution_the_location_starts_at_the_map() -> None:
     torch.testing.assert_close(got, forecast(point, judged), rtol=0, atol=1e-5)
 
 
-def test_the_moments_of_rolled_windows_are_those_of_gathered_ones() -> None:
-    """Named starts are summed in batches, windows in every row along diagonals."""
-    train, validation = parts(table())
-    named = replace(train, starts=torch.arange(len(train)))
-    for separate in (False, True):
-        config = replace(SIZES, separate_heads=separate)
-        one, two = (started(config, each, validation)[1] for each in (train, named))
-        torch.testing.assert_close(one.weights, two.weights, rtol=1e-8, atol=1e-10)
+@pytest.mark.parametrize("level", ["mean", "last", "zero"])
+@pytest.mark.parametrize("separate", [False, True])
+def test_the_moments_of_rolled_windows_are_those_of_gathered_ones(
+    level: Any, separate: bool
+) -> None:
+    """Windows in any order are summed in batches, those in every row along diagonals."""
+    train, validation = parts(table() + 0.5)
+    shuffled = replace(train, starts=torch.arange(len(train)).flip(0))
+    linear = LinearInput(level=level)
+    one, two = (
+        solve_linear(each, validation, linear, separate=separate) for each in (train, shuffled)
+    )
+    torch.testing.assert_close(one.weights, two.weights, rtol=1e-8, atol=1e-10)
+
+
+def test_a_map_from_zero_is_the_ridge_regression_of_the_values_themselves() -> None:
+    train, validation = parts(table() + 0.5)
+    found = solve_linear(train, validation, LinearInput(level="zero"))
+    batch = every(train)
+    x, y = batch.context.flatten(0, 1).numpy(), batch.target.flatten(0, 1).numpy()
+    wanted = ridge(x.astype(np.float64), y.astype(np.float64), float(found.strength[0]))
+    np.testing.assert_allclose(found.weights[0].numpy(), wanted.coef_.T, rtol=1e-6, atol=1e-8)
 
 
 def test_balanced_windows_weigh_every_series_the_same() -> None:
@@ -458,16 +472,20 @@ def test_a_network_that_cannot_start_there_says_why(changes: dict[str, Any]) -> 
 @pytest.mark.parametrize("level", ["mean", "last"])
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("season", [None, 12])
+@pytest.mark.parametrize("reverts", [False, True])
 def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
-    level: Any, separate: bool, season: int | None
+    level: Any, separate: bool, season: int | None, reverts: bool
 ) -> None:
-    """Of each variate with the one that all share, by their errors; solved again too."""
-    train, validation = parts(table())
+    """Of each variate with the one that all share, by their errors; solved again too.
+
+    If it reverts, that from zero counts half.
+    """
+    train, validation = parts(table() + 0.5)
     each = [
         solve_linear(train, validation, LinearInput(level=own), separate=separate, season=season)
-        for own in ("mean", "last")
+        for own in counted_from(reverts=reverts)
     ]
-    config = replace(SIZES, level=level, separate_heads=separate)
+    config = replace(SIZES, level=level, separate_heads=separate, reverts=reverts)
     how = ExactStart(season=season, averaged=True)
     with seeded(0):
         network = TSM2Network(config).eval()
@@ -482,15 +500,17 @@ def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
 @pytest.mark.parametrize("features", [16, 3])
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("blended", [False, True])
+@pytest.mark.parametrize("reverts", [False, True])
 def test_what_is_solved_once_is_what_each_network_would_solve(
-    features: int, separate: bool, blended: bool
+    features: int, separate: bool, blended: bool, reverts: bool
 ) -> None:
     """Written, solved again with the validation windows, and without blocks of them."""
     _, validation = parts(table())
     train = replace(validation, starts=later(LOOKBACK, LOOKBACK, N_TRAIN))
     blend = Blend(regressed=14, season=12) if blended else None
     how = ExactStart(season=12, blend=blend, averaged=features > 8)
-    config = replace(SIZES, features=features, separate_heads=separate, blocks=0)
+    sizes: dict[str, Any] = {"features": features, "separate_heads": separate, "reverts": reverts}
+    config = replace(SIZES, blocks=0, **sizes)
     solved = solve_exactly(config, train, validation, how)
     assert (solved is None) == (features < 8 and not blended)
 
@@ -570,7 +590,10 @@ def errors_by(found: LinearMap, batch: Batch) -> Tensor:
 def mean_forecast(
     maps: list[LinearMap], solved: list[LinearMap], judged: Batch, batch: Batch
 ) -> NDArray[Any]:
-    """Mean over levels; own and shared map weigh by the errors, over `judged`, of those solved."""
+    """Mean over levels; own and shared map weigh by the errors, over `judged`, of those solved.
+
+    A last map that counts from zero is half of it.
+    """
     found = []
     for each, first in zip(maps, solved, strict=True):
         found.append(forecast_by(each, batch))
@@ -578,8 +601,14 @@ def mean_forecast(
             own, shared = (errors_by(one, judged) ** -3 for one in (first, first.shared))
             share = (own / (own + shared))[:, None]
             found[-1] = share * found[-1] + (1 - share) * forecast_by(each.shared, batch)
-    mean: NDArray[Any] = torch.stack(found).mean(0).numpy()
-    return mean
+    mean = torch.stack(found[:2]).mean(0)
+    for zero in found[2:]:
+        mean = (mean + zero) / 2
+    return mean.numpy()
+
+
+def counted_from(*, reverts: bool) -> list[Any]:
+    return ["mean", "last", "zero"] if reverts else ["mean", "last"]
 
 
 def two_kinds(rows: int = 400) -> Tensor:
@@ -620,14 +649,15 @@ def cases_of_two_kinds() -> dict[str, tuple[Windows, Windows]]:
 
 
 @pytest.mark.parametrize("case", ["plain", "gaps", "units", "panel"])
-def test_a_variate_that_differs_keeps_its_own_map(case: str) -> None:
+@pytest.mark.parametrize("reverts", [False, True])
+def test_a_variate_that_differs_keeps_its_own_map(case: str, reverts: bool) -> None:
     """Each by its validation errors, in the units that errors count in, at either level."""
     train, validation = cases_of_two_kinds()[case]
     each = [
         solve_linear(train, validation, LinearInput(level=own), separate=True)
-        for own in ("mean", "last")
+        for own in counted_from(reverts=reverts)
     ]
-    config = replace(SIZES, separate_heads=True)
+    config = replace(SIZES, separate_heads=True, reverts=reverts)
     with seeded(0):
         network = TSM2Network(config).eval()
     start_exactly(network, train, validation, ExactStart(averaged=True))
@@ -638,6 +668,8 @@ def test_a_variate_that_differs_keeps_its_own_map(case: str) -> None:
     again = [solve_again(one, [train, validation]) for one in each]
     assert_close(forecast(network, judged), mean_forecast(again, each, judged, judged))
 
+    if reverts:
+        return
     own = (forecast_by(each[0], judged) + forecast_by(each[1], judged)) / 2
     away = [(one[:, 0] - judged.target[:, 0]).square() for one in (got, own)]
     if judged.target_mask is not None:

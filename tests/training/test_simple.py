@@ -161,6 +161,48 @@ def test_a_blended_network_is_the_mean_of_ridge_regression_and_simple_forecasts(
         assert not np.allclose(network(judged.context), wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize("level", ["mean", "last"])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("features", [16, 3])
+def test_a_blend_with_a_map_that_leaves_the_level_leaves_half_as_much(
+    level: Any, separate: bool, features: int
+) -> None:
+    """Of the steps that the regression reads, in a network that reads more."""
+    train, validation = parts()
+    config = NetworkConfig(
+        lookback=LOOKBACK,
+        horizon=HORIZON,
+        n_variates=2,
+        patch_length=10,
+        patch_stride=10,
+        features=features,
+        level=level,
+        separate_heads=separate,
+        reverts=True,
+    )
+    with seeded(0):
+        network = TSM2Network(config).eval()
+    found = start_exactly(network, train, validation, replace(HOW, averaged=True))
+    judged = validation.gather(torch.arange(len(validation)))
+    with torch.no_grad():
+        got, higher = network(judged.context), network(judged.context + 10.0)
+    left = 10 * found.weights[:, -1] / 2  # (G, H): of a level that is ten higher
+    assert left.abs().max() > 0.1
+    torch.testing.assert_close(
+        (higher - got).double(), (10 + left).expand(got.shape), rtol=0, atol=1e-3
+    )
+
+    reads = regressed(validation, BLEND)
+    batch = reads.gather(torch.arange(len(reads)))
+    x, y = found.linear.read(batch)
+    errors = torch.einsum("bmd,mdh->bmh", x, found.weights.expand(2, -1, -1)) - y
+    assert error_of(found, reads) == pytest.approx(float(errors.square().mean()), rel=1e-9)
+    if features == 16 and not separate:  # all is seen, and one share for both variates
+        alone = (batch.target + errors).numpy()
+        wanted = (alone + simple_by_hand(train, validation)) / 2
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
 def test_variates_with_maps_of_their_own_weigh_simple_forecasts_by_their_own_errors() -> None:
     values = table()
     values[:, 1] = torch.randn(ROWS, generator=torch.Generator().manual_seed(2)).cumsum(0)
@@ -287,12 +329,13 @@ def test_a_regression_that_is_hardly_better_stays_alone_on_many_windows(
     draw = np.random.default_rng(3)
     values = np.zeros(rows)
     for k in range(1, rows):
-        values[k] = 0.9 * values[k - 1] + draw.normal()
+        values[k] = 0.95 * values[k - 1] + draw.normal()
     frame = pd.DataFrame({"a": values}, pd.date_range("2000-01-01", periods=rows))
     model = TSM2Forecaster(horizon=3, blocks=0, random_state=0).fit(frame)
     linear = model.choices_[~model.choices_["classical"]]
-    tried = linear.set_index(linear["regressed"].isna())["validation_mse"]
-    assert 0.97 < tried[True].iloc[0] / tried[False] < 1
+    blended = linear[linear["regressed"].notna()].iloc[0]
+    itself = linear[linear["averaged"] & (linear["reverts"] == blended["reverts"])].iloc[0]
+    assert 0.97 < itself["validation_mse"] / blended["validation_mse"] < 1
     assert pd.isna(kept(model)["regressed"]) is alone
 
 

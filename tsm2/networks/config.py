@@ -72,6 +72,9 @@ class NetworkConfig:
     """Static covariates Cs."""
     gaps: bool = False
     """Learn from where values are unknown."""
+    reverts: bool = False
+    """Let a forecast leave the window's level by a share of it, for each step: towards the mean of
+    the training rows, where it comes back to that."""
     features: Count = 16
     """Width F of a patch's embedding."""
     blocks: Number = 1
@@ -144,6 +147,8 @@ class NetworkConfig:
                 f"outputs must be one kind or more, and quantiles None, got {self.outputs} and "
                 f"{self.quantiles}"
             )
+        if self.reverts and not self.instance_norm:
+            raise ParameterError("reverts needs a level to leave; pass instance_norm=True")
         if self.readout == "last" and self.zero_start:
             raise ParameterError(
                 "readout='last' with zero_start=True would forecast a constant at first and get "
@@ -166,8 +171,8 @@ HINTS: dict[str, Any] = get_type_hints(NetworkConfig, include_extras=True)
 
 
 _DECIDED = {
-    "lookback", "horizon", "n_variates", "n_past", "n_future", "n_static", "gaps", "quantiles",
-    "outputs",
+    "lookback", "horizon", "n_variates", "n_past", "n_future", "n_static", "gaps", "reverts",
+    "quantiles", "outputs",
 }  # fmt: skip
 """Fields that the data, the task and the loss decide; the others are settings of the network."""
 

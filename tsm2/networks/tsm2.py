@@ -15,6 +15,9 @@ effect has the same size in a calm window and in a lively one.
 Gaps: known values alone make up a window's mean and deviation, unknown ones are interpolated for
 the linear path, and a linear map of the mask tells the mixers which were.
 
+A network that `reverts` forecasts level + reversion * level + deviation * head: what is in standard
+units comes back to 0, the mean of the training rows, by a share for each step.
+
 Sizes: B windows, M variates, T lookback, P patches, F features, H horizon, Q quantiles, K
 parameters of a distribution; Cp past, Cf future and Cs static covariates.
 Source: Behrouz et al. (2024), arXiv:2403.19888, section 5; what it leaves open is a setting, see
@@ -95,6 +98,7 @@ class TSM2Network(nn.Module):
         width = config.n_courses * config.n_patches * config.features
         n_heads = config.n_variates if config.separate_heads else None
         self.head = _head(config, width, n_heads)
+        self.reversion = _reversion(config)
 
     def forward(
         self,
@@ -142,6 +146,8 @@ class TSM2Network(nn.Module):
 
     def _restored(self, forecast: Tensor, level: Tensor, deviation: Tensor) -> Tensor:
         """Put each window's level and deviation, (B, M, 1), back into what the head gave."""
+        if self.reversion is not None:
+            level = level + level * self.reversion  # (B, M, H)
         if self.config.outputs is not None:
             return in_units(forecast, self.config.outputs, level, deviation)
         if self.config.quantiles is not None:
@@ -228,6 +234,14 @@ def _head(config: NetworkConfig, width: int, n_heads: int | None) -> nn.Module:
     if config.quantiles is not None:
         return QuantileHead(width, config.horizon, config.quantiles, **starts)
     return PointHead(width, config.horizon, **starts)
+
+
+def _reversion(config: NetworkConfig) -> nn.Parameter | None:
+    """Return by what share of a level each step leaves it, (H,) or (M, H): by none at first."""
+    if not config.reverts:
+        return None
+    sizes = (config.n_variates,) if config.separate_heads else ()
+    return nn.Parameter(torch.zeros(*sizes, config.horizon))
 
 
 def _gaps(config: NetworkConfig) -> nn.Linear | None:

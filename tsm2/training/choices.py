@@ -4,6 +4,7 @@
     the choice x (one map, one per variate) x levels   ->  validation errors  ->  the choice
     the choice x features of the calendar              ->  validation errors  ->  the choice
     the choice, the mean of the maps from both levels, unless it reads the calendar
+    the choice, half of it the map from zero, if many validation windows speak for that
     the choice, solved for errors in units of each series' seasonal naive error
     the choice, averaged with simple forecasts, unless the validation errors speak against it
     the choice, averaged with classical forecasts of whole histories, unless they speak against it
@@ -20,6 +21,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -40,7 +42,9 @@ from tsm2.training.ridge import (
     LinearMap,
     choose_linear,
     solve_averaged,
+    solve_from_zero,
     solve_linear,
+    with_zero,
 )
 from tsm2.training.simple import Blend, blend_in, error_of, errors_beside, regressed
 
@@ -58,7 +62,7 @@ _MOST_MAPS = 32  # variates with a map of their own each
 _FEWEST = 2  # rows that a lookback may shrink to
 _MARGIN = 0.03  # share by which another's error must be lower than the plainest's
 _TELLING = 4  # horizons of validation windows that can tell a regression from a blend
-_MANY = 1024  # validation windows that need no margin to do so
+_MANY = 1024  # validation windows that need no margin to do so, and say whether levels come back
 _CLEAR = 0.1  # share by which errors that count otherwise must be lower by that measure
 
 Cut = Callable[[Candidate], tuple[Windows, Windows | None]]
@@ -198,8 +202,8 @@ def choose(
             choice = choose_linear(cut, [best, *more])
             rows, best = [*rows, *choice.candidates[1:]], choice.best
     if averaged and not best.calendar:
-        best = _averaged(cut, best)
-        rows = [*rows, best]
+        means, best = _averaged(cut, best)
+        rows = [*rows, *means]
     if scaled and not best.calendar:
         plain, other = _scaled(cut, best)
         rows = [*(plain if each is best else each for each in rows), other]
@@ -221,6 +225,7 @@ def choose(
             "regressed": pd.array([each.regressed for each in rows], dtype="Int64"),
             "cycle": pd.array([each.cycle for each in rows], dtype="Int64"),
             "averaged": [each.averaged for each in rows],
+            "reverts": [each.reverts for each in rows],
             "classical": [each.classical for each in rows],
             "scaled_errors": [each.scaled for each in rows],
             "validation_mse": [each.error for each in rows],
@@ -232,18 +237,28 @@ def choose(
 
 def _solved(best: Candidate, train: Windows, validation: Windows | None) -> LinearMap:
     """Solve a candidate that reads nothing but values."""
-    solve = solve_averaged if best.averaged else solve_linear
+    solve = partial(solve_averaged, reverts=best.reverts) if best.averaged else solve_linear
     linear = LinearInput(level=best.level)
     return solve(train, validation, linear, separate=best.separate, season=best.season)
 
 
-def _averaged(cut: Cut, best: Candidate) -> Candidate:
-    """Return the mean of the maps from both levels, with its error."""
+def _averaged(cut: Cut, best: Candidate) -> tuple[list[Candidate], Candidate]:
+    """Return the mean of the maps from both levels, that with half from zero, and what is taken.
+
+    The latter is, if many windows say that the map from zero alone errs less than the mean: how far
+    levels come back takes long to show.
+    """
     mean = replace(best, averaged=True, error=math.nan)
     train, validation = cut(mean)
     if validation is None:
-        return mean
-    return replace(mean, error=error_of(_solved(mean, train, validation), validation))
+        return [mean], mean
+    found = _solved(mean, train, validation)
+    mean = replace(mean, error=error_of(found, validation))
+    zero = solve_from_zero(found, train, validation)
+    reverting = replace(mean, reverts=True, error=error_of(with_zero(found, zero), validation))
+    less = error_of(zero, validation) < mean.error
+    many = len(validation) >= max(_MANY, _TELLING * validation.horizon)
+    return [mean, reverting], reverting if many and less else mean
 
 
 def _scaled(cut: Cut, best: Candidate) -> tuple[Candidate, Candidate]:
@@ -335,6 +350,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         "calendar": str(row.get("calendar", "")),  # models that were saved earlier lack it
         "mixers": bool(mixers),
         "averaged": bool(row.get("averaged", False)),
+        "reverts": bool(row.get("reverts", False)),
         "classical": bool(row.get("classical", False)),
         "scaled_errors": bool(row.get("scaled_errors", False)),
         "logarithms": tuple(logarithms) if isinstance(logarithms, list | tuple) else (),

@@ -30,7 +30,10 @@ from torch import Tensor
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.prepared.windows import Batch, Windows
 
-__all__ = ["LinearInput", "Moments", "relate_covariates", "sum_columns", "sum_moments"]
+__all__ = ["Level", "LinearInput", "Moments", "relate_covariates", "sum_columns", "sum_moments"]
+
+Level = Literal["mean", "last", "zero"]
+"""What a linear forecast may count from."""
 
 _BATCH = 2**22
 """Numbers in the columns of a batch of windows: 32 MiB in double precision."""
@@ -40,9 +43,9 @@ _BATCH = 2**22
 class LinearInput:
     """What a linear forecast reads of a window, and from which level it counts."""
 
-    level: Literal["mean", "last"] | None = "mean"
-    """Subtracted from context and target: the context's mean or last value; None for nothing, and
-    then a constant is read too."""
+    level: Level | None = "mean"
+    """Subtracted from context and target: the context's mean or last value, or "zero", the mean of
+    the training rows in standard units; None for nothing, and then a constant is read too."""
     past: Tensor | None = None
     """Weights of the past covariates in the course of each variate, (M, Cp)."""
     future: Tensor | None = None
@@ -51,6 +54,8 @@ class LinearInput:
     """Whether the static covariates are read."""
     basis: Tensor | None = None
     """What is seen of L steps, (L, V), orthonormal columns; None for all of them."""
+    reverts: bool = False
+    """Whether the level itself is read too, as the last column."""
 
     @property
     def plain(self) -> bool:
@@ -76,6 +81,8 @@ class LinearInput:
             columns.append(batch.static.double())
         if self.level is None:
             columns.append(torch.ones_like(context[..., :1]))
+        if self.reverts:
+            columns.append(level)
         x, y = torch.cat(columns, -1), target - level
         return (x, y) if batch.error_unit is None else (x / batch.error_unit, y / batch.error_unit)
 
@@ -189,7 +196,7 @@ def _related(
     covered.index_add_(0, starts, weights).index_add_(0, starts + span, -weights)
     before = torch.cat((rows.new_zeros(1, rows.shape[1]), rows.cumsum(0)))
     sums = before[starts + span] - before[starts]  # (W, C + M)
-    if linear.level is None:
+    if linear.level in (None, "zero"):
         level = torch.zeros_like(sums)
     elif linear.level == "last":
         level = rows[starts + lookback - 1]
@@ -320,14 +327,15 @@ def _rolled(windows: Windows, linear: LinearInput, variates: slice | None, steps
     whole[..., 0] = first.permute(0, 2, 3, 1)
     for i in range(span - 1):
         whole[:, :, i + 1, :, 1:] = whole[:, :, i, :, :-1] + steps_down[:, :, i]
-    weights = first.new_zeros(span)
-    if linear.level == "last":
-        weights[lookback - 1] = 1.0
-    else:
-        weights[:lookback] = 1 / lookback
-    level = whole @ weights  # (G, K, U, K): of every row with the levels
-    both = torch.einsum("gkul,u->gkl", level, weights)
-    whole += both[:, :, None, :, None] - level.permute(0, 3, 1, 2)[:, :, None] - level[..., None]
+    if linear.level != "zero":
+        weights = first.new_zeros(span)
+        weights[lookback - 1 if linear.level == "last" else slice(0, lookback)] = 1.0
+        weights /= weights.sum()
+        level = whole @ weights  # (G, K, U, K): of every row with the levels
+        both = torch.einsum("gkul,u->gkl", level, weights)
+        whole += (
+            both[:, :, None, :, None] - level.permute(0, 3, 1, 2)[:, :, None] - level[..., None]
+        )
     seen = (slice(0, lookback), slice(span - lookback, span))[:n_courses]
     read = torch.stack([whole[:, k, part] for k, part in enumerate(seen)], 1)  # (G, K, L, K, U)
     gram = torch.stack([read[:, :, :, k, part] for k, part in enumerate(seen)], 2)
@@ -352,12 +360,10 @@ def _courses(windows: Windows, linear: LinearInput) -> Tensor:
     return torch.stack((values, future.double()[: len(values)] @ linear.future.mT))
 
 
-def _leveled(
-    context: Tensor, mask: Tensor | None, kind: Literal["mean", "last"] | None
-) -> tuple[Tensor, Tensor]:
+def _leveled(context: Tensor, mask: Tensor | None, kind: Level | None) -> tuple[Tensor, Tensor]:
     """Return contexts, (B, M, L), less their level, gaps filled, and the level, (B, M, 1)."""
     filled = context if mask is None else interpolate_gaps(context, mask)
-    if kind is None:
+    if kind in (None, "zero"):
         return filled, torch.zeros_like(filled[..., :1])
     if kind == "last":
         level = filled[..., -1:]
@@ -377,9 +383,9 @@ def _past(batch: Batch) -> Tensor | None:
     return interpolate_gaps(batch.past, batch.past_mask)
 
 
-def _centered(covariates: Tensor, lookback: int, kind: Literal["mean", "last"] | None) -> Tensor:
+def _centered(covariates: Tensor, lookback: int, kind: Level | None) -> Tensor:
     """Subtract the level over the lookback from covariates, (B, C, steps)."""
-    if kind is None:
+    if kind in (None, "zero"):
         return covariates
     before = covariates[..., :lookback]
     return covariates - (before.mean(-1, keepdim=True) if kind == "mean" else before[..., -1:])

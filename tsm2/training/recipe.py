@@ -46,7 +46,7 @@ __all__ = ["BEGUN", "CHOSEN", "Recipe", "choices_of"]
 
 CHOSEN = ("lookback", "level", "separate_heads")
 """Settings of the network that may be "auto"."""
-BEGUN = ("season", "regressed", "cycle", "averaged", "scaled_errors", "classical")
+BEGUN = ("season", "regressed", "cycle", "averaged", "reverts", "scaled_errors", "classical")
 """How an exact start was made, and what it is averaged with, which its network does not say."""
 _SUITS: Mapping[str, Mapping[str, Any]] = {
     # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
@@ -375,6 +375,7 @@ class Recipe:
                 known["lookback"], self.network["patch_length"], self.network["patch_stride"]
             ),
             **{name: known[name] for name in CHOSEN},
+            "reverts": known["reverts"],
             "blocks": self.network["blocks"] if known["mixers"] else 0,
             "horizon": self.horizon,
             "n_variates": len(roles.targets),

@@ -11,7 +11,9 @@ that as far as its own rows say, by a strength of its own.
 
 Where rows are few or drift, nothing says whether to count from a window's mean or its last value:
 `solve_averaged` takes the mean of both maps. A variate's own map is averaged with the shared one,
-each by (its mean squared error over the validation windows of the variate) to the power -3.
+each by (its mean squared error over the validation windows of the variate) to the power -3. A third
+map may count from zero, the mean of the training rows, and then is half of the mean: that leaves a
+window's level by a share of it, as what comes back to its mean does.
 
 Without validation windows, the last tenth of the rows of every series chooses the strength, and
 all windows solve the map.
@@ -31,7 +33,7 @@ from torch.nn import functional
 
 from tsm2.errors import WindowError
 from tsm2.prepared.windows import Windows
-from tsm2.training.moments import LinearInput, Moments, relate_covariates, sum_moments
+from tsm2.training.moments import Level, LinearInput, Moments, relate_covariates, sum_moments
 
 __all__ = [
     "LEVELS",
@@ -42,8 +44,10 @@ __all__ = [
     "choose_linear",
     "solve_again",
     "solve_averaged",
+    "solve_from_zero",
     "solve_linear",
     "solve_moments",
+    "with_zero",
 ]
 
 STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e3, 1e4)
@@ -66,7 +70,8 @@ class LinearMap:
     linear: LinearInput
     """What it reads."""
     weights: Tensor
-    """For each column and step, (G, D, H), in double precision."""
+    """For each column and step, (G, D, H), in double precision; with `linear.reverts` the last row
+    says by what share of the level a step leaves it."""
     strength: Tensor
     """Of each group of variates, (G,)."""
     error: float | None
@@ -166,6 +171,7 @@ def solve_averaged(
     *,
     separate: bool = False,
     season: int | None = None,
+    reverts: bool = False,
 ) -> LinearMap:
     """Solve the maps from both levels, and return their mean, as for `solve_linear`.
 
@@ -177,16 +183,43 @@ def solve_averaged(
         As for `solve_linear`.
     linear
         All of the values and nothing else, from the level that the mean is to count from.
+    reverts
+        Whether half of the mean is the map from zero.
     """
-    return _mean_of(
-        [
-            solve_linear(
-                train, validation, replace(linear, level=level), separate=separate, season=season
-            )
-            for level in LEVELS
-        ],
-        linear,
+    parts = [
+        solve_linear(
+            train, validation, replace(linear, level=level), separate=separate, season=season
+        )
+        for level in LEVELS
+    ]
+    found = _mean_of(parts, linear)
+    return with_zero(found, solve_from_zero(found, train, validation)) if reverts else found
+
+
+def solve_from_zero(found: LinearMap, train: Windows, validation: Windows | None) -> LinearMap:
+    """Solve the map that counts from zero, the mean of the training rows, as others were.
+
+    Parameters
+    ----------
+    found
+        Of `solve_averaged`, on the same windows.
+    train, validation
+        As for `solve_linear`.
+    """
+    first = found.parts[0]
+    zero = solve_linear(
+        train,
+        validation,
+        replace(first.linear, level="zero"),
+        separate=first.shared is not None,
+        season=first.season,
     )
+    return replace(zero, weights=_with_shared(zero, "zero"), parts=(zero,))
+
+
+def with_zero(found: LinearMap, zero: LinearMap) -> LinearMap:
+    """Return the mean of a map of `solve_averaged` and one of `solve_from_zero`, by half each."""
+    return _mean_of([*found.parts, *zero.parts], found.linear)
 
 
 def _share_of(own: Tensor, shared: Tensor) -> Tensor:
@@ -200,12 +233,21 @@ def _share_of(own: Tensor, shared: Tensor) -> Tensor:
 
 
 def _mean_of(parts: Sequence[LinearMap], linear: LinearInput) -> LinearMap:
-    """Return the mean of maps of the values, each averaged with the one it is held towards."""
-    weights = torch.stack([_with_shared(each, linear.level) for each in parts]).mean(0)
+    """Return the mean of maps of the values, each averaged with the one it is held towards.
+
+    If one counts from zero, it is half of it.
+    """
+    repeat = [each for each in parts if each.linear.level != "zero"]
+    weights = torch.stack([_with_shared(each, linear.level) for each in repeat]).mean(0)
+    for zero in parts[len(repeat) :]:
+        own = _with_shared(zero, "zero")
+        left = own.sum(1, keepdim=True) - 1  # by which it leaves a level of one
+        weights = torch.cat((weights + own, left), 1) / 2
+        linear = replace(linear, reverts=True)
     return replace(parts[0], linear=linear, weights=weights, error=None, parts=tuple(parts))
 
 
-def _with_shared(found: LinearMap, level: Literal["mean", "last"] | None) -> Tensor:
+def _with_shared(found: LinearMap, level: Level | None) -> Tensor:
     """Return the weights, (G, L, H), of a map averaged with the shared one, from a level."""
     own = _counted_from(level, found)
     if found.shared is None or found.own_share is None:
@@ -214,10 +256,13 @@ def _with_shared(found: LinearMap, level: Literal["mean", "last"] | None) -> Ten
     return share * own + (1 - share) * _counted_from(level, found.shared)
 
 
-def _counted_from(level: Literal["mean", "last"] | None, found: LinearMap) -> Tensor:
-    """Return the weights, (G, L, H), of the same forecast from another level."""
+def _counted_from(level: Level | None, found: LinearMap) -> Tensor:
+    """Return the weights, (G, L, H), of the same forecast from another level.
+
+    That from zero repeats no level: its weights are the same, and what it leaves is not in them.
+    """
     weights = found.weights
-    if level == found.linear.level:
+    if found.linear.level in (level, "zero"):
         return weights
     apart = 1 - weights.sum(1, keepdim=True)  # of the levels, what the forecast repeats
     if level == "mean":  # from the last value, which is one of those that are read
@@ -358,6 +403,8 @@ class Candidate:
     """Rows of a season of these simple forecasts; 1 for none."""
     averaged: bool = False
     """Whether it is the mean of the maps from both levels, see `solve_averaged`."""
+    reverts: bool = False
+    """Whether the map from zero is half of that mean."""
     classical: bool = False
     """Whether it is averaged with classical forecasts of whole histories."""
     scaled: bool = False

@@ -6,10 +6,10 @@
     "theta"     mean season + exponentially smoothed level + half a straight line's slope
 
 Each adds up to one over the steps it reads, so that it repeats a level, and so does a regression on
-what is above a level. Their mean weighs each by (mean absolute error over known windows) to the
-power -6, of the rates of smoothing the best; it counts as much as the regression. What is averaged
-errs less than either where few windows say which is better, and being one map it is written into
-the network as the regression alone would be.
+what is above a level, unless it reverts. Their mean weighs each by (mean absolute error over known
+windows) to the power -6, of the rates of smoothing the best; it counts as much as the regression.
+What is averaged errs less than either where few windows say which is better, and being one map it
+is written into the network as the regression alone would be.
 
 The simple forecasts read more rows than the regression, whose weights on the others are zero: a
 season is known from several of its kind, and they have nothing to fit.
@@ -113,13 +113,19 @@ def blend_in(found: LinearMap, blend: Blend | None, windows: Sequence[Windows]) 
     shares = _shares(maps, windows, separate=len(found.weights) > 1)  # (G, K)
     simple = torch.einsum("gk,klh->glh", shares, torch.cat(maps))
     whole = torch.zeros_like(simple)
-    whole[:, -blend.regressed :] = found.weights
-    level = 1 - found.weights.sum(1, keepdim=True)  # (G, 1, H)
+    own = found.weights[:, : blend.regressed]
+    whole[:, -blend.regressed :] = own
+    level = 1 - own.sum(1, keepdim=True)  # (G, 1, H)
+    if found.linear.reverts:
+        level += found.weights[:, -1:]
     if found.linear.level == "last":
         whole[:, -1:] += level
     else:
         whole[:, -blend.regressed :] += level / blend.regressed
-    return replace(found, weights=_SHARE * simple + (1 - _SHARE) * whole, error=None)
+    weights = _SHARE * simple + (1 - _SHARE) * whole
+    if found.linear.reverts:
+        weights = torch.cat((weights, weights.sum(1, keepdim=True) - 1), 1)
+    return replace(found, weights=weights, error=None)
 
 
 def as_seen(found: LinearMap, windows: Sequence[Windows], basis: Tensor | None) -> LinearMap:
@@ -137,12 +143,14 @@ def as_seen(found: LinearMap, windows: Sequence[Windows], basis: Tensor | None) 
     if basis is None or found.linear.basis is not None:
         return found
     first = slice(0, 1)
-    grams = [sum_moments(each, found.linear, steps=first).gram for each in windows]
+    values = replace(found.linear, reverts=False)
+    grams = [sum_moments(each, values, steps=first).gram for each in windows]
     gram = torch.stack([each[0, 0] for each in grams]).sum(0)  # (L, L)
+    of_values, of_level = found.weights[:, : len(basis)], found.weights[:, len(basis) :]
     seen = basis.mT @ gram @ basis
     tiny = 1e-6 * seen.diagonal().mean().clamp(min=1e-9) * torch.eye(len(seen), dtype=seen.dtype)
-    wanted = basis.mT @ gram @ found.weights + tiny @ basis.mT @ found.weights
-    weights = torch.linalg.solve(seen + tiny, wanted)
+    wanted = basis.mT @ gram @ of_values + tiny @ basis.mT @ of_values
+    weights = torch.cat((torch.linalg.solve(seen + tiny, wanted), of_level), 1)
     return replace(found, linear=replace(found.linear, basis=basis), weights=weights)
 
 

@@ -3,6 +3,8 @@
     forecast = level + deviation * (sum over patches of W[p] (E patch[p] + e) + b)
              = level + B (context - level)           W[p] E = B[p],  b = - sum W[p] e
 
+A map that reverts adds a share of the level for each step, as the network then does.
+
 Where the mixers start at zero, a network is a linear map of what `tsm2.training.moments` reads: a
 window's values less their level, and its covariates' courses. The ridge solution is written into
 the head, and the network then forecasts what the regression does. A division by the window's
@@ -20,7 +22,8 @@ course, F features, V directions of L steps that the network sees, Q quantiles, 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -69,15 +72,16 @@ class ExactStart:
     """What `solve_exactly` returned for all of it; None lets each network solve its own."""
 
     def solve(
-        self, train: Windows, validation: Windows | None, linear: LinearInput, *, separate: bool
+        self, train: Windows, validation: Windows | None, linear: LinearInput, config: NetworkConfig
     ) -> LinearMap:
         """Solve the map of what a regression reads of windows, see `solve_linear`."""
-        solve = solve_averaged if self.averaged and linear.plain else solve_linear
+        averages = self.averaged and linear.plain
+        solve = partial(solve_averaged, reverts=config.reverts) if averages else solve_linear
         return solve(
             regressed(train, self.blend, from_first=True),
             None if validation is None else regressed(validation, self.blend),
             linear,
-            separate=separate,
+            separate=config.separate_heads,
             season=self.season,
         )
 
@@ -137,7 +141,7 @@ def solve_exactly(
         return None
     linear = LinearInput(level=config.level if config.instance_norm else None)
     validation = None if validation is None else validation.to("cpu")
-    return how.solve(train.to("cpu"), validation, linear, separate=config.separate_heads)
+    return how.solve(train.to("cpu"), validation, linear, config)
 
 
 @torch.no_grad()
@@ -197,7 +201,7 @@ def _solve_for(
     if how.solved is not None:
         return how.solved
     linear = _reads(network, basis=sight.basis if how.blend is None else None)
-    return how.solve(train, validation, linear, separate=network.config.separate_heads)
+    return how.solve(train, validation, linear, network.config)
 
 
 @torch.no_grad()
@@ -287,6 +291,9 @@ def _write_linear(network: TSM2Network, found: LinearMap, sight: _Sight) -> None
     constant = torch.zeros(len(weights), config.horizon, dtype=torch.float64)
     if linear.level is None:
         weights, constant = weights[:, :-1], weights[:, -1]
+    if linear.reverts and network.reversion is not None:
+        weights, left = weights[:, :-1], weights[:, -1]
+        network.reversion.copy_(left.reshape(network.reversion.shape))
     seen = config.lookback if linear.basis is None else linear.basis.shape[1]
     n_courses = 1 + (linear.past is not None) + (linear.future is not None)
     basis = (
@@ -368,7 +375,7 @@ def _reads(network: TSM2Network, *, basis: Tensor | None) -> LinearInput:
     """Return what the linear path reads."""
     config = network.config
     encoders = {"past": network.past, "future": network.future}
-    weights: dict[str, Tensor] = {
+    weights: dict[str, Any] = {
         name: encoder.across.detach().double()
         for name, encoder in encoders.items()
         if encoder is not None
