@@ -139,7 +139,8 @@ class TSM2Forecaster(Estimator):
     level
         A window's level: its "mean", or its "last" value, for what moves like a random walk, such
         as exchange rates. "auto" chooses, and where nothing but values is read, an exact start is
-        then the mean of the maps from both.
+        then the mean of the maps from both; where many validation windows say that levels come back
+        to the mean of the training rows, half of it counts from that.
     separate_heads
         Give every variate a head of its own; "auto" chooses. Where an exact start is averaged, its
         map is averaged with that of all, each by its errors on the variate's validation rows.
@@ -267,10 +268,11 @@ class TSM2Forecaster(Estimator):
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice. Where that is averaged with
         simple forecasts, `regressed` says how many rows it reads itself, and `cycle` what season
-        they have; `averaged` says whether it is the mean of the maps from both levels, `classical`
-        whether the model is averaged with classical forecasts of whole histories, and `logarithms`
-        which columns are measured in them, if any are; `scaled_errors` in what units
-        errors counted, `validation_mse` among them. Of pretrained weights that are tuned, what was
+        they have; `averaged` says whether it is the mean of the maps from both levels, `reverts`
+        whether half of it counts from the mean of the training rows, `classical` whether the model
+        is averaged with classical forecasts of whole histories, and `logarithms` which columns are
+        measured in them, if any are; `scaled_errors` in what units errors counted, `validation_mse`
+        among them. Of pretrained weights that are tuned, what was
         `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the

@@ -70,6 +70,7 @@ def test_a_wrong_field_is_named_with_what_it_may_be(name: str, value: object) ->
         ({"patch_length": 64, "patch_stride": 8}, r"patch_length \(64\) must not exceed lookback"),
         ({"quantiles": (0.1, 0.5), "outputs": ("free",)}, "and quantiles None, got"),
         ({"readout": "last"}, "zero_start=False"),
+        ({"reverts": True, "instance_norm": False}, "pass instance_norm=True"),
     ],
 )
 def test_messages_say_the_way_out(changes: dict[str, Any], message: str) -> None:

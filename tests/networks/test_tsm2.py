@@ -1,7 +1,7 @@
 """The whole network: it starts linear, every setting forecasts, every part gets gradients."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -71,6 +71,32 @@ def test_a_head_of_zeros_forecasts_the_level() -> None:
         torch.testing.assert_close(forecast, wanted[..., None].expand(-1, -1, 6))
 
 
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(
+    "head", [{}, {"quantiles": (0.1, 0.5, 0.9)}, {"outputs": ("location", "scale")}], ids=str
+)
+def test_a_level_that_is_left_is_left_by_a_share_for_each_step(
+    separate: bool, head: dict[str, Any]
+) -> None:
+    """All else stays as it is: what a window adds to its level, quantiles' gaps, a scale."""
+    config = dataclasses.replace(BASE, reverts=True, separate_heads=separate, **head)
+    network = stirred(config)
+    assert network.reversion is not None
+    assert network.reversion.shape == ((3, 6) if separate else (6,))
+    with torch.no_grad():
+        share = network.reversion.copy_(torch.linspace(0, -1, 6).expand_as(network.reversion))
+        leaving = network(context() + 5)
+        share.zero_()
+        staying = network(context() + 5)
+    level = (context() + 5).mean(-1, keepdim=True)  # (B, M, 1)
+    left = level * torch.linspace(0, -1, 6)
+    if head:
+        left = left[..., None].expand_as(staying)
+    if "outputs" in head:
+        left = left * torch.tensor([1.0, 0.0])  # of the location alone
+    torch.testing.assert_close(leaving - staying, left, rtol=1e-4, atol=1e-4)
+
+
 def test_a_constant_context_gives_a_finite_forecast() -> None:
     forecast = stirred(BASE)(torch.full((2, 3, 40), 7.0))
     assert bool(torch.isfinite(forecast).all())
@@ -106,6 +132,8 @@ VARIANTS = {
     "last": {"readout": "last", "zero_start": False},
     "last, time only": {"readout": "last", "zero_start": False, "variate_mixer": "none"},
     "separate": {"separate_heads": True},
+    "reverts": {"reverts": True},
+    "reverts, separate": {"reverts": True, "separate_heads": True},
 }
 
 

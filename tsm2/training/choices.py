@@ -245,8 +245,8 @@ def _solved(best: Candidate, train: Windows, validation: Windows | None) -> Line
 def _averaged(cut: Cut, best: Candidate) -> tuple[list[Candidate], Candidate]:
     """Return the mean of the maps from both levels, that with half from zero, and what is taken.
 
-    The latter is, if many windows say that the map from zero alone errs less than the mean: how far
-    levels come back takes long to show.
+    The latter is, if the map from zero alone errs less than the mean. It is tried where many
+    windows judge: how far levels come back takes long to show.
     """
     mean = replace(best, averaged=True, error=math.nan)
     train, validation = cut(mean)
@@ -254,11 +254,12 @@ def _averaged(cut: Cut, best: Candidate) -> tuple[list[Candidate], Candidate]:
         return [mean], mean
     found = _solved(mean, train, validation)
     mean = replace(mean, error=error_of(found, validation))
+    if len(validation) < max(_MANY, _TELLING * validation.horizon):
+        return [mean], mean
     zero = solve_from_zero(found, train, validation)
     reverting = replace(mean, reverts=True, error=error_of(with_zero(found, zero), validation))
     less = error_of(zero, validation) < mean.error
-    many = len(validation) >= max(_MANY, _TELLING * validation.horizon)
-    return [mean, reverting], reverting if many and less else mean
+    return [mean, reverting], reverting if less else mean
 
 
 def _scaled(cut: Cut, best: Candidate) -> tuple[Candidate, Candidate]:

@@ -1,0 +1,101 @@
+"""Where half of the exact start should count from the mean of the training rows, and who tells.
+
+    python benchmarks/level_reversion.py --data FOLDER          # runs what results/ lacks
+    python benchmarks/level_reversion.py --summary
+
+The folds are those of `averaged_maps.py`, none of which reads a test row: the rows before those
+that judge choose, the rest trains. "mean" is the mean of the maps from both levels, "zero" the map
+of the values themselves, which come back to 0, "reverts" the mean of these two. Maps of single
+variates are in them where they err 3 % less on the choosing rows. Errors of the choosing rows are
+of maps that have not seen them, those of the judging rows of maps solved again with them.
+
+A forecaster takes "reverts" where "zero" errs less than "mean" on 1,024 choosing windows, and four
+horizons of them, at least.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from averaged_maps import CELLS, ENDS, MARGIN, MOST_ROWS, cut
+from rows import add_row, keys_in
+
+from tsm2.benchmark.protocol import load_table
+from tsm2.prepared.windows import Windows
+from tsm2.training.moments import LinearInput
+from tsm2.training.ridge import (
+    LinearMap,
+    solve_again,
+    solve_averaged,
+    solve_from_zero,
+    with_zero,
+)
+from tsm2.training.simple import error_of
+
+RESULTS = Path(__file__).parent / "results" / "level_reversion.csv"
+
+
+def errors_of_fold(train: Windows, choosing: Windows, judging: Windows) -> dict[str, str]:
+    """Return the errors of a fold, by the rows that they are of."""
+    own = [
+        solve_averaged(train, choosing, LinearInput(level="mean"), separate=separate)
+        for separate in (False, True)
+    ]
+    lowest = [min(part.error or np.inf for part in found.parts) for found in own]
+    mean = own[int(lowest[1] < (1 - MARGIN) * lowest[0])]
+    zero = solve_from_zero(mean, train, choosing)
+    reverts = with_zero(mean, zero)
+    known = [train, choosing]
+
+    def again(found: LinearMap) -> str:
+        return f"{error_of(solve_again(found, known), judging):.5f}"
+
+    return {
+        "windows": str(len(choosing)),
+        "chosen_mean": f"{error_of(mean, choosing):.5f}",
+        "chosen_zero": f"{error_of(zero, choosing):.5f}",
+        "judged_mean": again(mean),
+        "judged_reverts": again(reverts),
+    }
+
+
+def summary() -> None:
+    """Print what judging rows say, of all folds and of those that the rule takes."""
+    table = pd.read_csv(RESULTS)
+    table["ratio"] = table["judged_reverts"] / table["judged_mean"]
+    enough = table["windows"] >= np.maximum(1024, 4 * table["horizon"])
+    table["taken"] = enough & (table["chosen_zero"] < table["chosen_mean"])
+    print(table.round(3).to_string(index=False))
+    for name, folds in (("taken", table[table["taken"]]), ("all", table)):
+        ratio = np.exp(np.log(folds["ratio"]).mean())
+        print(f"{name}: {len(folds)} folds, {ratio:.3f}, worst {folds['ratio'].max():.3f}")
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of the public files")
+    parser.add_argument("--summary", action="store_true", help="print what is there")
+    given = parser.parse_args()
+    if given.summary:
+        summary()
+        return
+    if given.data is None:
+        parser.error("--data FOLDER is needed to run")
+    done = keys_in(RESULTS, ("table", "horizon", "end"))
+    for name, (lookback, horizons) in CELLS.items():
+        table = load_table(name, data_home=given.data / "long_horizon")
+        for horizon in horizons:
+            for end in ENDS:
+                key = {"table": name, "horizon": str(horizon), "end": str(end)}
+                if tuple(key.values()) in done:
+                    continue
+                values = table.values[: int(table.split.validation_end * end)]
+                values = values[-MOST_ROWS:] if name == "Weather" else values
+                add_row(RESULTS, key | errors_of_fold(*cut(values, lookback, horizon)))
+                print(name, horizon, end, flush=True)
+
+
+if __name__ == "__main__":
+    main()
