@@ -272,8 +272,7 @@ class TSM2Forecaster(Estimator):
         whether half of it counts from the mean of the training rows, `classical` whether the model
         is averaged with classical forecasts of whole histories, and `logarithms` which columns are
         measured in them, if any are; `scaled_errors` in what units errors counted, `validation_mse`
-        among them. Of pretrained weights that are tuned, what was
-        `solved`.
+        among them. Of pretrained weights that are tuned, what was `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
