@@ -54,7 +54,11 @@ MARGIN = 0.03
 """Share by which an error must be lower, as in `tsm2.training.ridge.choose_linear`."""
 
 
-def cut(values: np.ndarray, lookback: int, horizon: int) -> tuple[Windows, Windows, Windows]:
+Fold = tuple[Windows, Windows, Windows]
+"""The windows that train, that choose and that judge."""
+
+
+def cut(values: np.ndarray, lookback: int, horizon: int) -> Fold:
     """Return the windows that train, that choose and that judge."""
     judged = int(len(values) * 0.8)
     chosen = int(judged * 0.8)
@@ -68,6 +72,22 @@ def cut(values: np.ndarray, lookback: int, horizon: int) -> tuple[Windows, Windo
         return Windows(values=rows, lookback=lookback, horizon=horizon, starts=starts)
 
     return tuple(windows(*edges[k : k + 2]) for k in range(3))
+
+
+def missing_folds(data: Path, results: Path) -> Iterator[tuple[dict[str, str], Fold]]:
+    """Yield the folds that results lack: what names each, and its windows."""
+    done = keys_in(results, ("table", "horizon", "end"))
+    for name, (lookback, horizons) in CELLS.items():
+        table = load_table(name, data_home=data / "long_horizon")
+        for horizon in horizons:
+            for end in ENDS:
+                key = {"table": name, "horizon": str(horizon), "end": str(end)}
+                if tuple(key.values()) in done:
+                    continue
+                values = table.values[: int(table.split.validation_end * end)]
+                values = values[-MOST_ROWS:] if name == "Weather" else values
+                yield key, cut(values, lookback, horizon)
+                print(*key.values(), flush=True)
 
 
 def candidates(train: Windows, choosing: Windows) -> Iterator[tuple[str, LinearMap]]:
@@ -164,21 +184,9 @@ def main() -> None:
         return
     if given.data is None:
         parser.error("--data FOLDER is needed to run")
-    done = keys_in(RESULTS, ("table", "horizon", "end"))
-    for name, (lookback, horizons) in CELLS.items():
-        table = load_table(name, data_home=given.data / "long_horizon")
-        for horizon in horizons:
-            for end in ENDS:
-                key = {"table": name, "horizon": str(horizon), "end": str(end)}
-                if tuple(key.values()) in done:
-                    continue
-                values = table.values[: int(table.split.validation_end * end)]
-                values = values[-MOST_ROWS:] if name == "Weather" else values
-                train, choosing, judging = cut(values, lookback, horizon)
-                for candidate, found in candidates(train, choosing):
-                    row = key | {"candidate": candidate} | errors_of(found, judging)
-                    add_row(RESULTS, row)
-                print(name, horizon, end, flush=True)
+    for key, (train, choosing, judging) in missing_folds(given.data, RESULTS):
+        for candidate, found in candidates(train, choosing):
+            add_row(RESULTS, key | {"candidate": candidate} | errors_of(found, judging))
 
 
 if __name__ == "__main__":

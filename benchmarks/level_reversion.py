@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from averaged_maps import CELLS, ENDS, MARGIN, MOST_ROWS, cut
-from rows import add_row, keys_in
+from averaged_maps import MARGIN, missing_folds
+from rows import add_row
 
-from tsm2.benchmark.protocol import load_table
 from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput
 from tsm2.training.ridge import (
@@ -83,18 +82,8 @@ def main() -> None:
         return
     if given.data is None:
         parser.error("--data FOLDER is needed to run")
-    done = keys_in(RESULTS, ("table", "horizon", "end"))
-    for name, (lookback, horizons) in CELLS.items():
-        table = load_table(name, data_home=given.data / "long_horizon")
-        for horizon in horizons:
-            for end in ENDS:
-                key = {"table": name, "horizon": str(horizon), "end": str(end)}
-                if tuple(key.values()) in done:
-                    continue
-                values = table.values[: int(table.split.validation_end * end)]
-                values = values[-MOST_ROWS:] if name == "Weather" else values
-                add_row(RESULTS, key | errors_of_fold(*cut(values, lookback, horizon)))
-                print(name, horizon, end, flush=True)
+    for key, fold in missing_folds(given.data, RESULTS):
+        add_row(RESULTS, key | errors_of_fold(*fold))
 
 
 if __name__ == "__main__":

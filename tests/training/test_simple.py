@@ -37,6 +37,12 @@ def parts(**given: Any) -> tuple[Windows, Windows]:
     return train, Windows(values=values[N_TRAIN - LOOKBACK :], lookback=LOOKBACK, horizon=HORIZON)
 
 
+def fresh(**given: Any) -> TSM2Network:
+    sizes: dict[str, Any] = {"lookback": LOOKBACK, "horizon": HORIZON, "n_variates": 2}
+    with seeded(0):
+        return TSM2Network(NetworkConfig(**sizes, patch_length=10, patch_stride=10, **given)).eval()
+
+
 # --- the maps -------------------------------------------------------------------------------------
 
 
@@ -124,16 +130,7 @@ def simple_by_hand(train: Windows, validation: Windows) -> np.ndarray:
 @pytest.mark.parametrize("level", ["mean", "last"])
 def test_a_blended_network_is_the_mean_of_ridge_regression_and_simple_forecasts(level: Any) -> None:
     train, validation = parts()
-    config = NetworkConfig(
-        lookback=LOOKBACK,
-        horizon=HORIZON,
-        n_variates=2,
-        patch_length=10,
-        patch_stride=10,
-        level=level,
-    )
-    with seeded(0):
-        network = TSM2Network(config).eval()
+    network = fresh(level=level)
     found = start_exactly(network, train, validation, HOW)
 
     def read(part: Windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -169,19 +166,7 @@ def test_a_blend_with_a_map_that_leaves_the_level_leaves_half_as_much(
 ) -> None:
     """Of the steps that the regression reads, in a network that reads more."""
     train, validation = parts()
-    config = NetworkConfig(
-        lookback=LOOKBACK,
-        horizon=HORIZON,
-        n_variates=2,
-        patch_length=10,
-        patch_stride=10,
-        features=features,
-        level=level,
-        separate_heads=separate,
-        reverts=True,
-    )
-    with seeded(0):
-        network = TSM2Network(config).eval()
+    network = fresh(level=level, features=features, separate_heads=separate, reverts=True)
     found = start_exactly(network, train, validation, replace(HOW, averaged=True))
     judged = validation.gather(torch.arange(len(validation)))
     with torch.no_grad():
