@@ -185,10 +185,18 @@ def test_training_goes_on_from_it_and_from_where_it_was_cut_off(tmp_path: Path) 
     np.testing.assert_allclose(warm.predict(), before, rtol=0.05)
 
 
-def test_what_moved_a_forecast_is_told_with_the_level_that_it_leaves() -> None:
-    """Of ten that all known rows are higher, the forecast keeps less than ten."""
+def test_what_moved_a_forecast_is_told() -> None:
+    """Each column moves its own forecast, and nothing that is told is unknown."""
     frame = hours()
-    model = TSM2Forecaster(**SETTINGS).fit(frame)
-    told = model.explain(frame)
+    told = TSM2Forecaster(**SETTINGS).fit(frame).explain(frame)
     assert (np.diag(told.columns) > 0).all()
     assert np.isfinite(told.parts["influence"]).all()
+
+
+def test_intervals_cover_what_comes_back() -> None:
+    frame = hours(7000)
+    model = TSM2Forecaster(**SETTINGS, blocks=0).fit(frame.iloc[:5400])
+    assert kept(model)["reverts"]
+    table = model.backtest(frame.iloc[5400 - LOOKBACK :], stride=HORIZON, coverage=0.8)
+    inside = (table["actual"] >= table["lo-80"]) & (table["actual"] <= table["hi-80"])
+    assert 0.75 < inside.mean() < 0.85
