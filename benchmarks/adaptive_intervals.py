@@ -10,7 +10,6 @@ Winkler's score, of the interval, is in units of the calibrated interval's, and 
 task takes part if it has 60 rows, one table, and 20 forecasts.
 """
 
-import argparse
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from defaults import TASKS, MissingDataError, Task, load
-from rows import add_row, keys_in
+from rows import add_row, folder_given, keys_in
 
 from tsm2 import TSM2Forecaster
 from tsm2.fitted.adaptive import adapted_table
@@ -73,20 +72,15 @@ def summary() -> None:
 
 def main() -> None:
     """Run what is missing, and print the summary."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of the public files, as of defaults.py")
-    parser.add_argument("--summary", action="store_true", help="print what is there")
-    given = parser.parse_args()
-    if not given.summary and given.data is None:
-        parser.error("--data FOLDER is needed to run")
+    data = folder_given(__doc__ or "")
     done = {name for (name,) in keys_in(RESULTS, ("task",))}
-    for task in () if given.summary else TASKS:
+    for task in () if data is None else TASKS:
         if task.name in done:
             continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                for row in measure(task, given.data):
+                for row in measure(task, data):
                     add_row(RESULTS, row)
         except MissingDataError as error:
             print(f"left out: {error}")

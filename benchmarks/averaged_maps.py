@@ -19,7 +19,6 @@ the mean of both levels and both kinds on every fold, by the power -N.
 the geometric mean of the variates' errors, in which each tells as much.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from rows import add_row, keys_in
+from rows import add_row, folder_given, keys_in
 
 from tsm2.benchmark.protocol import load_table
 from tsm2.prepared.windows import Windows
@@ -174,17 +173,12 @@ def print_ratios(errors: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of the public files")
-    parser.add_argument("--summary", action="store_true", help="print what is there")
-    given = parser.parse_args()
-    if given.summary:
+    """Run what is missing, or print what is there."""
+    data = folder_given(__doc__ or "")
+    if data is None:
         summary()
         return
-    if given.data is None:
-        parser.error("--data FOLDER is needed to run")
-    for key, (train, choosing, judging) in missing_folds(given.data, RESULTS):
+    for key, (train, choosing, judging) in missing_folds(data, RESULTS):
         for candidate, found in candidates(train, choosing):
             add_row(RESULTS, key | {"candidate": candidate} | errors_of(found, judging))
 

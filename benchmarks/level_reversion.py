@@ -13,13 +13,12 @@ A forecaster takes "reverts" where "zero" errs less than "mean" on 1,024 choosin
 horizons of them, at least.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from averaged_maps import MARGIN, missing_folds
-from rows import add_row
+from rows import add_row, folder_given
 
 from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput
@@ -72,17 +71,12 @@ def summary() -> None:
 
 
 def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of the public files")
-    parser.add_argument("--summary", action="store_true", help="print what is there")
-    given = parser.parse_args()
-    if given.summary:
+    """Run what is missing, or print what is there."""
+    data = folder_given(__doc__ or "")
+    if data is None:
         summary()
         return
-    if given.data is None:
-        parser.error("--data FOLDER is needed to run")
-    for key, fold in missing_folds(given.data, RESULTS):
+    for key, fold in missing_folds(data, RESULTS):
         add_row(RESULTS, key | errors_of_fold(*fold))
 
 

@@ -1,10 +1,26 @@
-"""Result files of the programs here that can be run again: one row per run."""
+"""Programs here that can be run again: what they are told, and their files, one row per run."""
 
+import argparse
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["add_row", "keys_in"]
+__all__ = ["add_row", "folder_given", "keys_in"]
+
+
+def folder_given(about: str) -> Path | None:
+    """Return the folder of the public files that `--data` names; None for `--summary`.
+
+    Parameters
+    ----------
+    about
+        The program's docstring, whose first line says what it is for.
+    """
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", type=Path, metavar="FOLDER", help="of the public files: run")
+    what.add_argument("--summary", action="store_true", help="print what is there")
+    return parser.parse_args().data
 
 
 def keys_in(path: Path, key: Sequence[str]) -> set[tuple[str, ...]]:

@@ -12,7 +12,6 @@ training rows). MASE is the mean over series, "validation" the mean absolute sca
 choice over that of the plain one on validation rows.
 """
 
-import argparse
 import csv
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from defaults import TASKS, load, long
-from rows import add_row, keys_in
+from rows import add_row, folder_given, keys_in
 
 from tsm2 import TSM2Forecaster
 
@@ -85,19 +84,14 @@ def panels(folder: Path) -> dict[str, tuple[int, list[Cut]]]:
 
 def main() -> None:
     """Run what is missing, or print what is there."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of the public files")
-    parser.add_argument("--summary", action="store_true", help="print what is there")
-    given = parser.parse_args()
-    if given.summary:
+    data = folder_given(__doc__ or "")
+    if data is None:
         table = pd.read_csv(RESULTS)
         where = ["panel", "blocks"]
         print(table.pivot_table(index=where, columns="scaled_errors", values="mase", sort=False))
         return
-    if given.data is None:
-        parser.error("--data FOLDER is needed to run")
     done = keys_in(RESULTS, ("panel", "blocks", "scaled_errors", "cutoff"))
-    for name, (season, cuts) in panels(given.data).items():
+    for name, (season, cuts) in panels(data).items():
         for blocks in ("0", "default") if name in HALVES else ("0",):
             for scaled in ("auto", "True", "False"):
                 for number, (known, later) in enumerate(cuts):

@@ -9,7 +9,6 @@ whose development tasks are run at many cutoffs; the new tables, `NEW`, were fix
 run and chose no default. Of the long-horizon files they hold rows that the benchmark trains on.
 """
 
-import argparse
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +28,7 @@ from defaults import (
     naive_errors,
     ours_as_table,
 )
-from rows import add_row, keys_in
+from rows import add_row, folder_given, keys_in
 
 from tsm2 import TSM2Forecaster
 
@@ -168,18 +167,13 @@ def summary() -> None:
 
 
 def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of the public files")
-    parser.add_argument("--summary", action="store_true", help="print what is there")
-    given = parser.parse_args()
-    if given.summary:
+    """Run what is missing, or print what is there."""
+    data = folder_given(__doc__ or "")
+    if data is None:
         summary()
         return
-    if given.data is None:
-        parser.error("--data FOLDER is needed to run")
     done = keys_in(RESULTS, ("kind", "task"))
-    for task, kind, series in every_task(given.data):
+    for task, kind, series in every_task(data):
         if (kind, task.name) in done:
             continue
         with warnings.catch_warnings():

@@ -84,6 +84,8 @@ class LinearMap:
     """What each variate's own map weighs where it is averaged with the shared one, (M,)."""
     parts: "tuple[LinearMap, ...]" = ()
     """The maps whose mean it is, each averaged with the one that it is held towards."""
+    zero: "LinearMap | None" = None
+    """The map from zero that is half of it, beside the mean of its parts."""
 
 
 def solve_linear(
@@ -214,12 +216,18 @@ def solve_from_zero(found: LinearMap, train: Windows, validation: Windows | None
         separate=first.shared is not None,
         season=first.season,
     )
-    return replace(zero, weights=_with_shared(zero, "zero"), parts=(zero,))
+    return _mean_of([zero], zero.linear)
 
 
 def with_zero(found: LinearMap, zero: LinearMap) -> LinearMap:
     """Return the mean of a map of `solve_averaged` and one of `solve_from_zero`, by half each."""
-    return _mean_of([*found.parts, *zero.parts], found.linear)
+    left = zero.weights.sum(1, keepdim=True) - 1  # by which it leaves a level of one
+    return replace(
+        found,
+        linear=replace(found.linear, reverts=True),
+        weights=torch.cat((found.weights + zero.weights, left), 1) / 2,
+        zero=zero,
+    )
 
 
 def _share_of(own: Tensor, shared: Tensor) -> Tensor:
@@ -233,17 +241,8 @@ def _share_of(own: Tensor, shared: Tensor) -> Tensor:
 
 
 def _mean_of(parts: Sequence[LinearMap], linear: LinearInput) -> LinearMap:
-    """Return the mean of maps of the values, each averaged with the one it is held towards.
-
-    If one counts from zero, it is half of it.
-    """
-    repeat = [each for each in parts if each.linear.level != "zero"]
-    weights = torch.stack([_with_shared(each, linear.level) for each in repeat]).mean(0)
-    for zero in parts[len(repeat) :]:
-        own = _with_shared(zero, "zero")
-        left = own.sum(1, keepdim=True) - 1  # by which it leaves a level of one
-        weights = torch.cat((weights + own, left), 1) / 2
-        linear = replace(linear, reverts=True)
+    """Return the mean of maps of the values, each averaged with the one it is held towards."""
+    weights = torch.stack([_with_shared(each, linear.level) for each in parts]).mean(0)
     return replace(parts[0], linear=linear, weights=weights, error=None, parts=tuple(parts))
 
 
@@ -273,7 +272,8 @@ def _counted_from(level: Level | None, found: LinearMap) -> Tensor:
 def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
     """Solve a map on other windows, and keep its strength and what own maps weigh."""
     if found.parts:
-        return _mean_of([solve_again(each, windows) for each in found.parts], found.linear)
+        mean = _mean_of([solve_again(each, windows) for each in found.parts], found.linear)
+        return mean if found.zero is None else with_zero(mean, solve_again(found.zero, windows))
     shared = None if found.shared is None else solve_again(found.shared, windows)
     towards = _held_towards(found.linear, found.season, shared, windows[0])
     weights = []

@@ -291,7 +291,9 @@ def _write_linear(network: TSM2Network, found: LinearMap, sight: _Sight) -> None
     constant = torch.zeros(len(weights), config.horizon, dtype=torch.float64)
     if linear.level is None:
         weights, constant = weights[:, :-1], weights[:, -1]
-    if linear.reverts and network.reversion is not None:
+    if linear.reverts:
+        if network.reversion is None:
+            raise AssertionError("a map leaves its level, and its network cannot")
         weights, left = weights[:, :-1], weights[:, -1]
         network.reversion.copy_(left.reshape(network.reversion.shape))
     seen = config.lookback if linear.basis is None else linear.basis.shape[1]
