@@ -1,4 +1,7 @@
-"""Series that come back to their mean: what counts from it is half of the start, in every use."""
+"""Series that come back to their mean: what counts from it is half of the start, in every use.
+
+Of several lookbacks, the start is the mean over them, in the same uses.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from tsm2 import TSM2Forecaster
 
 LOOKBACK, HORIZON = 16, 12
+TWO = (12, LOOKBACK)
 SETTINGS: dict[str, Any] = {
     "lookback": LOOKBACK,
     "horizon": HORIZON,
@@ -64,6 +68,12 @@ WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ensemble, quantiles": (hours(), {"n_estimators": 2, "quantiles": (0.1, 0.9)}),
     "gaps, no mixers": (holed(hours()), {"missing": "mask", "blocks": 0}),
     "whole histories": (hours(), {"classical": True}),
+    "two lookbacks, own maps": (hours(), {"lookback": TWO, "separate_heads": True}),
+    "two lookbacks, panel, gaps, quantiles": (
+        {name: holed(frame) for name, frame in PANEL.items()},
+        {"lookback": TWO, "missing": "mask", "quantiles": (0.1, 0.9), "n_estimators": 2},
+    ),
+    "two lookbacks, whole histories": (hours(), {"lookback": TWO, "classical": True}),
 }
 
 
@@ -125,6 +135,8 @@ def test_what_does_not_or_may_not_keeps_its_level(
 def test_in_every_way_it_errs_as_its_choice_did(way: tuple[Any, Any, TSM2Forecaster]) -> None:
     _, how, model = way
     assert kept(model)["reverts"]
+    assert kept(model)["lookbacks"] == (TWO if how["lookback"] == TWO else ())
+    assert model.fitted_.lookback == LOOKBACK
     if "quantiles" not in how and not how.get("classical"):
         wanted = kept(model)["validation_mse"]
         assert model.floor_["linear"] == pytest.approx(wanted, rel=1e-4)
@@ -138,6 +150,7 @@ def test_in_every_way_it_is_the_same_when_it_is_read_again(
     again = TSM2Forecaster.load(tmp_path / "model")
     np.testing.assert_array_equal(values_of(again.predict()), values_of(model.predict()))
     assert kept(again)["reverts"]
+    assert tuple(kept(again)["lookbacks"]) == kept(model)["lookbacks"]
 
 
 def test_in_every_way_new_rows_count_as_known_ones(

@@ -79,9 +79,13 @@ class TSM2Forecaster(Estimator):
     Parameters
     ----------
     lookback
-        Rows that the network reads; "auto" chooses a length that suits season, horizon and rows.
-        Only then, and without covariates, an exact start is averaged with simple forecasts, unless
-        many validation windows speak against it: that errs less on short tables.
+        Rows that the network reads. Of several, such as (168, 336), the first is read, unless
+        another errs clearly less on the validation windows: four times as many as it has rows, or
+        it is not tried. "auto" tries lengths that suit season, horizon and rows; only then, and
+        without covariates, an exact start is averaged with simple forecasts, unless many validation
+        windows speak against it: that errs less on short tables. On long ones an exact start that
+        is the mean of the maps from both levels is also that over the lookbacks that err alike, if
+        it then errs less on the validation windows; the network reads the longest of them.
     horizon
         Rows that it forecasts at once; `predict` rolls forward for more.
     features
@@ -268,11 +272,12 @@ class TSM2Forecaster(Estimator):
         What was tried for what is left to "auto", with the validation error of the exact linear
         forecast and which was `chosen`; one row if there was no choice. Where that is averaged with
         simple forecasts, `regressed` says how many rows it reads itself, and `cycle` what season
-        they have; `averaged` says whether it is the mean of the maps from both levels, `reverts`
-        whether half of it counts from the mean of the training rows, `classical` whether the model
-        is averaged with classical forecasts of whole histories, and `logarithms` which columns are
-        measured in them, if any are; `scaled_errors` in what units errors counted, `validation_mse`
-        among them. Of pretrained weights that are tuned, what was `solved`.
+        they have; `averaged` says whether it is the mean of the maps from both levels, `lookbacks`
+        over which lookbacks too, `reverts` whether half of it counts from the mean of the training
+        rows, `classical` whether the model is averaged with classical forecasts of whole histories,
+        and `logarithms` which columns are measured in them, if any are; `scaled_errors` in what
+        units errors counted, `validation_mse` among them. Of pretrained weights that are tuned,
+        what was `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact

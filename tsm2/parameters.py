@@ -69,7 +69,7 @@ def _constraints(hint: Any) -> list[Any]:
 class Parameters:
     """The parameters of `TSM2Forecaster`, which says what each means, with their defaults."""
 
-    lookback: int | Literal["auto"] = "auto"
+    lookback: int | Sequence[int] | Literal["auto"] = "auto"
     horizon: int = 24
     _: KW_ONLY
     features: int = 16
@@ -145,7 +145,7 @@ Parameters.__init__.__qualname__ = "TSM2Forecaster.__init__"  # which Python's c
 CONSTRAINTS: dict[str, list[Any] | str] = {
     **{name: _constraints(HINTS[name]) for name in ("horizon",)},
     **{each.name: _constraints(each.annotation) for each in SETTINGS},
-    "lookback": [_COUNT, StrOptions({"auto"})],
+    "lookback": [_COUNT, list, tuple, StrOptions({"auto"})],
     "level": [StrOptions({"auto", "mean", "last"})],
     "separate_heads": ["boolean", StrOptions({"auto"})],
     "linear_start": [StrOptions({"auto", "exact", "random"})],
@@ -214,12 +214,7 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
         validate_parameter_constraints(CONSTRAINTS, given, caller_name=estimator)
     except InvalidParameterError as error:
         raise ParameterError(str(error)) from None
-    patch_length, lookback = given["patch_length"], given["lookback"]
-    if patch_length is not None and lookback != "auto" and patch_length > lookback:
-        raise ParameterError(
-            f"patch_length={patch_length} is longer than lookback={lookback}. Lower "
-            f"patch_length, or pass None for a length that fits."
-        )
+    _check_lookback(given["lookback"], given["patch_length"])
     if given["readout"] == "last" and given["zero_start"]:
         raise ParameterError(
             "readout='last' needs zero_start=False: mixers that start at zero would forecast "
@@ -238,6 +233,22 @@ def check_parameters(estimator: str, given: Mapping[str, Any]) -> None:
             f"loss={loss!r} does not go with quantiles={quantiles}: quantiles, such "
             f"as (0.1, 0.9), are learnt by loss='quantile' and by nothing else. Pass both, or "
             f"neither."
+        )
+
+
+def _check_lookback(lookback: Any, patch_length: int | None) -> None:
+    if isinstance(lookback, str):
+        return
+    rows = [lookback] if isinstance(lookback, Integral) else list(lookback)
+    if not rows or not all(isinstance(each, int | np.integer) and each >= 1 for each in rows):
+        raise ParameterError(
+            f"lookback={lookback!r} needs whole numbers of rows, 1 at least: one, several to try, "
+            f"such as [168, 336], or 'auto'."
+        )
+    if patch_length is not None and patch_length > min(rows):
+        raise ParameterError(
+            f"patch_length={patch_length} is longer than lookback={min(rows)}. Lower "
+            f"patch_length, or pass None for a length that fits."
         )
 
 

@@ -298,8 +298,9 @@ def _prepared_piece(
 def _with_windows(series: Series, recipe: Recipe) -> Series:
     """Leave out series that give a fit no window yet; if none does, the fit says so of all."""
     needed = recipe.horizon + 2
-    if recipe.lookback != "auto" and recipe.missing != "mask":
-        needed = recipe.lookback + recipe.horizon  # else rows before are taken as unknown
+    stated = recipe.stated_lookbacks
+    if stated is not None and recipe.missing != "mask":
+        needed = stated[0] + recipe.horizon  # else rows before are taken as unknown
     enough = series.counts >= needed
     if series.layout.alone or enough.all():
         return series

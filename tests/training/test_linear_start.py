@@ -60,6 +60,12 @@ def later(first: int, lookback: int, rows: int) -> Tensor:
     return torch.arange(first - lookback, rows - lookback - HORIZON + 1)
 
 
+def last_steps(windows: Windows, lookback: int) -> Windows:
+    """Return windows of the same targets that begin later."""
+    starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
+    return replace(windows, lookback=lookback, starts=starts + windows.lookback - lookback)
+
+
 def started(
     config: NetworkConfig, train: Windows, validation: Windows | None
 ) -> tuple[TSM2Network, LinearMap]:
@@ -473,27 +479,36 @@ def test_a_network_that_cannot_start_there_says_why(changes: dict[str, Any]) -> 
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("season", [None, 12])
 @pytest.mark.parametrize("reverts", [False, True])
+@pytest.mark.parametrize("lookbacks", [(), (9, LOOKBACK)])
 def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
-    level: Any, separate: bool, season: int | None, reverts: bool
+    level: Any, separate: bool, season: int | None, reverts: bool, lookbacks: tuple[int, ...]
 ) -> None:
     """Of each variate with the one that all share, by their errors; solved again too.
 
-    If it reverts, that from zero counts half.
+    If it reverts, that from zero counts half; of several lookbacks each counts as much.
     """
     train, validation = parts(table() + 0.5)
     each = [
-        solve_linear(train, validation, LinearInput(level=own), separate=separate, season=season)
+        solve_linear(
+            last_steps(train, lookback),
+            last_steps(validation, lookback),
+            LinearInput(level=own),
+            separate=separate,
+            season=season,
+        )
         for own in counted_from(reverts=reverts)
+        for lookback in lookbacks or (LOOKBACK,)
     ]
     config = replace(SIZES, level=level, separate_heads=separate, reverts=reverts)
-    how = ExactStart(season=season, averaged=True)
+    how = ExactStart(season=season, averaged=True, lookbacks=lookbacks)
     with seeded(0):
         network = TSM2Network(config).eval()
     start_exactly(network, train, validation, how)
     judged = every(validation)
     assert_close(forecast(network, judged), mean_forecast(each, each, judged, judged))
     refit_exactly(network, train, validation, how)
-    again = [solve_again(one, [train, validation]) for one in each]
+    known = [train, validation]
+    again = [solve_again(one, [last_steps(w, one.weights.shape[1]) for w in known]) for one in each]
     assert_close(forecast(network, judged), mean_forecast(again, each, judged, judged))
 
 
@@ -501,14 +516,15 @@ def test_an_averaged_start_is_the_mean_of_the_maps_from_both_levels(
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("blended", [False, True])
 @pytest.mark.parametrize("reverts", [False, True])
+@pytest.mark.parametrize("lookbacks", [(), (9, 14)])
 def test_what_is_solved_once_is_what_each_network_would_solve(
-    features: int, separate: bool, blended: bool, reverts: bool
+    features: int, separate: bool, blended: bool, reverts: bool, lookbacks: tuple[int, ...]
 ) -> None:
     """Written, solved again with the validation windows, and without blocks of them."""
     _, validation = parts(table())
     train = replace(validation, starts=later(LOOKBACK, LOOKBACK, N_TRAIN))
     blend = Blend(regressed=14, season=12) if blended else None
-    how = ExactStart(season=12, blend=blend, averaged=features > 8)
+    how = ExactStart(season=12, blend=blend, averaged=features > 8, lookbacks=lookbacks)
     sizes: dict[str, Any] = {"features": features, "separate_heads": separate, "reverts": reverts}
     config = replace(SIZES, blocks=0, **sizes)
     solved = solve_exactly(config, train, validation, how)
@@ -571,7 +587,11 @@ def test_an_average_that_the_longest_lookback_cannot_show_is_not_promised() -> N
 
 
 def forecast_by(found: LinearMap, batch: Batch) -> Tensor:
-    """Return the forecasts of a map, (W, M, H)."""
+    """Return the forecasts of a map, (W, M, H), which may read the last steps of contexts."""
+    if found.linear.plain:
+        reads = found.weights.shape[1]
+        mask = None if batch.mask is None else batch.mask[..., -reads:]
+        batch = replace(batch, context=batch.context[..., -reads:], mask=mask)
     x, y = found.linear.read(batch)
     weights = found.weights.expand(batch.target.shape[1], -1, -1)
     unit = 1.0 if batch.error_unit is None else batch.error_unit
@@ -592,7 +612,7 @@ def mean_forecast(
 ) -> NDArray[Any]:
     """Mean over levels; own and shared map weigh by the errors, over `judged`, of those solved.
 
-    A last map that counts from zero is half of it.
+    Maps that count from zero are half of it.
     """
     found = []
     for each, first in zip(maps, solved, strict=True):
@@ -601,10 +621,13 @@ def mean_forecast(
             own, shared = (errors_by(one, judged) ** -3 for one in (first, first.shared))
             share = (own / (own + shared))[:, None]
             found[-1] = share * found[-1] + (1 - share) * forecast_by(each.shared, batch)
-    mean = torch.stack(found[:2]).mean(0)
-    for zero in found[2:]:
-        mean = (mean + zero) / 2
-    return mean.numpy()
+    pairs = list(zip(maps, found, strict=True))
+    halves = [
+        [each for one, each in pairs if (one.linear.level == "zero") == zero]
+        for zero in (False, True)
+    ]
+    means = [torch.stack(half).mean(0) for half in halves if half]
+    return torch.stack(means).mean(0).numpy()
 
 
 def counted_from(*, reverts: bool) -> list[Any]:

@@ -146,7 +146,8 @@ def fit_model(job: Job, table: Table) -> tuple[Forecaster, float]:
 def measure_model(job: Job, table: Table, model: Forecaster, fit_seconds: float) -> Measurement:
     """Measure a job's fitted model on the test windows of its dataset."""
     start = time.perf_counter()
-    errors = measure_errors(model, table, lookback=job.lookback, horizon=job.horizon)
+    lookback = max(job.lookback, getattr(model, "rows_read", 0))
+    errors = measure_errors(model, table, lookback=lookback, horizon=job.horizon)
     predict_seconds = time.perf_counter() - start
     return _measurement(job, errors, fit_seconds, predict_seconds)
 

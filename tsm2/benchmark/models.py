@@ -36,7 +36,11 @@ __all__ = ["MODELS", "PEERS", "Forecaster", "ModelName", "Setup", "build", "chec
 
 
 class Forecaster(Protocol):
-    """What a model does to be measured."""
+    """What a model does to be measured.
+
+    One that reads more rows than it was told, since it was given several lookbacks to try, says how
+    many in `rows_read`.
+    """
 
     def fit(self, values: NDArray[np.float64], n_train: int) -> object:
         """Learn from the training and validation rows, (T, M), in the file's units.
@@ -123,6 +127,10 @@ class _Ours:
         share = (len(values) - n_train) / len(values)
         self.estimator.set_params(validation_fraction=share).fit(values)
         return self
+
+    @property
+    def rows_read(self) -> int:
+        return self.estimator.fitted_.lookback
 
     def forecast_contexts(self, contexts: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
         forecast: NDArray[np.float64] = self.estimator.forecast_contexts(contexts, horizon)

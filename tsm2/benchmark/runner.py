@@ -185,8 +185,8 @@ class _Request:
 
 def _plan(dataset: str, request: _Request) -> tuple[list[Job], list[NotRun]]:
     """Return the jobs of one dataset, and what of it cannot be run."""
-    settings = load_settings(dataset, request.config)
-    lookback = request.lookback or settings.lookback
+    settings = load_settings(dataset, request.config, request.lookback)
+    lookback = settings.lookback
     horizons = request.horizons or horizons_of(dataset)
     models = {horizon: _with_settings(request, settings.at(horizon)) for horizon in horizons}
     for horizon, given in models.items():  # a wrong name or parameter shows before any work

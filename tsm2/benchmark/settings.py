@@ -4,8 +4,8 @@
 where the lookback is chosen too. `how` says how, `lookback` is what every model of a run reads, all
 else are parameters of `TSM2Forecaster`; a table ``[best.from.192]`` holds those that change from a
 horizon of 192 rows on. What is not there keeps the estimator's default. Settings are chosen on
-validation rows; no test row is read for them. "defaults" stands for no settings at all, and the
-lookback of `[best]`.
+validation rows; no test row is read for them. "defaults" stands for no settings at all: TSM2 may
+then read the lookback of `[best]` or twice as many rows, as its validation rows say.
 """
 
 import tomllib
@@ -43,7 +43,7 @@ class Settings:
         return parameters
 
 
-def load_settings(dataset: str, config: Config) -> Settings:
+def load_settings(dataset: str, config: Config, lookback: int | None = None) -> Settings:
     """Return the settings for a dataset.
 
     Parameters
@@ -52,6 +52,8 @@ def load_settings(dataset: str, config: Config) -> Settings:
         Name, or "sample" for the generated table.
     config
         "paper", "best" or "defaults".
+    lookback
+        Rows that every model reads; None for those of the dataset.
 
     Raises
     ------
@@ -68,9 +70,11 @@ def load_settings(dataset: str, config: Config) -> Settings:
     file = files("tsm2.benchmark") / "settings" / f"{dataset}.toml"
     tables = tomllib.loads(file.read_text(encoding="utf-8"))
     if config == "defaults":
-        lookback = tables["best"]["lookback"]
-        return Settings(how="no settings", lookback=lookback, parameters={}, longer={})
+        lookback = lookback or tables["best"]["lookback"]
+        tried = {"lookback": [lookback * times for times in (1, 2)]}
+        return Settings(how="no settings", lookback=lookback, parameters=tried, longer={})
     table = tables[config]
-    how, lookback = table.pop("how"), table.pop("lookback")
+    how, own = table.pop("how"), table.pop("lookback")
+    lookback = lookback or own
     longer = {int(start): changes for start, changes in table.pop("from", {}).items()}
     return Settings(how=how, lookback=lookback, parameters=table, longer=longer)

@@ -4,6 +4,7 @@
     the choice x (one map, one per variate) x levels   ->  validation errors  ->  the choice
     the choice x features of the calendar              ->  validation errors  ->  the choice
     the choice, the mean of the maps from both levels, unless it reads the calendar
+    the choice, the mean over lookbacks that err alike, if many validation windows speak for that
     the choice, half of it the map from zero, if many validation windows speak for that
     the choice, solved for errors in units of each series' seasonal naive error
     the choice, averaged with simple forecasts, unless the validation errors speak against it
@@ -49,6 +50,7 @@ from tsm2.training.ridge import (
 from tsm2.training.simple import Blend, blend_in, error_of, errors_beside, regressed
 
 __all__ = [
+    "TELLING",
     "SimpleForecasts",
     "candidates",
     "choose",
@@ -58,10 +60,11 @@ __all__ = [
     "with_solved",
 ]
 
+TELLING = 4
+"""Horizons, or lookbacks, of validation windows that can tell one forecast from another."""
 _MOST_MAPS = 32  # variates with a map of their own each
 _FEWEST = 2  # rows that a lookback may shrink to
 _MARGIN = 0.03  # share by which another's error must be lower than the plainest's
-_TELLING = 4  # horizons of validation windows that can tell a regression from a blend
 _MANY = 1024  # validation windows that need no margin to do so, and say whether levels come back
 _CLEAR = 0.1  # share by which errors that count otherwise must be lower by that measure
 
@@ -202,7 +205,7 @@ def choose(
             choice = choose_linear(cut, [best, *more])
             rows, best = [*rows, *choice.candidates[1:]], choice.best
     if averaged and not best.calendar:
-        means, best = _averaged(cut, best)
+        means, best = _averaged(cut, best, _near(rows, best))
         rows = [*rows, *means]
     if scaled and not best.calendar:
         plain, other = _scaled(cut, best)
@@ -225,6 +228,7 @@ def choose(
             "regressed": pd.array([each.regressed for each in rows], dtype="Int64"),
             "cycle": pd.array([each.cycle for each in rows], dtype="Int64"),
             "averaged": [each.averaged for each in rows],
+            "lookbacks": [each.lookbacks for each in rows],
             "reverts": [each.reverts for each in rows],
             "classical": [each.classical for each in rows],
             "scaled_errors": [each.scaled for each in rows],
@@ -237,29 +241,65 @@ def choose(
 
 def _solved(best: Candidate, train: Windows, validation: Windows | None) -> LinearMap:
     """Solve a candidate that reads nothing but values."""
-    solve = partial(solve_averaged, reverts=best.reverts) if best.averaged else solve_linear
+    mean = partial(solve_averaged, reverts=best.reverts, lookbacks=best.lookbacks)
+    solve = mean if best.averaged else solve_linear
     linear = LinearInput(level=best.level)
     return solve(train, validation, linear, separate=best.separate, season=best.season)
 
 
-def _averaged(cut: Cut, best: Candidate) -> tuple[list[Candidate], Candidate]:
-    """Return the mean of the maps from both levels, that with half from zero, and what is taken.
+def _near(tried: Sequence[Candidate], best: Candidate) -> list[int]:
+    """Return the lookbacks that err hardly more than the one that was chosen, in order.
 
-    The latter is, if the map from zero alone errs less than the mean. It is tried where many
-    windows judge: how far levels come back takes long to show.
+    By their best maps of the kind that was tried with all of them.
     """
-    mean = replace(best, averaged=True, error=math.nan)
+    lowest: dict[int, float] = {}
+    for each in tried:
+        if each.separate == tried[0].separate:
+            lowest[each.lookback] = min(each.error, lowest.get(each.lookback, math.inf))
+    least = lowest[best.lookback]
+    return sorted(own for own, error in lowest.items() if error < (1 + _MARGIN) * least)
+
+
+def _averaged(
+    cut: Cut, best: Candidate, lookbacks: Sequence[int]
+) -> tuple[list[Candidate], Candidate]:
+    """Return means of what was chosen, and the one that is taken.
+
+    The first is that of the maps from both levels, and taken where few windows judge. Where many
+    do, that over several lookbacks is taken if it errs less, and then half of it counts from zero
+    if the map from zero alone errs less still: how far levels come back takes long to show.
+    """
+    found, solved, validation = _mean_of_levels(cut, replace(best, averaged=True, error=math.nan))
+    tried = [found]
+    if solved is None or validation is None or not _tells(validation, validation.horizon):
+        return tried, found
+    lookbacks = [each for each in lookbacks if _tells(validation, each)]
+    if len(lookbacks) > 1:
+        every = replace(found, lookback=lookbacks[-1], lookbacks=tuple(lookbacks), error=math.nan)
+        every, solved_every, longer = _mean_of_levels(cut, every)
+        tried.append(every)
+        if solved_every is not None and longer is not None and every.error < found.error:
+            found, solved, validation = every, solved_every, longer
+    zero = solve_from_zero(solved, cut(found)[0], validation)
+    error = error_of(with_zero(solved, zero), validation)
+    tried.append(replace(found, reverts=True, error=error))
+    return tried, tried[-1] if error_of(zero, validation) < found.error else found
+
+
+def _mean_of_levels(
+    cut: Cut, mean: Candidate
+) -> tuple[Candidate, LinearMap | None, Windows | None]:
+    """Return a mean of maps with its error, its map, and the windows that judge; None for none."""
     train, validation = cut(mean)
     if validation is None:
-        return [mean], mean
+        return mean, None, None
     found = _solved(mean, train, validation)
-    mean = replace(mean, error=error_of(found, validation))
-    if len(validation) < max(_MANY, _TELLING * validation.horizon):
-        return [mean], mean
-    zero = solve_from_zero(found, train, validation)
-    reverting = replace(mean, reverts=True, error=error_of(with_zero(found, zero), validation))
-    less = error_of(zero, validation) < mean.error
-    return [mean, reverting], reverting if less else mean
+    return replace(mean, error=error_of(found, validation)), found, validation
+
+
+def _tells(validation: Windows, span: int) -> bool:
+    """Return whether there are many windows, and four times as many as a span has rows."""
+    return len(validation) >= max(_MANY, TELLING * span)
 
 
 def _scaled(cut: Cut, best: Candidate) -> tuple[Candidate, Candidate]:
@@ -330,7 +370,7 @@ def _combined(
 
 def _stands(validation: Windows, alone: float, both: float) -> bool:
     """Return whether a mean is taken, by the errors of the choice alone and of both."""
-    few = len(validation) < _TELLING * validation.horizon
+    few = len(validation) < TELLING * validation.horizon
     margin = _MARGIN if len(validation) < _MANY else 0.0
     return few or not alone < (1 - margin) * both
 
@@ -339,7 +379,10 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
     """Return what was chosen, by the names of the estimator's parameters."""
     (row,) = choices[choices["chosen"]].to_dict("records")
     mixers = row.get("mixers", True)  # not known before training
-    logarithms = row.get("logarithms")  # of models without any, or that were saved earlier: none
+    several = {  # models without any, or that were saved earlier, have none
+        name: tuple(each) if isinstance(each := row.get(name), list | tuple) else ()
+        for name in ("lookbacks", "logarithms")
+    }
     whole = {
         name: None if pd.isna(row.get(name)) else int(row[name])
         for name in ("season", "regressed", "cycle")  # models that were saved earlier lack some
@@ -354,7 +397,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         "reverts": bool(row.get("reverts", False)),
         "classical": bool(row.get("classical", False)),
         "scaled_errors": bool(row.get("scaled_errors", False)),
-        "logarithms": tuple(logarithms) if isinstance(logarithms, list | tuple) else (),
+        **several,
         **whole,
     }
 

@@ -93,6 +93,8 @@ class TrainingConfig:
     averaged: bool = False
     """Whether an exact start is the mean of the maps from both levels, see
     `tsm2.training.ridge.solve_averaged`."""
+    lookbacks: tuple[int, ...] = ()
+    """Steps that the maps of this mean read; empty for all of them."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
     capture_steps: Literal["auto"] | bool = "auto"
@@ -104,7 +106,12 @@ class TrainingConfig:
     @property
     def exactly(self) -> ExactStart:
         """How an exact start is solved."""
-        return ExactStart(season=self.season, blend=self.blend, averaged=self.averaged)
+        return ExactStart(
+            season=self.season,
+            blend=self.blend,
+            averaged=self.averaged,
+            lookbacks=self.lookbacks,
+        )
 
     def steps_per_epoch(self, n_windows: int) -> int:
         """Return the steps of an epoch of a process that has so many windows."""

@@ -38,7 +38,14 @@ from tsm2.tables.holidays import check_holidays, is_holiday
 from tsm2.tables.quantiles import check_levels, with_median
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
-from tsm2.training.choices import SimpleForecasts, candidates, choose, chosen, enough_rows
+from tsm2.training.choices import (
+    TELLING,
+    SimpleForecasts,
+    candidates,
+    choose,
+    chosen,
+    enough_rows,
+)
 from tsm2.training.fit import TrainingConfig
 from tsm2.training.simple import Blend
 
@@ -46,7 +53,16 @@ __all__ = ["BEGUN", "CHOSEN", "Recipe", "choices_of"]
 
 CHOSEN = ("lookback", "level", "separate_heads")
 """Settings of the network that may be "auto"."""
-BEGUN = ("season", "regressed", "cycle", "averaged", "reverts", "scaled_errors", "classical")
+BEGUN = (
+    "season",
+    "regressed",
+    "cycle",
+    "averaged",
+    "lookbacks",
+    "reverts",
+    "scaled_errors",
+    "classical",
+)
 """How an exact start was made, and what it is averaged with, which its network does not say."""
 _SUITS: Mapping[str, Mapping[str, Any]] = {
     # A start that is good already is spoilt by large steps, and the whole radius of SAM would fall
@@ -69,7 +85,7 @@ _ASKED = 256  # series, evenly spread, that are looked at for a season
 class Recipe:
     """What a user asks of a fit; each field is the parameter of `TSM2Forecaster` of that name."""
 
-    lookback: int | Literal["auto"]
+    lookback: int | Sequence[int] | Literal["auto"]
     horizon: int
     level: Literal["auto", "mean", "last"]
     separate_heads: bool | Literal["auto"]
@@ -118,9 +134,9 @@ class Recipe:
         WindowError
             The table, or a series, is too short.
         """
-        if self.lookback == "auto":
+        if self.stated_lookbacks is None:
             return series, enough_rows(series, self.horizon, self.validation_fraction)
-        sizes = {"lookback": self.lookback, "horizon": self.horizon}
+        sizes = {"lookback": self.stated_lookbacks[0], "horizon": self.horizon}
         room = np.zeros(len(series.ids), dtype=np.int64)
         if self.missing == "mask" and not has_covariates:
             room = room_in_front(series, **sizes)
@@ -169,6 +185,14 @@ class Recipe:
             return np.array([str(label) in names for label in columns]) & target
         return in_logarithms(rows, self.season_of(rows)) & target
 
+    @property
+    def stated_lookbacks(self) -> tuple[int, ...] | None:
+        """The lookbacks that are set, one or several to try; None for "auto"."""
+        if isinstance(self.lookback, str):
+            return None
+        given = self.lookback if isinstance(self.lookback, Sequence) else (self.lookback,)
+        return tuple(dict.fromkeys(map(int, given)))
+
     # --- choices ------------------------------------------------------------------------------
 
     def choose(
@@ -195,10 +219,7 @@ class Recipe:
         -------
         What was tried, see `tsm2.training.choices.choose`.
         """
-        looks: list[Any] = [self.lookback]
-        if self.lookback == "auto":
-            most = min(int(rows.counts.min()) // 3, int(n_train.min()) - self.horizon)
-            looks = lookbacks(rows.layout, self.horizon, max(1, most))
+        looks = self._lookbacks(rows, n_train)
         levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
         apart: list[Any] = [False, True] if self.separate_heads == "auto" else [self.separate_heads]
         tried = candidates(
@@ -226,6 +247,22 @@ class Recipe:
         if self._states_classical:
             found["classical"] = found["chosen"]
         return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
+
+    def _lookbacks(self, rows: Series, n_train: NDArray[np.int64]) -> list[int]:
+        """Return the lookbacks to try, the plainest first.
+
+        Of several that are set, those after the first need four times as many validation windows as
+        they and a forecast have rows, and a window to train on of each series.
+        """
+        most = int(n_train.min()) - self.horizon
+        if self.stated_lookbacks is None:
+            most = min(int(rows.counts.min()) // 3, most)
+            return lookbacks(rows.layout, self.horizon, max(1, most))
+        judged = int((rows.counts - n_train - self.horizon + 1).clip(min=0).sum())
+        if judged < TELLING * self.horizon:
+            most = 0
+        first, *others = self.stated_lookbacks
+        return [first, *(each for each in others if each <= min(most, judged // TELLING))]
 
     def _tries_scaled(self, rows: Series) -> bool:
         """Return whether the errors of several series may come to count in units of their own."""
@@ -281,7 +318,7 @@ class Recipe:
         chosen.
         """
         plain = self.network["instance_norm"] and prepared.covariates.past is None
-        if self.lookback != "auto" or self._start() != "exact" or not plain:
+        if self.stated_lookbacks is not None or self._start() != "exact" or not plain:
             return None
         series = prepared.series
         season = self.season_of(series)
@@ -326,17 +363,21 @@ class Recipe:
         return self.choose(rows, n_train, units, roles, has_covariates=has_covariates)
 
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
-        """Return the choices of the fit before, but for what is no longer left to "auto"."""
+        """Return the choices of the fit before, but for what is no longer left to be chosen."""
         fixed = {name: value for name in CHOSEN if (value := getattr(self, name)) != "auto"}
+        fixed.pop("lookback", None)  # below: it may be one of several
         if self.calendar != "auto":
             fixed["calendar"] = self._stated_calendar
         if self.scaled_errors != "auto":
             fixed["scaled_errors"] = self.scaled_errors
-        if "lookback" in fixed:
+        before, stated = chosen(choices), self.stated_lookbacks
+        if stated is not None:
             fixed |= {"regressed": None, "cycle": None, "classical": False}
+            if not {before["lookback"], *before["lookbacks"]} <= set(stated):
+                fixed |= {"lookback": stated[0], "lookbacks": ()}
         if self.classical != "auto":
             fixed["classical"] = bool(self.classical)
-        return pd.DataFrame([chosen(choices) | fixed | {"mixers": True, "chosen": True}])
+        return pd.DataFrame([before | fixed | {"mixers": True, "chosen": True}])
 
     def season_of(self, rows: Series) -> int | None:
         """Return the rows of a season; None if there is none, or nobody can know."""
@@ -403,6 +444,7 @@ class Recipe:
             "linear_start": start,
             "season": known["season"],
             "averaged": known["averaged"],
+            "lookbacks": known["lookbacks"],
             "blend": Blend(**blended) if start == "exact" and all(blended.values()) else None,
         }
         given |= {name: value for name, value in _SUITS[start].items() if given[name] is None}

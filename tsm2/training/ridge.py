@@ -13,7 +13,8 @@ Where rows are few or drift, nothing says whether to count from a window's mean 
 `solve_averaged` takes the mean of both maps. A variate's own map is averaged with the shared one,
 each by (its mean squared error over the validation windows of the variate) to the power -3. A third
 map may count from zero, the mean of the training rows, and then is half of the mean: that leaves a
-window's level by a share of it, as what comes back to its mean does.
+window's level by a share of it, as what comes back to its mean does. Each of these may itself be
+the mean of maps that read more and less of the lookback.
 
 Without validation windows, the last tenth of the rows of every series chooses the strength, and
 all windows solve the map.
@@ -86,6 +87,8 @@ class LinearMap:
     """The maps whose mean it is, each averaged with the one that it is held towards."""
     zero: "LinearMap | None" = None
     """The map from zero that is half of it, beside the mean of its parts."""
+    lookback: int | None = None
+    """Last steps that a part reads of a window; None for all of them."""
 
 
 def solve_linear(
@@ -174,6 +177,7 @@ def solve_averaged(
     separate: bool = False,
     season: int | None = None,
     reverts: bool = False,
+    lookbacks: Sequence[int] = (),
 ) -> LinearMap:
     """Solve the maps from both levels, and return their mean, as for `solve_linear`.
 
@@ -187,14 +191,23 @@ def solve_averaged(
         All of the values and nothing else, from the level that the mean is to count from.
     reverts
         Whether half of the mean is the map from zero.
+    lookbacks
+        Last steps of the windows that are read, each by maps of its own that weigh alike; empty for
+        all steps.
     """
     parts = [
-        solve_linear(
-            train, validation, replace(linear, level=level), separate=separate, season=season
+        _solve_part(
+            train,
+            validation,
+            replace(linear, level=level),
+            lookback,
+            separate=separate,
+            season=season,
         )
+        for lookback in lookbacks or (train.lookback,)
         for level in LEVELS
     ]
-    found = _mean_of(parts, linear)
+    found = _mean_of(parts, linear, train.lookback)
     return with_zero(found, solve_from_zero(found, train, validation)) if reverts else found
 
 
@@ -208,15 +221,19 @@ def solve_from_zero(found: LinearMap, train: Windows, validation: Windows | None
     train, validation
         As for `solve_linear`.
     """
-    first = found.parts[0]
-    zero = solve_linear(
-        train,
-        validation,
-        replace(first.linear, level="zero"),
-        separate=first.shared is not None,
-        season=first.season,
-    )
-    return _mean_of([zero], zero.linear)
+    zeros = [
+        _solve_part(
+            train,
+            validation,
+            replace(part.linear, level="zero"),
+            part.lookback,
+            separate=part.shared is not None,
+            season=part.season,
+        )
+        for part in found.parts
+        if part.linear.level == LEVELS[0]
+    ]
+    return _mean_of(zeros, zeros[0].linear, train.lookback)
 
 
 def with_zero(found: LinearMap, zero: LinearMap) -> LinearMap:
@@ -240,40 +257,75 @@ def _share_of(own: Tensor, shared: Tensor) -> Tensor:
     return weight / (weight + other)
 
 
-def _mean_of(parts: Sequence[LinearMap], linear: LinearInput) -> LinearMap:
+def _solve_part(
+    train: Windows,
+    validation: Windows | None,
+    linear: LinearInput,
+    lookback: int | None,
+    *,
+    separate: bool,
+    season: int | None,
+) -> LinearMap:
+    """Solve a map of the last steps of windows."""
+    judged = None if validation is None else _last_steps(validation, lookback)
+    fit = _last_steps(train, lookback)
+    found = solve_linear(fit, judged, linear, separate=separate, season=season)
+    return replace(found, lookback=fit.lookback)
+
+
+def _last_steps(windows: Windows, lookback: int | None) -> Windows:
+    """Return windows that begin later, and read so many steps; None for all of them."""
+    more = 0 if lookback is None else windows.lookback - lookback
+    if not more:
+        return windows
+    starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
+    return replace(windows, lookback=windows.lookback - more, starts=starts + more)
+
+
+def _mean_of(parts: Sequence[LinearMap], linear: LinearInput, lookback: int) -> LinearMap:
     """Return the mean of maps of the values, each averaged with the one it is held towards."""
-    weights = torch.stack([_with_shared(each, linear.level) for each in parts]).mean(0)
-    return replace(parts[0], linear=linear, weights=weights, error=None, parts=tuple(parts))
+    each = [_with_shared(part, linear.level, lookback) for part in parts]
+    mean = torch.stack(each).mean(0)
+    return replace(
+        parts[0], linear=linear, weights=mean, error=None, lookback=None, parts=tuple(parts)
+    )
 
 
-def _with_shared(found: LinearMap, level: Level | None) -> Tensor:
+def _with_shared(found: LinearMap, level: Level | None, lookback: int) -> Tensor:
     """Return the weights, (G, L, H), of a map averaged with the shared one, from a level."""
-    own = _counted_from(level, found)
+    own = _counted_from(level, found, lookback)
     if found.shared is None or found.own_share is None:
         return own
     share = found.own_share[:, None, None]
-    return share * own + (1 - share) * _counted_from(level, found.shared)
+    return share * own + (1 - share) * _counted_from(level, found.shared, lookback)
 
 
-def _counted_from(level: Level | None, found: LinearMap) -> Tensor:
-    """Return the weights, (G, L, H), of the same forecast from another level.
+def _counted_from(level: Level | None, found: LinearMap, lookback: int) -> Tensor:
+    """Return the weights, (G, L, H), of the same forecast from another level, that of L steps.
 
     That from zero repeats no level: its weights are the same, and what it leaves is not in them.
     """
-    weights = found.weights
-    if found.linear.level in (level, "zero"):
-        return weights
-    apart = 1 - weights.sum(1, keepdim=True)  # of the levels, what the forecast repeats
-    if level == "mean":  # from the last value, which is one of those that are read
-        return torch.cat((weights[:, :-1], weights[:, -1:] + apart), 1)
-    return weights + apart / weights.shape[1]
+    own, weights = found.linear.level, found.weights
+    earlier = lookback - weights.shape[1]  # steps that it does not read
+    if own == "mean" and (level != own or earlier):
+        weights = weights + _repeated(weights) / weights.shape[1]
+    elif own == "last" and level != own:  # one of the values that are read
+        weights = torch.cat((weights[:, :-1], weights[:, -1:] + _repeated(weights)), 1)
+    return functional.pad(weights, (0, 0, earlier, 0))
+
+
+def _repeated(weights: Tensor) -> Tensor:
+    """Return by what share the forecast of weights repeats its level, (G, 1, H)."""
+    return 1 - weights.sum(1, keepdim=True)
 
 
 def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
     """Solve a map on other windows, and keep its strength and what own maps weigh."""
     if found.parts:
-        mean = _mean_of([solve_again(each, windows) for each in found.parts], found.linear)
+        again = [solve_again(each, windows) for each in found.parts]
+        mean = _mean_of(again, found.linear, windows[0].lookback)
         return mean if found.zero is None else with_zero(mean, solve_again(found.zero, windows))
+    windows = [_last_steps(each, found.lookback) for each in windows]
     shared = None if found.shared is None else solve_again(found.shared, windows)
     towards = _held_towards(found.linear, found.season, shared, windows[0])
     weights = []
@@ -405,6 +457,8 @@ class Candidate:
     """Whether it is the mean of the maps from both levels, see `solve_averaged`."""
     reverts: bool = False
     """Whether the map from zero is half of that mean."""
+    lookbacks: tuple[int, ...] = ()
+    """Rows that the maps of that mean read, where they read more and less; empty for `lookback`."""
     classical: bool = False
     """Whether it is averaged with classical forecasts of whole histories."""
     scaled: bool = False

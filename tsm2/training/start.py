@@ -68,6 +68,8 @@ class ExactStart:
     averaged: bool = False
     """Whether the map is the mean of those from both levels, if the network sees all steps of the
     values and reads nothing else."""
+    lookbacks: tuple[int, ...] = ()
+    """Steps that the maps of this mean read; empty for all of them."""
     solved: LinearMap | None = None
     """What `solve_exactly` returned for all of it; None lets each network solve its own."""
 
@@ -76,8 +78,8 @@ class ExactStart:
     ) -> LinearMap:
         """Solve the map of what a regression reads of windows, see `solve_linear`."""
         averages = self.averaged and linear.plain
-        solve = partial(solve_averaged, reverts=config.reverts) if averages else solve_linear
-        return solve(
+        mean = partial(solve_averaged, reverts=config.reverts, lookbacks=self.lookbacks)
+        return (mean if averages else solve_linear)(
             regressed(train, self.blend, from_first=True),
             None if validation is None else regressed(validation, self.blend),
             linear,

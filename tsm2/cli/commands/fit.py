@@ -30,8 +30,10 @@ def fit(
     horizon: Annotated[int, typer.Option(help="Rows to forecast at once.")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     lookback: Annotated[
-        int | None,
-        typer.Option(help="Rows that the model reads; chosen by default."),
+        str | None,
+        typer.Option(
+            help="Rows that the model reads, or several to try, such as 168,336; chosen by default."
+        ),
     ] = None,
     quantiles: Annotated[
         str | None, typer.Option(help="Levels that the network learns, such as 0.1,0.9.")
@@ -86,7 +88,7 @@ def fit(
 ) -> None:
     """Train a forecaster on a CSV file, of one table or of many series, and save it to a folder."""
     from tsm2.cli.files import Covariates, read_covariates, read_new, require_writable
-    from tsm2.cli.values import parse_levels, parse_setting, split_names
+    from tsm2.cli.values import parse_counts, parse_levels, parse_setting, split_names
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
     from tsm2.training.memory import keep_freed_memory
@@ -104,7 +106,9 @@ def fit(
     chosen["verbose"] = not quiet
     if is_long:
         chosen |= {"id_col": roles.series, "time_col": roles.time, "target_col": roles.targets}
-    chosen |= {"lookback": lookback} if lookback is not None else {}
+    if lookback is not None:
+        counts = parse_counts("--lookback", lookback)
+        chosen["lookback"] = counts if len(counts) > 1 else counts[0]
     chosen |= {"max_epochs": epochs} if epochs is not None else {}
     chosen |= {"quantiles": parse_levels(quantiles)} if quantiles is not None else {}
     chosen |= {"target": split_names(target)} if target is not None else {}

@@ -1,0 +1,118 @@
+"""Several lookbacks: which are tried, which is read, and what the start is the mean over."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+from tsm2 import TSM2Forecaster
+from tsm2.errors import ParameterError, WindowError
+
+HORIZON = 6
+PLAIN: dict[str, Any] = {"horizon": HORIZON, "blocks": 0, "random_state": 0}
+
+
+def echoes(count: int = 1000, *, back: int = 40, share: float = 0.8, seed: int = 0) -> pd.DataFrame:
+    """Noise, of which so many rows later a share comes back."""
+    values = np.random.default_rng(seed).normal(0, 1, count)
+    for row in range(back, count):
+        values[row] += share * values[row - back]
+    return pd.DataFrame({"a": values}, pd.date_range("2024-01-01", periods=count, freq="h"))
+
+
+def tried(model: TSM2Forecaster) -> list[int]:
+    return model.choices_["lookback"].drop_duplicates().tolist()
+
+
+def kept(model: TSM2Forecaster) -> pd.Series:
+    return model.choices_[model.choices_["chosen"]].iloc[0]
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_of_several_the_one_that_errs_clearly_less_is_read(kind: Any) -> None:
+    given = kind((24, 48))
+    model = TSM2Forecaster(given, **PLAIN)
+    assert clone(model).get_params()["lookback"] == given
+    assert tried(model.fit(echoes())) == [24, 48]
+    assert model.fitted_.lookback == 48
+    alone = TSM2Forecaster(48, **PLAIN).fit(echoes())
+    np.testing.assert_array_equal(model.predict(), alone.predict())
+
+
+def test_the_first_stays_where_no_other_is_clearly_better() -> None:
+    model = TSM2Forecaster((24, 48), **PLAIN).fit(echoes(back=20))
+    assert tried(model) == [24, 48]
+    assert model.fitted_.lookback == 24
+
+
+@pytest.mark.parametrize(
+    ("rows", "lookbacks", "of"),
+    [
+        (1000, (24, 48, 49), [24, 48]),  # 195 validation windows
+        (120, (12, 24), [12]),  # 19, which tell nothing of forecasts of 6 rows
+        (1000, (24, 48, 24), [24, 48]),
+        (1000, (48, 24), [48, 24]),
+    ],
+)
+def test_a_lookback_that_too_few_windows_judge_is_not_tried(
+    rows: int, lookbacks: tuple[int, ...], of: list[int]
+) -> None:
+    assert tried(TSM2Forecaster(lookbacks, **PLAIN).fit(echoes(rows))) == of
+
+
+def test_of_many_series_all_windows_judge_and_the_shortest_is_to_have_one() -> None:
+    panel = {"x": echoes(600), "y": echoes(600, seed=1), "z": echoes(120, seed=2)}
+    assert tried(TSM2Forecaster((24, 48, 96), **PLAIN).fit(panel)) == [24, 48]
+    short = panel | {"z": echoes(48, seed=2)}
+    assert tried(TSM2Forecaster((24, 48), **PLAIN).fit(short)) == [24]
+
+
+def test_the_first_is_to_fit_the_rows() -> None:
+    with pytest.raises(WindowError, match="lookback=100"):
+        TSM2Forecaster((100, 24), **PLAIN).fit(echoes(90))
+
+
+@pytest.mark.parametrize("lookback", [(), [24, 0], [24, 4.5], ["day", 24], "day", 0, 4.5, None])
+def test_what_is_no_lookback_is_refused(lookback: Any) -> None:
+    with pytest.raises(ParameterError, match="lookback"):
+        TSM2Forecaster(lookback, **PLAIN).fit(echoes(90))
+
+
+def test_patches_are_to_fit_all_of_them() -> None:
+    with pytest.raises(ParameterError, match=r"patch_length=32 is longer than lookback=24"):
+        TSM2Forecaster((48, 24), patch_length=32, **PLAIN).fit(echoes())
+
+
+def test_a_mean_over_lookbacks_needs_many_windows_and_maps_that_err_alike() -> None:
+    """Of 1,024 windows or more; a lookback that errs clearly more is not in it."""
+    frame = echoes(5600, back=8, share=0.5)
+    model = TSM2Forecaster((12, 24, 48), **PLAIN).fit(frame)
+    means = model.choices_[model.choices_["averaged"]]
+    assert means["lookbacks"].tolist() == [(), (12, 24, 48), kept(model)["lookbacks"]]
+
+    late = echoes(5600, back=20, share=0.8)
+    model = TSM2Forecaster((12, 24, 48), **PLAIN).fit(late)
+    means = model.choices_[model.choices_["averaged"]]
+    assert means["lookbacks"].tolist()[1] == (24, 48)
+
+    few = TSM2Forecaster((12, 24, 48), **PLAIN).fit(frame.iloc[:4000])
+    means = few.choices_[few.choices_["averaged"]]
+    assert means["lookbacks"].tolist() == [()]
+
+
+def test_warm_starts_keep_what_was_chosen_while_it_is_asked_for() -> None:
+    model = TSM2Forecaster((24, 48), warm_start=True, **PLAIN).fit(echoes())
+    assert model.fit(echoes(900)).fitted_.lookback == 48
+    assert model.set_params(lookback=48).fit(echoes(900)).fitted_.lookback == 48
+    with pytest.raises(ParameterError, match=r"head\.weight was"):
+        model.set_params(lookback=(24, 36)).fit(echoes(900))
+
+
+def test_a_refit_chooses_by_the_rows_before_its_first_forecast() -> None:
+    frame = echoes()
+    begins: Any = {"start": frame.index[-60], "stride": 60, "refit": True}
+    table = TSM2Forecaster((24, 48), **PLAIN).backtest(frame, **begins)
+    wanted = TSM2Forecaster((24, 48), **PLAIN).fit(frame.iloc[:-60]).predict()
+    np.testing.assert_allclose(table["forecast"], wanted["a"], rtol=1e-5)
