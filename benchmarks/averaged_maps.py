@@ -19,7 +19,7 @@ the mean of both levels and both kinds on every fold, by the power -N.
 the geometric mean of the variates' errors, in which each tells as much.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,10 +73,27 @@ def cut(values: np.ndarray, lookback: int, horizon: int) -> Fold:
     return tuple(windows(*edges[k : k + 2]) for k in range(3))
 
 
-def missing_folds(data: Path, results: Path) -> Iterator[tuple[dict[str, str], Fold]]:
-    """Yield the folds that results lack: what names each, and its windows."""
+def missing_folds(
+    data: Path,
+    results: Path,
+    cells: Mapping[str, tuple[int, tuple[int, ...]]] = CELLS,
+    most_rows: int = MOST_ROWS,
+) -> Iterator[tuple[dict[str, str], Fold]]:
+    """Yield the folds that results lack: what names each, and its windows.
+
+    Parameters
+    ----------
+    data
+        Folder of the public files.
+    results
+        File of rows that are named by table, horizon and end.
+    cells
+        Lookback and horizons by table.
+    most_rows
+        Of Weather, the last before a fold's end.
+    """
     done = keys_in(results, ("table", "horizon", "end"))
-    for name, (lookback, horizons) in CELLS.items():
+    for name, (lookback, horizons) in cells.items():
         table = load_table(name, data_home=data / "long_horizon")
         for horizon in horizons:
             for end in ENDS:
@@ -84,7 +101,7 @@ def missing_folds(data: Path, results: Path) -> Iterator[tuple[dict[str, str], F
                 if tuple(key.values()) in done:
                     continue
                 values = table.values[: int(table.split.validation_end * end)]
-                values = values[-MOST_ROWS:] if name == "Weather" else values
+                values = values[-most_rows:] if name == "Weather" else values
                 yield key, cut(values, lookback, horizon)
                 print(*key.values(), flush=True)
 

@@ -34,14 +34,19 @@ from tsm2.training.simple import error_of
 RESULTS = Path(__file__).parent / "results" / "level_reversion.csv"
 
 
-def errors_of_fold(train: Windows, choosing: Windows, judging: Windows) -> dict[str, str]:
-    """Return the errors of a fold, by the rows that they are of."""
+def mean_of_levels(train: Windows, choosing: Windows) -> LinearMap:
+    """Return the mean of the maps from both levels, of single variates where they err less."""
     own = [
         solve_averaged(train, choosing, LinearInput(level="mean"), separate=separate)
         for separate in (False, True)
     ]
     lowest = [min(part.error or np.inf for part in found.parts) for found in own]
-    mean = own[int(lowest[1] < (1 - MARGIN) * lowest[0])]
+    return own[int(lowest[1] < (1 - MARGIN) * lowest[0])]
+
+
+def errors_of_fold(train: Windows, choosing: Windows, judging: Windows) -> dict[str, str]:
+    """Return the errors of a fold, by the rows that they are of."""
+    mean = mean_of_levels(train, choosing)
     zero = solve_from_zero(mean, train, choosing)
     reverts = with_zero(mean, zero)
     known = [train, choosing]

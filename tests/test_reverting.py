@@ -121,8 +121,9 @@ def test_what_comes_back_to_its_mean_is_forecast_so() -> None:
         (hours(), {"calendar": ("hour",)}),
         (hours(), {"instance_norm": False}),
         (hours(), {"validation_fraction": 0}),
+        (hours(), {"target": "a"}),  # the other column is read too
     ],
-    ids=["walk", "trend", "few rows", "level", "calendar", "no levels", "no validation"],
+    ids=["walk", "trend", "few rows", "level", "calendar", "no levels", "no validation", "target"],
 )
 def test_what_does_not_or_may_not_keeps_its_level(
     frame: pd.DataFrame, given: dict[str, Any]

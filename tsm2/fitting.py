@@ -45,6 +45,7 @@ from tsm2.training.ensembles import (
     starts_kept,
 )
 from tsm2.training.recipe import Recipe
+from tsm2.training.ridge import LinearMap
 from tsm2.training.start import ExactStart, leave_out, refit_exactly, solve_exactly
 
 __all__ = ["Fitting", "train_further"]
@@ -75,6 +76,8 @@ class Fitting:
     """How the network is trained."""
     seeds: list[int]
     """One for each network."""
+    solved: LinearMap | None
+    """The exact start, if the choice has solved it on these windows."""
 
     @classmethod
     def of(
@@ -114,8 +117,10 @@ class Fitting:
         recipe.check_classical(has_covariates=has_covariates, roles=roles)
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
         units = recipe.units(rows, n_train, roles, choices)
+        solved = None
         if choices is None:
-            choices = recipe.choose(rows, n_train, units, roles, has_covariates=has_covariates)
+            choice = recipe.choose(rows, n_train, units, roles, has_covariates=has_covariates)
+            choices, solved = choice.table, choice.solved
         sizes: dict[str, Any] = {
             "lookback": chosen(choices)["lookback"],
             "horizon": recipe.horizon,
@@ -164,6 +169,7 @@ class Fitting:
             season=recipe.season_of(rows),
             config=config,
             seeds=seeds,
+            solved=solved,
         )
 
     def run(
@@ -189,7 +195,7 @@ class Fitting:
         network = _own(model.network)
         how = config.exactly
         if config.linear_start == "exact":
-            solved = solve_exactly(network.config, self.train, held_out, how)
+            solved = self.solved or solve_exactly(network.config, self.train, held_out, how)
             how = replace(how, solved=solved)
         history = fit_members(
             members_of(network),

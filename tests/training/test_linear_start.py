@@ -19,6 +19,7 @@ from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Batch, Covariates, Windows
 from tsm2.training.loop import seeded
 from tsm2.training.moments import LinearInput
+from tsm2.training.recipe import Recipe
 from tsm2.training.ridge import Candidate, LinearMap, choose_linear, solve_again, solve_linear
 from tsm2.training.simple import Blend
 from tsm2.training.start import (
@@ -783,3 +784,47 @@ def test_a_fit_averages_where_nothing_but_the_values_is_read_and_no_level_is_set
     if averaged and not given:
         error = model.floor_["linear"]
         assert error == pytest.approx(choices["validation_mse"].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"lookback": (12, LOOKBACK), "separate_heads": True},
+        {"lookback": "auto", "quantiles": (0.1, 0.9), "n_estimators": 2},
+        {"missing": "mask", "logarithms": True},
+        {"scaled_errors": True},
+        {"sampling": "series"},
+        {"level": "last"},
+        {"target": "y0"},
+        {"features": 6},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_start_that_the_choice_has_solved_is_the_one_that_a_fit_would_solve(
+    given: dict[str, Any], several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame(5 + table(200).numpy()).add_prefix("y")
+    if given.get("missing") == "mask":
+        frame.iloc[20:60:7, 0] = np.nan
+    data: Any = {"a": frame, "b": 3 * frame.iloc[::-1].reset_index(drop=True)} if several else frame
+    how: dict[str, Any] = {"lookback": LOOKBACK, "max_epochs": 1, "random_state": 0} | given
+    known = TSM2Forecaster(horizon=HORIZON, **how).fit(data)
+    choose = Recipe.choose
+    monkeypatch.setattr(
+        Recipe, "choose", lambda *args, **more: replace(choose(*args, **more), solved=None)
+    )
+    anew = TSM2Forecaster(horizon=HORIZON, **how).fit(data)
+    for one, two in zip(known.network_.parameters(), anew.network_.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_what_the_choice_has_solved_is_not_solved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise AssertionError("it is solved again")
+
+    monkeypatch.setattr("tsm2.fitting.solve_exactly", refused)
+    TSM2Forecaster(LOOKBACK, HORIZON, max_epochs=1, random_state=0).fit(table().numpy())
+    with pytest.raises(AssertionError, match="solved again"):
+        TSM2Forecaster(LOOKBACK, HORIZON, max_epochs=1, level="last").fit(table().numpy())

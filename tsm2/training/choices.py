@@ -51,6 +51,7 @@ from tsm2.training.simple import Blend, blend_in, error_of, errors_beside, regre
 
 __all__ = [
     "TELLING",
+    "Choice",
     "SimpleForecasts",
     "candidates",
     "choose",
@@ -82,6 +83,17 @@ class SimpleForecasts:
     classical: ClassicalMean | None
     """Classical forecasts of whole histories, which the outcome is then averaged with; None for
     none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What was tried and what was chosen."""
+
+    table: pd.DataFrame
+    """A row for each candidate, with its validation errors and whether it was chosen."""
+    solved: LinearMap | None
+    """The map of the choice, solved on all windows that a fit trains and is judged on, without what
+    it is averaged with in turn; None if it is no mean of the maps from both levels."""
 
 
 def enough_rows(series: Series, horizon: int, validation_fraction: float) -> NDArray[np.int64]:
@@ -150,8 +162,8 @@ def choose(
     season: int = 1,
     scaled: bool = False,
     simple: SimpleForecasts | None = None,
-) -> pd.DataFrame:
-    """Return the candidates, one row each, with their validation errors and which was chosen.
+) -> Choice:
+    """Try candidates, and choose one by its error on the validation rows.
 
     Parameters
     ----------
@@ -177,7 +189,7 @@ def choose(
         What may be averaged with it in turn, unless that reads the calendar; None for nothing.
     """
     rows = list(dict.fromkeys(tried))
-    best = rows[0]
+    best, solved = rows[0], None
     counting = prepared.counting_by(season, n_train) if scaled or best.scaled else prepared
 
     def cut(candidate: Candidate, reach: int = 0) -> tuple[Windows, Windows | None]:
@@ -205,19 +217,24 @@ def choose(
             choice = choose_linear(cut, [best, *more])
             rows, best = [*rows, *choice.candidates[1:]], choice.best
     if averaged and not best.calendar:
-        means, best = _averaged(cut, best, _near(rows, best))
+        means, best, solved = _averaged(cut, best, _near(rows, best))
         rows = [*rows, *means]
     if scaled and not best.calendar:
-        plain, other = _scaled(cut, best)
+        plain, other, otherwise = _scaled(cut, best, solved)
         rows = [*(plain if each is best else each for each in rows), other]
         clear = other.scaled_error < (1 - _CLEAR) * plain.scaled_error
-        best = other if clear else plain
+        best, solved = (other, otherwise if best.averaged else None) if clear else (plain, solved)
     if simple is not None and not best.calendar:
-        blended, stands, found = _blended(cut, best, simple)
+        blended, stands, found = _blended(cut, best, simple, solved)
         rows, best = [*rows, blended], blended if stands else best
         if simple.classical is not None:
             combined, stands = _combined(cut, best, found, simple.classical)
             rows, best = [*rows, combined], combined if stands else best
+    return Choice(table=_table_of(rows, best), solved=solved)
+
+
+def _table_of(rows: Sequence[Candidate], best: Candidate) -> pd.DataFrame:
+    """Return the candidates, one row each."""
     return pd.DataFrame(
         {
             "lookback": [each.lookback for each in rows],
@@ -262,8 +279,8 @@ def _near(tried: Sequence[Candidate], best: Candidate) -> list[int]:
 
 def _averaged(
     cut: Cut, best: Candidate, lookbacks: Sequence[int]
-) -> tuple[list[Candidate], Candidate]:
-    """Return means of what was chosen, and the one that is taken.
+) -> tuple[list[Candidate], Candidate, LinearMap | None]:
+    """Return means of what was chosen, the one that is taken, and its map; None where none judge.
 
     The first is that of the maps from both levels, and taken where few windows judge. Where many
     do, that over several lookbacks is taken if it errs less, and then half of it counts from zero
@@ -272,7 +289,7 @@ def _averaged(
     found, solved, validation = _mean_of_levels(cut, replace(best, averaged=True, error=math.nan))
     tried = [found]
     if solved is None or validation is None or not _tells(validation, validation.horizon):
-        return tried, found
+        return tried, found, solved
     lookbacks = [each for each in lookbacks if _tells(validation, each)]
     if len(lookbacks) > 1:
         every = replace(found, lookback=lookbacks[-1], lookbacks=tuple(lookbacks), error=math.nan)
@@ -281,9 +298,11 @@ def _averaged(
         if solved_every is not None and longer is not None and every.error < found.error:
             found, solved, validation = every, solved_every, longer
     zero = solve_from_zero(solved, cut(found)[0], validation)
-    error = error_of(with_zero(solved, zero), validation)
-    tried.append(replace(found, reverts=True, error=error))
-    return tried, tried[-1] if error_of(zero, validation) < found.error else found
+    reverting = with_zero(solved, zero)
+    tried.append(replace(found, reverts=True, error=error_of(reverting, validation)))
+    if error_of(zero, validation) < found.error:
+        return tried, tried[-1], reverting
+    return tried, found, solved
 
 
 def _mean_of_levels(
@@ -302,23 +321,29 @@ def _tells(validation: Windows, span: int) -> bool:
     return len(validation) >= max(_MANY, TELLING * span)
 
 
-def _scaled(cut: Cut, best: Candidate) -> tuple[Candidate, Candidate]:
-    """Return a choice, and the same solved for scaled errors, with the scaled errors of both."""
+def _scaled(
+    cut: Cut, best: Candidate, solved: LinearMap | None
+) -> tuple[Candidate, Candidate, LinearMap | None]:
+    """Return a choice, and the same solved for scaled errors, with the scaled errors of both.
+
+    The map is that of the latter, and None where no windows judge.
+    """
     scaled = replace(best, scaled=True, error=math.nan)
-    judged = cut(scaled)[1]
+    train, judged = cut(scaled)
     if judged is None:
-        return best, scaled
-    maps = [_solved(each, *cut(each)) for each in (best, scaled)]
+        return best, scaled, None
+    maps = [solved or _solved(best, *cut(best)), _solved(scaled, train, judged)]
     errors = [error_of(each, judged, absolute=True) for each in maps]
     error = error_of(maps[1], judged)
     return (
         replace(best, scaled_error=errors[0]),
         replace(scaled, error=error, scaled_error=errors[1]),
+        maps[1],
     )
 
 
 def _blended(
-    cut: Cut, best: Candidate, simple: SimpleForecasts
+    cut: Cut, best: Candidate, simple: SimpleForecasts, solved: LinearMap | None
 ) -> tuple[Candidate, bool, LinearMap | None]:
     """Return the mean of the choice and simple forecasts, with its error, and whether it is taken.
 
@@ -340,7 +365,7 @@ def _blended(
         return whole, True, None
     blend = Blend(regressed=best.lookback, season=simple.season)
     parts = regressed(train, blend, from_first=True), regressed(validation, blend)
-    alone = _solved(best, *parts)
+    alone = solved or _solved(best, *parts)
     both = blend_in(alone, blend, [train, validation])
     error = error_of(both, validation)
     stands = _stands(validation, best.error, error)

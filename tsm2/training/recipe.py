@@ -40,6 +40,7 @@ from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 from tsm2.training.choices import (
     TELLING,
+    Choice,
     SimpleForecasts,
     candidates,
     choose,
@@ -203,7 +204,7 @@ class Recipe:
         roles: Roles,
         *,
         has_covariates: bool,
-    ) -> pd.DataFrame:
+    ) -> Choice:
         """Settle what is left to "auto" by the closed form, on the validation rows.
 
         Parameters
@@ -217,7 +218,7 @@ class Recipe:
 
         Returns
         -------
-        What was tried, see `tsm2.training.choices.choose`.
+        What was tried and chosen, see `tsm2.training.choices.choose`.
         """
         looks = self._lookbacks(rows, n_train)
         levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
@@ -231,22 +232,25 @@ class Recipe:
             scaled=self.scaled_errors is True,
         )
         prepared = Prepared.of(rows, units, roles, Covariates(), lookback=tried[0].lookback)
-        found = choose(
+        choice = choose(
             prepared,
             n_train,
             tried,
             self.horizon,
             calendars=self._calendars(rows, n_train, roles),
             simple=None if has_covariates else self._simple(prepared, n_train),
-            averaged=self._averages(max(looks)) and not has_covariates,
+            averaged=self._averages(max(looks)) and not (has_covariates or roles.others),
             season=self.season_of(rows) or 1,
             scaled=self._tries_scaled(rows) and not has_covariates,
         )
+        found = choice.table
         if names := units.in_logarithms(rows.layout.columns):
             found["logarithms"] = [names] * len(found)
         if self._states_classical:
             found["classical"] = found["chosen"]
-        return found if self.calendar == "auto" else found.assign(calendar=self._stated_calendar)
+        if self.calendar != "auto":
+            found = found.assign(calendar=self._stated_calendar)
+        return Choice(table=found, solved=choice.solved if self.sampling == "windows" else None)
 
     def _lookbacks(self, rows: Series, n_train: NDArray[np.int64]) -> list[int]:
         """Return the lookbacks to try, the plainest first.
@@ -360,7 +364,7 @@ class Recipe:
         rows, n_train = self.split(series, has_covariates=has_covariates)
         roles = Roles.of(self.target, rows.layout)
         units = self.units(rows, n_train, roles)
-        return self.choose(rows, n_train, units, roles, has_covariates=has_covariates)
+        return self.choose(rows, n_train, units, roles, has_covariates=has_covariates).table
 
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
         """Return the choices of the fit before, but for what is no longer left to be chosen."""
