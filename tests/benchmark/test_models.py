@@ -1,5 +1,7 @@
 """Models are found by name, told what they need, and compute what their papers say."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from sklearn.linear_model import Ridge
 
 from tsm2 import TSM2Forecaster
 from tsm2.benchmark import ABLATIONS, DLinear, NLinear, RepeatLast
+from tsm2.benchmark.job import Job, fit_model, measure_model
 from tsm2.benchmark.models import MODELS, ModelName, Setup, build, check, uses_seed
 from tsm2.benchmark.protocol import load_table, measure_errors
 from tsm2.benchmark.settings import Settings, load_settings
@@ -150,6 +153,36 @@ def test_settings_name_parameters_of_the_estimator(dataset: str, config: str) ->
     for horizon in (24, 96, 720):
         parameters = settings.at(horizon)
         build("TSM2", Setup(lookback=512, horizon=horizon, season=1, parameters=parameters))
+
+
+def test_without_settings_the_lookback_and_twice_of_it_are_tried() -> None:
+    assert load_settings("ETTh1", "defaults").at(96) == {"lookback": [512, 1024]}
+    asked = load_settings("ETTh1", "defaults", 96)
+    assert (asked.lookback, asked.at(720)) == (96, {"lookback": [96, 192]})
+    assert load_settings("ETTh1", "best", 96).lookback == 96
+
+
+@pytest.mark.parametrize("lookback", [[12, 24], [60]])
+def test_a_model_that_reads_more_rows_is_measured_on_the_same_windows(lookback: list[int]) -> None:
+    given: dict[str, Any] = {"lookback": lookback, "blocks": 0}
+    job = Job(
+        dataset="sample",
+        lookback=24,
+        horizon=6,
+        label="TSM2",
+        model="TSM2",
+        parameters=given,
+        seed=0,
+    )
+    table = load_table("sample")
+    model, seconds = fit_model(job, table)
+    estimator = TSM2Forecaster(horizon=6, season=24, random_state=0, **given)
+    share = 1 - table.split.train_end / table.split.validation_end
+    estimator.set_params(validation_fraction=share).fit(table.values[: table.split.validation_end])
+    wanted = measure_errors(estimator, table, lookback=60, horizon=6)
+    row = measure_model(job, table, model, seconds).row
+    assert int(row["n_windows"]) == wanted.n_windows
+    assert float(row["mse"]) == pytest.approx(wanted.squared.mean(), abs=1e-6)
 
 
 def test_settings_change_with_the_horizon() -> None:

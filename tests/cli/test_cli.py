@@ -1,5 +1,6 @@
 """The command line: each command does its job, and a user's mistake is one line and exit code 2."""
 
+import json
 import os
 import subprocess
 import sys
@@ -80,6 +81,19 @@ def test_a_model_is_updated_and_trained_on(work: Path, tmp_path: Path) -> None:
     assert tsm2(*fit, "--out", tmp_path / "tuned").returncode == 0
     assert TSM2Forecaster.load(tmp_path / "tuned").lookback == 24
     assert "head.weight was" in refused(*fit, "--set", "lookback=48", "--out", tmp_path / "longer")
+
+
+def test_one_of_several_lookbacks_is_read(work: Path, tmp_path: Path) -> None:
+    fit = ("fit", work / "data.csv", "--horizon", 2, "--seed", 0, *FAST[2:])
+    several = tsm2(*fit, "--lookback", "4,8", "--json", "--out", tmp_path / "model")
+    assert several.returncode == 0, several.stderr
+    model = TSM2Forecaster.load(tmp_path / "model")
+    assert json.loads(several.stdout)["lookback"] == model.fitted_.lookback
+    assert model.lookback == [4, 8]
+    assert model.fitted_.lookback == 8
+    out = ("--out", tmp_path / "none")
+    assert "--lookback needs whole numbers" in refused(*fit, "--lookback", "a day", *out)
+    assert "whole numbers of rows" in refused(*fit, "--lookback", "24,0", *out)
 
 
 def test_errors_and_selections_are_drawn(work: Path, tmp_path: Path) -> None:

@@ -70,11 +70,10 @@ def load_settings(dataset: str, config: Config, lookback: int | None = None) -> 
     file = files("tsm2.benchmark") / "settings" / f"{dataset}.toml"
     tables = tomllib.loads(file.read_text(encoding="utf-8"))
     if config == "defaults":
-        lookback = lookback or tables["best"]["lookback"]
-        tried = {"lookback": [lookback * times for times in (1, 2)]}
-        return Settings(how="no settings", lookback=lookback, parameters=tried, longer={})
+        own = lookback or int(tables["best"]["lookback"])
+        tried = {"lookback": [own, 2 * own]}
+        return Settings(how="no settings", lookback=own, parameters=tried, longer={})
     table = tables[config]
     how, own = table.pop("how"), table.pop("lookback")
-    lookback = lookback or own
     longer = {int(start): changes for start, changes in table.pop("from", {}).items()}
-    return Settings(how=how, lookback=lookback, parameters=table, longer=longer)
+    return Settings(how=how, lookback=lookback or own, parameters=table, longer=longer)
