@@ -242,8 +242,8 @@ def _check_lookback(lookback: Any, patch_length: int | None) -> None:
     rows = [lookback] if isinstance(lookback, Integral) else list(lookback)
     if not rows or not all(isinstance(each, int | np.integer) and each >= 1 for each in rows):
         raise ParameterError(
-            f"lookback={lookback!r} needs whole numbers of rows, 1 at least: one, several to try, "
-            f"such as [168, 336], or 'auto'."
+            "lookback needs a whole number of rows, 1 at least, or several of these, or 'auto'; "
+            f"got {lookback!r}."
         )
     if patch_length is not None and patch_length > min(rows):
         raise ParameterError(

@@ -93,7 +93,7 @@ def test_one_of_several_lookbacks_is_read(work: Path, tmp_path: Path) -> None:
     assert model.fitted_.lookback == 8
     out = ("--out", tmp_path / "none")
     assert "--lookback needs whole numbers" in refused(*fit, "--lookback", "a day", *out)
-    assert "whole numbers of rows" in refused(*fit, "--lookback", "24,0", *out)
+    assert "got [24, 0]" in refused(*fit, "--lookback", "24,0", *out)
 
 
 def test_errors_and_selections_are_drawn(work: Path, tmp_path: Path) -> None:
