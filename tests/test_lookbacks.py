@@ -97,9 +97,26 @@ def test_a_mean_over_lookbacks_needs_many_windows_and_maps_that_err_alike() -> N
     means = model.choices_[model.choices_["averaged"]]
     assert means["lookbacks"].tolist()[1] == (24, 48)
 
+    long = TSM2Forecaster((300, 24), **PLAIN).fit(frame)  # 1,115 windows, and 1,200 are needed
+    assert not any(long.choices_["lookbacks"])
+
     few = TSM2Forecaster((12, 24, 48), **PLAIN).fit(frame.iloc[:4000])
     means = few.choices_[few.choices_["averaged"]]
     assert means["lookbacks"].tolist() == [()]
+
+
+def test_a_mean_over_lookbacks_is_taken_where_it_errs_less() -> None:
+    taken = []
+    for lookbacks, frame in (
+        ((12, 24), echoes(5600, back=8, share=0.5)),
+        ((16, 32), echoes(5600, back=1, share=0.94, seed=3)),
+    ):
+        model = TSM2Forecaster(lookbacks, **PLAIN | {"horizon": 12}).fit(frame)
+        alone, mean = model.choices_[model.choices_["averaged"]].iloc[:2].to_dict("records")
+        assert mean["lookbacks"] == lookbacks
+        taken.append(mean["validation_mse"] < alone["validation_mse"])
+        assert kept(model)["lookbacks"] == (lookbacks if taken[-1] else ())
+    assert taken == [True, False]
 
 
 def test_warm_starts_keep_what_was_chosen_while_it_is_asked_for() -> None:

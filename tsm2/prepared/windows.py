@@ -244,6 +244,11 @@ class Windows:
         series = None if self.series is None else self.series[chosen]
         return replace(self, starts=starts[chosen], series=series)
 
+    def shortened(self, lookback: int) -> "Windows":
+        """Return windows of the same targets that read the last rows of each context alone."""
+        starts = torch.arange(len(self)) if self.starts is None else self.starts
+        return replace(self, lookback=lookback, starts=starts + self.lookback - lookback)
+
     def to(self, device: torch.device | str) -> "Windows":
         """Return the same windows of tables on a device."""
         return replace(

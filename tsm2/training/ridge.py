@@ -275,11 +275,7 @@ def _solve_part(
 
 def _last_steps(windows: Windows, lookback: int | None) -> Windows:
     """Return windows that begin later, and read so many steps; None for all of them."""
-    more = 0 if lookback is None else windows.lookback - lookback
-    if not more:
-        return windows
-    starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
-    return replace(windows, lookback=windows.lookback - more, starts=starts + more)
+    return windows if lookback in (None, windows.lookback) else windows.shortened(lookback)
 
 
 def _mean_of(parts: Sequence[LinearMap], linear: LinearInput, lookback: int) -> LinearMap:

@@ -77,10 +77,10 @@ def regressed(windows: Windows, blend: Blend | None, *, from_first: bool = False
     """
     if blend is None:
         return windows
+    if not from_first:
+        return windows.shortened(blend.regressed)
     more = windows.lookback - blend.regressed
     starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
-    if not from_first:
-        return replace(windows, lookback=blend.regressed, starts=starts + more)
     owners = torch.zeros_like(starts) if windows.series is None else windows.series
     found, counts = torch.unique_consecutive(owners, return_counts=True)
     firsts = starts[counts.cumsum(0) - counts]
