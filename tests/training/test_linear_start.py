@@ -580,6 +580,21 @@ def test_members_of_an_ensemble_are_solved_once(monkeypatch: pytest.MonkeyPatch)
     assert len(solved) == 2 * alone > 0
 
 
+def test_a_mean_is_of_the_maps_that_the_choice_has_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved: list[str | None] = []
+
+    def counted(*given: Any, **how: Any) -> LinearMap:
+        if how.get("separate"):
+            solved.append(given[2].level)
+        return solve_linear(*given, **how)
+
+    monkeypatch.setattr("tsm2.training.ridge.solve_linear", counted)
+    model = TSM2Forecaster(LOOKBACK, HORIZON, blocks=0, separate_heads=True, random_state=0)
+    (kept,) = model.fit(table().numpy()).choices_.query("chosen").to_dict("records")
+    assert kept["averaged"]
+    assert sorted(map(str, solved)) == ["last", "mean"]
+
+
 def test_an_average_that_the_longest_lookback_cannot_show_is_not_promised() -> None:
     """Numbered rows try lookbacks of 8, 16 and 32 rows: nine features see the first alone."""
     given: dict[str, Any] = {"horizon": 4, "features": 9, "max_epochs": 1, "random_state": 0}

@@ -190,6 +190,7 @@ def choose(
     """
     rows = list(dict.fromkeys(tried))
     best, solved = rows[0], None
+    maps: dict[Candidate, LinearMap] = {}  # of single maps that were tried
     counting = prepared.counting_by(season, n_train) if scaled or best.scaled else prepared
 
     def cut(candidate: Candidate, reach: int = 0) -> tuple[Windows, Windows | None]:
@@ -206,18 +207,21 @@ def choose(
         if len(rows) > 1 or calendars or simple is not None:
             shared = [each for each in rows if not each.separate]
             choice = choose_linear(cut, shared or rows)
+            maps |= choice.maps
             looks = choice.best.lookback
             apart = [each for each in rows if each.separate and each.lookback == looks]
             rows, best = list(choice.candidates), choice.best
             if shared and apart:
                 choice = choose_linear(cut, [best, *apart])
+                maps |= choice.maps
                 rows, best = [*rows, *choice.candidates[1:]], choice.best
         if calendars:
             more = [replace(best, calendar=names, error=math.nan) for names in calendars]
             choice = choose_linear(cut, [best, *more])
             rows, best = [*rows, *choice.candidates[1:]], choice.best
     if averaged and not best.calendar:
-        means, best, solved = _averaged(cut, best, _near(rows, best))
+        own = [found for each, found in maps.items() if each.lookback == best.lookback]
+        means, best, solved = _averaged(cut, best, _near(rows, best), own)
         rows = [*rows, *means]
     if scaled and not best.calendar:
         plain, other, otherwise = _scaled(cut, best, solved)
@@ -256,9 +260,14 @@ def _table_of(rows: Sequence[Candidate], best: Candidate) -> pd.DataFrame:
     )
 
 
-def _solved(best: Candidate, train: Windows, validation: Windows | None) -> LinearMap:
-    """Solve a candidate that reads nothing but values."""
-    mean = partial(solve_averaged, reverts=best.reverts, lookbacks=best.lookbacks)
+def _solved(
+    best: Candidate,
+    train: Windows,
+    validation: Windows | None,
+    known: Sequence[LinearMap] = (),
+) -> LinearMap:
+    """Solve a candidate that reads nothing but values, see `solve_averaged`."""
+    mean = partial(solve_averaged, reverts=best.reverts, lookbacks=best.lookbacks, solved=known)
     solve = mean if best.averaged else solve_linear
     linear = LinearInput(level=best.level)
     return solve(train, validation, linear, separate=best.separate, season=best.season)
@@ -278,15 +287,18 @@ def _near(tried: Sequence[Candidate], best: Candidate) -> list[int]:
 
 
 def _averaged(
-    cut: Cut, best: Candidate, lookbacks: Sequence[int]
+    cut: Cut, best: Candidate, lookbacks: Sequence[int], known: Sequence[LinearMap]
 ) -> tuple[list[Candidate], Candidate, LinearMap | None]:
     """Return means of what was chosen, the one that is taken, and its map; None where none judge.
+
+    Single maps of the lookback that was chosen are known.
 
     The first is that of the maps from both levels, and taken where few windows judge. Where many
     do, that over several lookbacks is taken if it errs less, and then half of it counts from zero
     if the map from zero alone errs less still: how far levels come back takes long to show.
     """
-    found, solved, validation = _mean_of_levels(cut, replace(best, averaged=True, error=math.nan))
+    alone = replace(best, averaged=True, error=math.nan)
+    found, solved, validation = _mean_of_levels(cut, alone, known)
     tried = [found]
     if solved is None or validation is None or not _tells(validation, validation.horizon):
         return tried, found, solved
@@ -306,13 +318,13 @@ def _averaged(
 
 
 def _mean_of_levels(
-    cut: Cut, mean: Candidate
+    cut: Cut, mean: Candidate, known: Sequence[LinearMap] = ()
 ) -> tuple[Candidate, LinearMap | None, Windows | None]:
     """Return a mean of maps with its error, its map, and the windows that judge; None for none."""
     train, validation = cut(mean)
     if validation is None:
         return mean, None, None
-    found = _solved(mean, train, validation)
+    found = _solved(mean, train, validation, known)
     return replace(mean, error=error_of(found, validation)), found, validation
 
 

@@ -24,7 +24,7 @@ Source: Hoerl & Kennard (1970), Technometrics 12(1).
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -178,6 +178,7 @@ def solve_averaged(
     season: int | None = None,
     reverts: bool = False,
     lookbacks: Sequence[int] = (),
+    solved: Sequence[LinearMap] = (),
 ) -> LinearMap:
     """Solve the maps from both levels, and return their mean, as for `solve_linear`.
 
@@ -194,9 +195,20 @@ def solve_averaged(
     lookbacks
         Last steps of the windows that are read, each by maps of its own that weigh alike; empty for
         all steps.
+    solved
+        Maps of all steps of these windows; those that the mean over one lookback is of are taken as
+        they are.
     """
+    known = {
+        each.linear.level: replace(each, lookback=train.lookback)
+        for each in solved
+        if not lookbacks
+        and each.linear.plain
+        and (each.shared is not None, each.season) == (separate, season)
+    }
     parts = [
-        _solve_part(
+        known.get(level)
+        or _solve_part(
             train,
             validation,
             replace(linear, level=level),
@@ -476,6 +488,8 @@ class LinearChoice:
     """What was chosen."""
     candidates: tuple[Candidate, ...]
     """All that was tried, in its order; the first is the one that others had to beat."""
+    maps: Mapping[Candidate, LinearMap]
+    """Those of all that were not known before."""
 
 
 def choose_linear(
@@ -504,6 +518,7 @@ def choose_linear(
         There are no windows to choose by.
     """
     tried: list[Candidate] = []
+    maps: dict[Candidate, LinearMap] = {}
     for each in candidates:
         if not math.isnan(each.error):
             tried.append(each)
@@ -524,6 +539,7 @@ def choose_linear(
         if found.error is not None:
             strength = float(found.strength.log().mean().exp())
             tried.append(replace(each, strength=strength, error=found.error))
+            maps[tried[-1]] = found
     if not tried:
         lookbacks = sorted({each.lookback for each in candidates})
         raise WindowError(
@@ -533,4 +549,4 @@ def choose_linear(
     best = min(tried, key=lambda each: each.error)
     if best.error >= (1 - margin) * tried[0].error:
         best = tried[0]
-    return LinearChoice(best=best, candidates=tuple(tried))
+    return LinearChoice(best=best, candidates=tuple(tried), maps=maps)
