@@ -155,10 +155,10 @@ def test_settings_name_parameters_of_the_estimator(dataset: str, config: str) ->
         build("TSM2", Setup(lookback=512, horizon=horizon, season=1, parameters=parameters))
 
 
-def test_without_settings_the_lookback_and_twice_of_it_are_tried() -> None:
-    assert load_settings("ETTh1", "defaults").at(96) == {"lookback": [512, 1024]}
+def test_without_settings_the_lookback_and_two_and_four_times_of_it_are_tried() -> None:
+    assert load_settings("ETTh1", "defaults").at(96) == {"lookback": [512, 1024, 2048]}
     asked = load_settings("ETTh1", "defaults", 96)
-    assert (asked.lookback, asked.at(720)) == (96, {"lookback": [96, 192]})
+    assert (asked.lookback, asked.at(720)) == (96, {"lookback": [96, 192, 384]})
     assert load_settings("ETTh1", "best", 96).lookback == 96
 
 

@@ -5,7 +5,7 @@ where the lookback is chosen too. `how` says how, `lookback` is what every model
 else are parameters of `TSM2Forecaster`; a table ``[best.from.192]`` holds those that change from a
 horizon of 192 rows on. What is not there keeps the estimator's default. Settings are chosen on
 validation rows; no test row is read for them. "defaults" stands for no settings at all: TSM2 may
-then read the lookback of `[best]` or twice as many rows, as its validation rows say.
+then read the lookback of `[best]`, or two or four times as many rows, as its validation rows say.
 """
 
 import tomllib
@@ -71,7 +71,7 @@ def load_settings(dataset: str, config: Config, lookback: int | None = None) -> 
     tables = tomllib.loads(file.read_text(encoding="utf-8"))
     if config == "defaults":
         own = lookback or int(tables["best"]["lookback"])
-        tried = {"lookback": [own, 2 * own]}
+        tried = {"lookback": [own, 2 * own, 4 * own]}
         return Settings(how="no settings", lookback=own, parameters=tried, longer={})
     table = tables[config]
     how, own = table.pop("how"), table.pop("lookback")

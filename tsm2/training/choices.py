@@ -4,7 +4,7 @@
     the choice x (one map, one per variate) x levels   ->  validation errors  ->  the choice
     the choice x features of the calendar              ->  validation errors  ->  the choice
     the choice, the mean of the maps from both levels, unless it reads the calendar
-    the choice, the mean over lookbacks that err alike, if many validation windows speak for that
+    the choice, the mean over two lookbacks that err alike, if many validation windows speak for it
     the choice, half of it the map from zero, if many validation windows speak for that
     the choice, solved for errors in units of each series' seasonal naive error
     the choice, averaged with simple forecasts, unless the validation errors speak against it
@@ -67,6 +67,7 @@ _MOST_MAPS = 32  # variates with a map of their own each
 _FEWEST = 2  # rows that a lookback may shrink to
 _MARGIN = 0.03  # share by which another's error must be lower than the plainest's
 _MANY = 1024  # validation windows that need no margin to do so, and say whether levels come back
+_ALIKE = 0.1  # share that lookbacks may err more by, and still be part of a mean
 _CLEAR = 0.1  # share by which errors that count otherwise must be lower by that measure
 
 Cut = Callable[[Candidate], tuple[Windows, Windows | None]]
@@ -274,7 +275,7 @@ def _solved(
 
 
 def _near(tried: Sequence[Candidate], best: Candidate) -> list[int]:
-    """Return the lookbacks that err hardly more than the one that was chosen, in order.
+    """Return the lookbacks that err little more than the one that was chosen, in order.
 
     By their best maps of the kind that was tried with all of them.
     """
@@ -283,7 +284,7 @@ def _near(tried: Sequence[Candidate], best: Candidate) -> list[int]:
         if each.separate == tried[0].separate:
             lowest[each.lookback] = min(each.error, lowest.get(each.lookback, math.inf))
     least = lowest[best.lookback]
-    return sorted(own for own, error in lowest.items() if error < (1 + _MARGIN) * least)
+    return sorted(own for own, error in lowest.items() if error < (1 + _ALIKE) * least)
 
 
 def _averaged(
@@ -294,8 +295,9 @@ def _averaged(
     Single maps of the lookback that was chosen are known.
 
     The first is that of the maps from both levels, and taken where few windows judge. Where many
-    do, that over several lookbacks is taken if it errs less, and then half of it counts from zero
-    if the map from zero alone errs less still: how far levels come back takes long to show.
+    do, that over the shortest and the longest lookback is taken if it errs less, since errors of
+    maps that read very different rows differ most. Then half of it counts from zero if the map from
+    zero alone errs less still: how far levels come back takes long to show.
     """
     alone = replace(best, averaged=True, error=math.nan)
     found, solved, validation = _mean_of_levels(cut, alone, known)
@@ -304,11 +306,12 @@ def _averaged(
         return tried, found, solved
     lookbacks = [each for each in lookbacks if _tells(validation, each)]
     if len(lookbacks) > 1:
-        every = replace(found, lookback=lookbacks[-1], lookbacks=tuple(lookbacks), error=math.nan)
-        every, solved_every, longer = _mean_of_levels(cut, every)
-        tried.append(every)
-        if solved_every is not None and longer is not None and every.error < found.error:
-            found, solved, validation = every, solved_every, longer
+        ends = (lookbacks[0], lookbacks[-1])
+        both = replace(found, lookback=ends[1], lookbacks=ends, error=math.nan)
+        both, solved_both, longer = _mean_of_levels(cut, both)
+        tried.append(both)
+        if solved_both is not None and longer is not None and both.error < found.error:
+            found, solved, validation = both, solved_both, longer
     zero = solve_from_zero(solved, cut(found)[0], validation)
     reverting = with_zero(solved, zero)
     tried.append(replace(found, reverts=True, error=error_of(reverting, validation)))

@@ -8,7 +8,7 @@ A forecast x' B has the sum of squared errors tr(B' gram B) - 2 tr(B' cross) + s
 windows are read once, in batches, whatever is then solved and compared. Where the windows of one
 table start in every row and all is known, not even that: neighbouring entries on a diagonal of
 sum u u', of whole windows u, differ by their first and last products alone. The same holds for
-sum u v', of the courses v of what is known in advance.
+sum u v', of the courses v of what is known in advance. The first row of both is a correlation.
 
 An unknown target weighs nothing: each step then has a gram of its own, that of all windows less
 those in which the step is unknown.
@@ -30,13 +30,40 @@ from torch import Tensor
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.prepared.windows import Batch, Windows
 
-__all__ = ["Level", "LinearInput", "Moments", "relate_covariates", "sum_columns", "sum_moments"]
+__all__ = [
+    "Level",
+    "LinearInput",
+    "Moments",
+    "StepMeans",
+    "relate_covariates",
+    "sum_columns",
+    "sum_moments",
+]
 
 Level = Literal["mean", "last", "zero"]
 """What a linear forecast may count from."""
 
 _BATCH = 2**22
 """Numbers in the columns of a batch of windows: 32 MiB in double precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepMeans:
+    """Neighbouring steps that are read as one: V orthonormal columns of L steps."""
+
+    column: Tensor
+    """Of each step, (L,), rising from 0."""
+
+    def of(self, steps: Tensor) -> Tensor:
+        """Return what is read, (..., V, X), of steps, (..., L, X)."""
+        sizes = torch.bincount(self.column)
+        sums = steps.new_zeros(*steps.shape[:-2], len(sizes), steps.shape[-1])
+        return sums.index_add_(-2, self.column, steps) / sizes[:, None].sqrt()
+
+    def spread(self, weights: Tensor) -> Tensor:
+        """Return the weights of steps, (..., L, X), from those of what is read, (..., V, X)."""
+        sizes = torch.bincount(self.column)
+        return (weights / sizes[:, None].sqrt())[..., self.column, :]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,13 +81,15 @@ class LinearInput:
     """Whether the static covariates are read."""
     basis: Tensor | None = None
     """What is seen of L steps, (L, V), orthonormal columns; None for all of them."""
+    means: StepMeans | None = None
+    """Which steps are read as one; None where each is read."""
     reverts: bool = False
     """Whether the level itself is read too, as the last column."""
 
     @property
     def plain(self) -> bool:
         """Whether it reads all steps of the values and nothing else."""
-        others = (self.past, self.future, self.basis)
+        others = (self.past, self.future, self.basis, self.means)
         return self.level is not None and not self.static and all(each is None for each in others)
 
     def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -70,13 +99,13 @@ class LinearInput:
         """
         context, target = batch.context.double(), batch.target.double()
         values, level = _leveled(context, batch.mask, self.level)
-        columns = [self._seen(values)]
+        columns = [self.seen(values.mT).mT]
         lookback = context.shape[-1]
         for weights, covariates in ((self.past, _past(batch)), (self.future, batch.future)):
             if weights is not None and covariates is not None:
                 centered = _centered(covariates.double(), lookback, self.level)
                 course = torch.einsum("bcs,mc->bms", centered[..., -lookback:], weights)
-                columns.append(self._seen(course))
+                columns.append(self.seen(course.mT).mT)
         if self.static and batch.static is not None:
             columns.append(batch.static.double())
         if self.level is None:
@@ -86,8 +115,11 @@ class LinearInput:
         x, y = torch.cat(columns, -1), target - level
         return (x, y) if batch.error_unit is None else (x / batch.error_unit, y / batch.error_unit)
 
-    def _seen(self, course: Tensor) -> Tensor:
-        return course if self.basis is None else course @ self.basis
+    def seen(self, steps: Tensor) -> Tensor:
+        """Return what is read, (..., V, X), of steps, (..., L, X)."""
+        if self.means is not None:
+            return self.means.of(steps)
+        return steps if self.basis is None else self.basis.mT @ steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -319,10 +351,9 @@ def _rolled(windows: Windows, linear: LinearInput, variates: slice | None, steps
         for k in (0, n)
     )
     steps_down = (tail.mT @ tail - head.mT @ head).reshape(shape)  # from an entry to the next
-    shifted = [(rows[:, None, :n] * rows[None, :, j : j + n]).sum(2) for j in range(span)]
-    first = torch.stack(shifted, -1).reshape(n_courses, n_courses, groups, -1, span).sum(3)
-    first = first.permute(2, 0, 1, 3)  # (G, K, K, U)
-    whole = first.new_zeros(groups, n_courses, span, n_courses, span)
+    first = _correlated(rows[:, :n], rows)[:, :, :span]  # (K, K, U, M)
+    first = first.reshape(*first.shape[:3], groups, -1).sum(-1).permute(3, 0, 1, 2)  # (G, K, K, U)
+    whole = first.new_empty(groups, n_courses, span, n_courses, span)
     whole[:, :, 0] = first
     whole[..., 0] = first.permute(0, 2, 3, 1)
     for i in range(span - 1):
@@ -333,23 +364,33 @@ def _rolled(windows: Windows, linear: LinearInput, variates: slice | None, steps
         weights /= weights.sum()
         level = whole @ weights  # (G, K, U, K): of every row with the levels
         both = torch.einsum("gkul,u->gkl", level, weights)
-        whole += (
-            both[:, :, None, :, None] - level.permute(0, 3, 1, 2)[:, :, None] - level[..., None]
-        )
-    seen = (slice(0, lookback), slice(span - lookback, span))[:n_courses]
-    read = torch.stack([whole[:, k, part] for k, part in enumerate(seen)], 1)  # (G, K, L, K, U)
-    gram = torch.stack([read[:, :, :, k, part] for k, part in enumerate(seen)], 2)
-    cross = read[:, :, :, 0, lookback:][..., steps]  # (G, K, L, H)
-    if linear.basis is not None:
-        gram, cross = linear.basis.mT @ gram @ linear.basis, linear.basis.mT @ cross
-    size = n_courses * gram.shape[-1]
+        whole -= level[..., None]
+        whole -= level.permute(0, 3, 1, 2)[:, :, None]
+        whole += both[:, :, None, :, None]
+    read = tuple(enumerate((slice(0, lookback), slice(span - lookback, span))[:n_courses]))
+    grams = [
+        [linear.seen(linear.seen(whole[:, k, one, m, two]).mT) for k, one in read]
+        for m, two in read
+    ]
+    cross = [linear.seen(whole[:, k, one, 0, lookback:][..., steps]) for k, one in read]
     squares = whole[:, 0, :, 0].diagonal(dim1=1, dim2=2)[:, lookback:][:, steps]
     return Moments(
-        gram=gram.transpose(2, 3).reshape(groups, 1, size, size),
-        cross=cross.flatten(1, 2),
+        gram=torch.cat([torch.cat(each, 2) for each in grams], 1)[:, None],
+        cross=torch.cat(cross, 1),
         squares=squares,
         counts=torch.full_like(squares, n * n_variates // groups),
     )
+
+
+def _correlated(first: Tensor, second: Tensor) -> Tensor:
+    """Return sum over t of first[t] second[t + j] for every j, (K, K, T, M), of (K, ..., M) each.
+
+    The second is (K, T, M), and longer than the first by the largest j of use.
+    """
+    size = 1 << (second.shape[1] - 1).bit_length()  # transforms are fast at powers of two
+    one, other = (torch.fft.rfft(each, size, dim=1) for each in (first, second))
+    correlated: Tensor = torch.fft.irfft(one[:, None].conj() * other[None], size, dim=2)
+    return correlated
 
 
 def _courses(windows: Windows, linear: LinearInput) -> Tensor:

@@ -16,6 +16,9 @@ map may count from zero, the mean of the training rows, and then is half of the 
 window's level by a share of it, as what comes back to its mean does. Each of these may itself be
 the mean of maps that read more and less of the lookback.
 
+A map of very many steps reads the earlier ones in means of a few: their number costs its cube, and
+single values of long ago tell little. Its weights are written out for every step.
+
 Without validation windows, the last tenth of the rows of every series chooses the strength, and
 all windows solve the map.
 
@@ -34,7 +37,14 @@ from torch.nn import functional
 
 from tsm2.errors import WindowError
 from tsm2.prepared.windows import Windows
-from tsm2.training.moments import Level, LinearInput, Moments, relate_covariates, sum_moments
+from tsm2.training.moments import (
+    Level,
+    LinearInput,
+    Moments,
+    StepMeans,
+    relate_covariates,
+    sum_moments,
+)
 
 __all__ = [
     "LEVELS",
@@ -59,6 +69,12 @@ LEVELS: tuple[Literal["mean", "last"], ...] = ("mean", "last")
 
 _POWER = 3
 """Of the squared errors that own and shared maps are averaged by."""
+
+_FINE = 512
+"""Last steps that a map always reads one by one; one of up to twice as many reads all so."""
+
+_COARSE = 8
+"""Earlier steps that a longer map reads the mean of."""
 
 _MEMORY = 2**26
 """Numbers in the grams that are held at once: 512 MiB in double precision."""
@@ -132,15 +148,16 @@ def solve_linear(
     shared = None
     if separate:
         shared = solve_linear(fit, judge, linear, season=season, strengths=strengths)
-    towards = _held_towards(linear, season, shared, train)
+    reads = _with_means(linear, train.lookback)
+    towards = _held_towards(reads, season, shared, train)
     weights, chosen, shares, total, count = [], [], [], 0.0, 0.0
     for variates in _variates(train, separate):
         maps, errors, held, known = [], [], [], 0.0
-        for steps in _steps(train, linear):
-            moments = sum_moments(fit, linear, variates=variates, steps=steps)
-            judging = sum_moments(judge, linear, variates=variates, steps=steps)
+        for steps in _steps(train, reads):
+            moments = sum_moments(fit, reads, variates=variates, steps=steps)
+            judging = sum_moments(judge, reads, variates=variates, steps=steps)
             naive = towards[..., steps]
-            tried = [solve_moments(moments, linear, strength, naive) for strength in strengths]
+            tried = [solve_moments(moments, reads, strength, naive) for strength in strengths]
             maps.append(tried)  # A maps, (G, D, H) each
             errors.append(torch.stack([judging.squared_errors(each).sum(-1) for each in tried]))
             if shared is not None:
@@ -159,7 +176,7 @@ def solve_linear(
             shares.append(_share_of(lowest, torch.stack(held).sum(0)))
     found = LinearMap(
         linear=linear,
-        weights=torch.cat(weights),
+        weights=_of_steps(torch.cat(weights), reads),
         strength=torch.cat(chosen),
         error=total / max(count, 1.0),
         season=season,
@@ -335,33 +352,50 @@ def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
         return mean if found.zero is None else with_zero(mean, solve_again(found.zero, windows))
     windows = [_last_steps(each, found.lookback) for each in windows]
     shared = None if found.shared is None else solve_again(found.shared, windows)
-    towards = _held_towards(found.linear, found.season, shared, windows[0])
+    linear = found.linear
+    reads = _with_means(linear, windows[0].lookback)
+    towards = _held_towards(reads, found.season, shared, windows[0])
     weights = []
     for variates in _variates(windows[0], shared is not None):
         strength = found.strength if variates is None else found.strength[variates]
         parts = []
-        for steps in _steps(windows[0], found.linear):
-            each = [sum_moments(w, found.linear, variates=variates, steps=steps) for w in windows]
+        for steps in _steps(windows[0], reads):
+            each = [sum_moments(w, reads, variates=variates, steps=steps) for w in windows]
             moments = each[0]
             for more in each[1:]:
                 moments = moments + more
             strengths = strength[:, None, None]
-            parts.append(solve_moments(moments, found.linear, strengths, towards[..., steps]))
+            parts.append(solve_moments(moments, reads, strengths, towards[..., steps]))
         weights.append(torch.cat(parts, -1))
-    return replace(found, weights=torch.cat(weights), shared=shared)
+    return replace(found, weights=_of_steps(torch.cat(weights), reads), shared=shared)
+
+
+def _with_means(linear: LinearInput, lookback: int) -> LinearInput:
+    """Return what a map is solved of: of very many values the earlier ones in means."""
+    if not linear.plain or lookback <= 2 * _FINE:
+        return linear
+    earlier = lookback - _FINE
+    means = torch.arange(earlier).sub(earlier).div(_COARSE, rounding_mode="floor")  # to -1
+    steps = torch.cat((means, torch.arange(_FINE)))
+    return replace(linear, means=StepMeans(steps - steps[0]))
+
+
+def _of_steps(weights: Tensor, reads: LinearInput) -> Tensor:
+    """Return the weights of single steps, from those of what was solved."""
+    return weights if reads.means is None else reads.means.spread(weights)
 
 
 def _held_towards(
-    linear: LinearInput, season: int | None, shared: LinearMap | None, windows: Windows
+    reads: LinearInput, season: int | None, shared: LinearMap | None, windows: Windows
 ) -> Tensor:
     """Return the map that others are held towards, (1, V or D, H)."""
     if shared is not None:
-        return shared.weights
-    naive = torch.zeros(windows.lookback, windows.horizon, dtype=torch.float64)
+        return shared.weights if reads.means is None else reads.means.of(shared.weights)
+    naive = torch.zeros(1, windows.lookback, windows.horizon, dtype=torch.float64)
     if season is not None and 1 <= season <= windows.lookback:
         steps = torch.arange(windows.horizon)
-        naive[windows.lookback - season + steps % season, steps] = 1.0
-    return (naive if linear.basis is None else linear.basis.mT @ naive)[None]
+        naive[0, windows.lookback - season + steps % season, steps] = 1.0
+    return reads.seen(naive)
 
 
 def solve_moments(
@@ -415,7 +449,8 @@ def _steps(windows: Windows, linear: LinearInput) -> Iterator[slice]:
     """Yield the steps of the horizon that are solved side by side."""
     horizon = windows.horizon
     courses = 1 + (linear.past is not None) + (linear.future is not None)
-    columns = courses * windows.lookback
+    read = windows.lookback if linear.means is None else int(linear.means.column[-1]) + 1
+    columns = courses * read
     size = horizon if windows.known is None else max(1, _MEMORY // columns**2)
     for start in range(0, horizon, size):
         yield slice(start, min(start + size, horizon))
