@@ -100,6 +100,9 @@ def test_a_mean_over_lookbacks_needs_many_windows_and_maps_that_err_alike() -> N
     long = TSM2Forecaster((300, 24), **PLAIN).fit(frame)  # 1,115 windows, and 1,200 are needed
     assert not any(long.choices_["lookbacks"])
 
+    hourly = TSM2Forecaster(**PLAIN).fit(frame)  # 336 rows too, which need 1,344
+    assert set(hourly.choices_["lookbacks"]) == {(), (48, 192)}
+
     few = TSM2Forecaster((12, 24, 48), **PLAIN).fit(frame.iloc[:4000])
     means = few.choices_[few.choices_["averaged"]]
     assert means["lookbacks"].tolist() == [()]

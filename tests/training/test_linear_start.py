@@ -197,6 +197,45 @@ def test_gaps_are_filled_as_the_network_does_and_unknown_targets_weigh_nothing(
     assert_close(forecast(network, judged), base + wanted)
 
 
+@pytest.mark.parametrize("level", ["mean", "last"])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("season", [None, 12])
+def test_a_map_of_many_steps_reads_the_early_ones_in_means(
+    level: Any, separate: bool, season: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 24 steps the last 8 one by one, 15 in means of three, and the first alone."""
+    train, validation = parts(table())
+    linear = LinearInput(level=level)
+    plain = solve_linear(train, validation, linear, separate=separate, season=season)
+    monkeypatch.setattr("tsm2.training.ridge._FINE", 12)
+    same = solve_linear(train, validation, linear, separate=separate, season=season)
+    assert torch.equal(plain.weights, same.weights)  # up to twice as many steps are no many
+
+    monkeypatch.setattr("tsm2.training.ridge._FINE", 8)
+    monkeypatch.setattr("tsm2.training.ridge._COARSE", 3)
+    found = solve_linear(train, validation, linear, separate=separate, season=season)
+    columns = np.zeros((LOOKBACK, 1 + 5 + 8))
+    columns[0, 0] = 1.0
+    for each in range(5):
+        columns[1 + 3 * each : 4 + 3 * each, 1 + each] = 3**-0.5
+    columns[16:, 6:] = np.eye(8)
+    naive = np.zeros((LOOKBACK, HORIZON))
+    if season is not None:
+        naive[LOOKBACK - season + np.arange(HORIZON), np.arange(HORIZON)] = 1.0
+    for windows in ([train], [train, validation]):
+        again = found if len(windows) == 1 else solve_again(found, windows)
+        x, y = (np.concatenate([read(every(w), level)[part] for w in windows]) for part in (0, 1))
+        pooled = x.reshape(-1, LOOKBACK) @ columns, y.reshape(-1, HORIZON)
+        shared, held = again.shared or again, columns.T @ naive
+        model = ridge(pooled[0], pooled[1] - pooled[0] @ held, float(shared.strength))
+        wanted = held + model.coef_.T
+        np.testing.assert_allclose(shared.weights[0], columns @ wanted, atol=1e-7)
+        for m in range(VARIATES) if separate else ():
+            z = x[:, m] @ columns
+            own = ridge(z, y[:, m] - z @ wanted, float(again.strength[m])).coef_.T
+            np.testing.assert_allclose(again.weights[m], columns @ (wanted + own), atol=1e-7)
+
+
 @pytest.mark.parametrize("season", [4, 12, 24, 25])
 def test_a_map_can_be_held_towards_the_seasonal_naive_forecast(season: int) -> None:
     train, validation = parts(table())
