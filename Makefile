@@ -6,6 +6,10 @@ BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 # Spinning OpenMP threads on shared cores cost a factor of ten.
 export OMP_WAIT_POLICY := PASSIVE
+# Once, before two processes ask for them. Kernels of another numba in the same folder would have to
+# be compiled again by whoever comes next.
+COMPILE := -c 'import tsm2.kernels; tsm2.kernels.warm_up()'
+KERNELS_oldest := NUMBA_CACHE_DIR='$(CURDIR)/.venvs/oldest/kernels'
 # Half of the tests each, in their order, so that what the tests of a file share is made once; who is
 # through takes over from the other.
 TWO := -n 2 --dist worksteal
@@ -59,7 +63,7 @@ test-gpu: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu tests
 
 test-oldest: .venvs/oldest/made
-	OMP_NUM_THREADS=1 .venvs/oldest/bin/python -m pytest $(TWO) $(QUICK) $(EXTRAS)
+	OMP_NUM_THREADS=1 $(KERNELS_oldest) .venvs/oldest/bin/python -m pytest $(TWO) $(QUICK) $(EXTRAS)
 
 # Another Python than the machine's, on Debian; skipped, in words, where it cannot be had.
 test-newest: .venvs/newest/made
@@ -106,6 +110,7 @@ gpu-tiny: .venv/made
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) -c constraints.txt torch
 	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev,docs]'
+	$(BIN)/python $(COMPILE)
 	touch $@
 
 constraints: .venv/made
@@ -115,10 +120,12 @@ constraints: .venv/made
 	$(PYTHON) -m venv .venvs/$*
 	.venvs/$*/bin/python $(INSTALL) -c constraints/$*.txt torch
 	.venvs/$*/bin/python $(INSTALL) -c constraints/$*.txt -e ".[$$($(PYTHON) constraints/update.py --extras $*)]"
+	$(KERNELS_$*) .venvs/$*/bin/python $(COMPILE)
 	touch $@
 
 .venvs/newest/made: pyproject.toml constraints.txt constraints/newest.py
 	$(PYTHON) constraints/newest.py .venvs/newest
+	test ! -d .venvs/newest || .venvs/newest/bin/python $(COMPILE)
 	test ! -d .venvs/newest || touch $@
 
 clean:

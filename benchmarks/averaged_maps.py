@@ -22,6 +22,7 @@ the geometric mean of the variates' errors, in which each tells as much.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,7 @@ def missing_folds(
     results: Path,
     cells: Mapping[str, tuple[int, tuple[int, ...]]] = CELLS,
     most_rows: int = MOST_ROWS,
+    named: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[dict[str, str], Fold]]:
     """Yield the folds that results lack: what names each, and its windows.
 
@@ -91,13 +93,15 @@ def missing_folds(
         Lookback and horizons by table.
     most_rows
         Of Weather, the last before a fold's end.
+    named
+        What names these rows before that.
     """
-    done = keys_in(results, ("table", "horizon", "end"))
+    done = keys_in(results, (*named, "table", "horizon", "end"))
     for name, (lookback, horizons) in cells.items():
         table = load_table(name, data_home=data / "long_horizon")
         for horizon in horizons:
             for end in ENDS:
-                key = {"table": name, "horizon": str(horizon), "end": str(end)}
+                key = {**named, "table": name, "horizon": str(horizon), "end": str(end)}
                 if tuple(key.values()) in done:
                     continue
                 values = table.values[: int(table.split.validation_end * end)]

@@ -1,4 +1,4 @@
-"""Whether an exact start should be the mean over a lookback and twice of it, and who tells.
+"""Whether an exact start should be the mean over a lookback and a multiple of it, and who tells.
 
     python benchmarks/lookback_means.py --data FOLDER          # runs what results/ lacks
     python benchmarks/lookback_means.py --summary
@@ -7,12 +7,13 @@ The folds are cut as those of `averaged_maps.py`, but of Weather 28,000 rows are
 all horizons are run; none reads a test row. "once" is the start from the lookback that the
 benchmark has, as a fit solves it: the mean of the maps from both levels, with maps of single
 variates where they err 3 % less on the choosing rows, half of it from zero where that errs less.
-"twice" is the same from twice as many rows, "mean" the mean forecast of both. Errors of the
-choosing rows are of maps that have not seen them, those of the judging rows of maps solved again
-with them.
+"longer" is the same from two or four times as many rows, "mean" the mean forecast of both. Errors
+of the choosing rows are of maps that have not seen them, those of the judging rows of maps solved
+again with them.
 
 A forecaster that may read both takes "mean" where it errs less than "once" on the choosing windows
-and these are 1,024, four horizons and four lookbacks of them at least.
+and these are 1,024, four horizons and four lookbacks of them at least. The folds of ETTm1 and ETTm2
+have fewer than four times 2,048, the benchmark itself has more.
 """
 
 from dataclasses import replace
@@ -30,7 +31,11 @@ from tsm2.training.ridge import LinearMap, solve_again, solve_from_zero, with_ze
 from tsm2.training.simple import error_of
 
 RESULTS = Path(__file__).parent / "results" / "lookback_means.csv"
-TRIED = CELLS | {"ETTm1": (512, (96, 192, 336, 720))}
+TRIED = {
+    2: CELLS | {"ETTm1": (512, (96, 192, 336, 720))},
+    4: {"ETTm1": (512, (96, 192, 336, 720)), "ETTm2": CELLS["ETTm2"]},
+}
+"""Lookback and horizons by table, for each multiple of the lookback."""
 MOST_ROWS = 28_000
 """Of Weather, so that four lookbacks of windows choose."""
 
@@ -44,19 +49,19 @@ def start_of(train: Windows, choosing: Windows) -> LinearMap:
     return with_zero(mean, zero) if reverts else mean
 
 
-def twice(windows: Windows) -> Windows:
-    """Return windows of the same targets that read twice as many rows, where there are so many."""
+def longer(windows: Windows, times: int) -> Windows:
+    """Return those windows of the same targets that can read so many times the rows."""
     starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
-    starts = starts - windows.lookback
-    return replace(windows, lookback=2 * windows.lookback, starts=starts[starts >= 0])
+    starts = starts - (times - 1) * windows.lookback
+    return replace(windows, lookback=times * windows.lookback, starts=starts[starts >= 0])
 
 
-def errors_of(once: LinearMap, both: LinearMap, windows: Windows) -> list[float]:
+def errors_of(once: LinearMap, other: LinearMap, windows: Windows, times: int) -> list[float]:
     """Return the mean squared errors of two starts, and of their mean, over the same targets."""
     total = torch.zeros(3, dtype=torch.float64)
     for which in windows.batches(256):
         errors = []
-        for found, read in ((once, windows), (both, twice(windows))):
+        for found, read in ((once, windows), (other, longer(windows, times))):
             x, y = found.linear.read(read.gather(which))
             weights = found.weights.expand(y.shape[1], -1, -1)
             errors.append(torch.einsum("bmd,mdh->bmh", x, weights) - y)
@@ -65,17 +70,17 @@ def errors_of(once: LinearMap, both: LinearMap, windows: Windows) -> list[float]
     return (total / len(windows)).tolist()
 
 
-def errors_of_fold(fold: Fold) -> dict[str, str]:
+def errors_of_fold(fold: Fold, times: int) -> dict[str, str]:
     """Return the errors of a fold, by the rows that they are of."""
     train, choosing, judging = fold
     row = {"windows": str(len(choosing))}
-    starts = start_of(train, choosing), start_of(twice(train), twice(choosing))
-    again = (
-        solve_again(starts[0], [train, choosing]),
-        solve_again(starts[1], [twice(train), twice(choosing)]),
-    )
+    known = [train, choosing]
+    also = [longer(each, times) for each in known]
+    starts = start_of(train, choosing), start_of(*also)
+    again = solve_again(starts[0], known), solve_again(starts[1], also)
     for part, maps, windows in (("chosen", starts, choosing), ("judged", again, judging)):
-        for name, error in zip(("once", "twice", "mean"), errors_of(*maps, windows), strict=True):
+        errors = errors_of(*maps, windows, times)
+        for name, error in zip(("once", "longer", "mean"), errors, strict=True):
             row[f"{part}_{name}"] = f"{error:.5f}"
     return row
 
@@ -83,13 +88,14 @@ def errors_of_fold(fold: Fold) -> dict[str, str]:
 def summary() -> None:
     """Print what judging rows say, of all folds and of those that the rule takes."""
     table = pd.read_csv(RESULTS)
-    lookbacks = 2 * table["table"].map({name: cell[0] for name, cell in TRIED.items()})
+    lookbacks = table["times"] * table["table"].map({name: cell[0] for name, cell in CELLS.items()})
     table["ratio"] = table["judged_mean"] / table["judged_once"]
     enough = table["windows"] >= np.maximum(1024, 4 * np.maximum(table["horizon"], lookbacks))
     table["taken"] = enough & (table["chosen_mean"] < table["chosen_once"])
     print(table.round(3).to_string(index=False))
-    for name, folds in (("taken", table[table["taken"]]), ("others", table[~table["taken"]])):
+    for (times, taken), folds in table.groupby(["times", "taken"]):
         ratio = np.exp(np.log(folds["ratio"]).mean())
+        name = f"{times} times, {'taken' if taken else 'not taken'}"
         print(f"{name}: {len(folds)} folds, {ratio:.3f}, worst {folds['ratio'].max():.3f}")
 
 
@@ -99,8 +105,10 @@ def main() -> None:
     if data is None:
         summary()
         return
-    for key, fold in missing_folds(data, RESULTS, TRIED, MOST_ROWS):
-        add_row(RESULTS, key | errors_of_fold(fold))
+    for times, cells in TRIED.items():
+        named = {"times": str(times)}
+        for key, fold in missing_folds(data, RESULTS, cells, MOST_ROWS, named):
+            add_row(RESULTS, key | errors_of_fold(fold, times))
 
 
 if __name__ == "__main__":
