@@ -84,7 +84,7 @@ class TSM2Forecaster(Estimator):
         it is not tried. "auto" tries lengths that suit season, horizon and rows; only then, and
         without covariates, an exact start is averaged with simple forecasts, unless many validation
         windows speak against it: that errs less on short tables. On long ones an exact start that
-        is the mean of the maps from both levels is also that over the lookbacks that err alike, if
+        is the mean of the maps from both levels is also that over two lookbacks that err alike, if
         it then errs less on the validation windows; the network reads the longest of them.
     horizon
         Rows that it forecasts at once; `predict` rolls forward for more.
