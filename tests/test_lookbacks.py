@@ -1,5 +1,6 @@
 """Several lookbacks: which are tried, which is read, and what the start is the mean over."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,36 @@ def test_a_mean_over_lookbacks_is_taken_where_it_errs_less() -> None:
         taken.append(mean["validation_mse"] < alone["validation_mse"])
         assert kept(model)["lookbacks"] == (lookbacks if taken[-1] else ())
     assert taken == [True, False]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"logarithms": True},
+        {"scaling": "global"},
+        {"scaled_errors": True, "separate_heads": True},
+        {"scaled_errors": True, "missing": "mask", "n_estimators": 2, "blocks": 1},
+    ],
+    ids=str,
+)
+def test_a_mean_over_lookbacks_is_kept_whatever_errors_count_in(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    """It errs as its choice did, saved and read too; the lookbacks may be numpy's integers."""
+    frame = echoes(5600, back=8, share=0.5).div(9).apply(np.exp)
+    if "missing" in given:
+        frame.iloc[30:600:41] = np.nan
+    panel = {"x": frame, "y": 1e3 * frame.iloc[2000:].iloc[::-1].set_axis(frame.index[2000:])}
+    lookbacks = [np.int64(12), np.int64(24)]
+    how: dict[str, Any] = PLAIN | {"lookback": lookbacks, "max_epochs": 1, "epoch_steps": 5} | given
+    model = TSM2Forecaster(**how).fit(panel)
+    assert kept(model)["lookbacks"] == (12, 24)
+    assert model.floor_["linear"] == pytest.approx(kept(model)["validation_mse"], rel=1e-5)
+    model.save(tmp_path / "model")
+    read = TSM2Forecaster.load(tmp_path / "model")
+    assert read.lookback == [12, 24]
+    for name, forecast in model.predict().items():
+        pd.testing.assert_frame_equal(read.predict()[name], forecast)
 
 
 def test_warm_starts_keep_what_was_chosen_while_it_is_asked_for() -> None:
