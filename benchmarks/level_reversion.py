@@ -34,10 +34,13 @@ from tsm2.training.simple import error_of
 RESULTS = Path(__file__).parent / "results" / "level_reversion.csv"
 
 
-def mean_of_levels(train: Windows, choosing: Windows) -> LinearMap:
-    """Return the mean of the maps from both levels, of single variates where they err less."""
+def mean_of_levels(train: Windows, choosing: Windows, fine: int | None = None) -> LinearMap:
+    """Return the mean of the maps from both levels, of single variates where they err less.
+
+    Of very many rows at least the last `fine` are read one by one; None for all.
+    """
     own = [
-        solve_averaged(train, choosing, LinearInput(level="mean"), separate=separate)
+        solve_averaged(train, choosing, LinearInput(level="mean", fine=fine), separate=separate)
         for separate in (False, True)
     ]
     lowest = [min(part.error or np.inf for part in found.parts) for found in own]

@@ -40,9 +40,9 @@ MOST_ROWS = 28_000
 """Of Weather, so that four lookbacks of windows choose."""
 
 
-def start_of(train: Windows, choosing: Windows) -> LinearMap:
-    """Return what a fit with these windows begins with."""
-    mean = mean_of_levels(train, choosing)
+def start_of(train: Windows, choosing: Windows, fine: int | None = None) -> LinearMap:
+    """Return what a fit with these windows begins with, see `mean_of_levels`."""
+    mean = mean_of_levels(train, choosing, fine)
     zero = solve_from_zero(mean, train, choosing)
     many = len(choosing) >= max(1024, 4 * train.horizon)
     reverts = many and error_of(zero, choosing) < error_of(mean, choosing)
@@ -76,7 +76,7 @@ def errors_of_fold(fold: Fold, times: int) -> dict[str, str]:
     row = {"windows": str(len(choosing))}
     known = [train, choosing]
     also = [longer(each, times) for each in known]
-    starts = start_of(train, choosing), start_of(*also)
+    starts = start_of(train, choosing), start_of(*also, train.lookback)
     again = solve_again(starts[0], known), solve_again(starts[1], also)
     for part, maps, windows in (("chosen", starts, choosing), ("judged", again, judging)):
         errors = errors_of(*maps, windows, times)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from sklearn.base import clone
 
 from tsm2 import TSM2Forecaster
@@ -151,6 +152,31 @@ def test_a_mean_over_lookbacks_is_kept_whatever_errors_count_in(
     assert read.lookback == [12, 24]
     for name, forecast in model.predict().items():
         pd.testing.assert_frame_equal(read.predict()[name], forecast)
+
+
+def test_of_several_very_long_ones_early_rows_are_read_in_means(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of the first lookback one by one, those before in means of eight; of one alone all."""
+    monkeypatch.setattr("tsm2.training.ridge._FINE", 4)
+    frame = echoes(1000, back=16)
+
+    def moved(lookback: Any) -> NDArray[np.float64]:
+        """How far a row more of each place moves the forecast, (L, H)."""
+        model = TSM2Forecaster(lookback, **PLAIN).fit(frame)
+        assert model.fitted_.lookback == 48
+        assert model.floor_["linear"] == pytest.approx(kept(model)["validation_mse"], rel=1e-5)
+        rows = np.concatenate((np.zeros((1, 48)), np.eye(48)))[..., None]
+        forecasts = model.forecast_contexts(rows, HORIZON)[..., 0]
+        difference: NDArray[np.float64] = forecasts[1:] - forecasts[0]
+        return difference
+
+    several, alone = moved((12, 48)), moved(48)
+    blocks = [range(4), *(range(k, k + 8) for k in range(4, 36, 8))]
+    for block in blocks:
+        np.testing.assert_allclose(several[block], several[[block[0]] * len(block)], atol=1e-5)
+        assert np.ptp(alone[block], axis=0).max() > 0.01
+    assert np.abs(np.diff(several[36:], axis=0)).max(1).min() > 0.005
 
 
 def test_warm_starts_keep_what_was_chosen_while_it_is_asked_for() -> None:

@@ -205,14 +205,17 @@ def test_a_map_of_many_steps_reads_the_early_ones_in_means(
 ) -> None:
     """Of 24 steps the last 8 one by one, 15 in means of three, and the first alone."""
     train, validation = parts(table())
-    linear = LinearInput(level=level)
+    linear = LinearInput(level=level, fine=8)
     plain = solve_linear(train, validation, linear, separate=separate, season=season)
     monkeypatch.setattr("tsm2.training.ridge._FINE", 12)
     same = solve_linear(train, validation, linear, separate=separate, season=season)
     assert torch.equal(plain.weights, same.weights)  # up to twice as many steps are no many
 
-    monkeypatch.setattr("tsm2.training.ridge._FINE", 8)
+    monkeypatch.setattr("tsm2.training.ridge._FINE", 6)
     monkeypatch.setattr("tsm2.training.ridge._COARSE", 3)
+    whole = replace(linear, fine=None)
+    same = solve_linear(train, validation, whole, separate=separate, season=season)
+    assert torch.equal(plain.weights, same.weights)
     found = solve_linear(train, validation, linear, separate=separate, season=season)
     columns = np.zeros((LOOKBACK, 1 + 5 + 8))
     columns[0, 0] = 1.0

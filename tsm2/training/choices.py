@@ -130,6 +130,7 @@ def candidates(
     separate: Sequence[bool],
     season: int | None,
     n_variates: int,
+    fine: int | None = None,
     scaled: bool = False,
 ) -> list[Candidate]:
     """Return what is tried, the plainest first."""
@@ -144,6 +145,7 @@ def candidates(
             level=level,
             season=own if own is None or own <= lookback else None,
             separate=apart,
+            fine=fine,
             scaled=scaled,
         )
         for apart in maps or [False]
@@ -270,7 +272,7 @@ def _solved(
     """Solve a candidate that reads nothing but values, see `solve_averaged`."""
     mean = partial(solve_averaged, reverts=best.reverts, lookbacks=best.lookbacks, solved=known)
     solve = mean if best.averaged else solve_linear
-    linear = LinearInput(level=best.level)
+    linear = LinearInput(level=best.level, fine=best.fine)
     return solve(train, validation, linear, separate=best.separate, season=best.season)
 
 

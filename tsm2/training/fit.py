@@ -95,6 +95,8 @@ class TrainingConfig:
     `tsm2.training.ridge.solve_averaged`."""
     lookbacks: tuple[int, ...] = ()
     """Steps that the maps of this mean read; empty for all of them."""
+    fine: int | None = None
+    """Last steps of very many that an exact start reads one by one; None for all of them."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
     capture_steps: Literal["auto"] | bool = "auto"
@@ -111,6 +113,7 @@ class TrainingConfig:
             blend=self.blend,
             averaged=self.averaged,
             lookbacks=self.lookbacks,
+            fine=self.fine,
         )
 
     def steps_per_epoch(self, n_windows: int) -> int:

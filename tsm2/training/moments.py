@@ -83,6 +83,8 @@ class LinearInput:
     """What is seen of L steps, (L, V), orthonormal columns; None for all of them."""
     means: StepMeans | None = None
     """Which steps are read as one; None where each is read."""
+    fine: int | None = None
+    """Last steps that a map of very many reads one by one, at the least; None for all of them."""
     reverts: bool = False
     """Whether the level itself is read too, as the last column."""
 

@@ -194,6 +194,15 @@ class Recipe:
         given = self.lookback if isinstance(self.lookback, Sequence) else (self.lookback,)
         return tuple(dict.fromkeys(map(int, given)))
 
+    @property
+    def _fine(self) -> int | None:
+        """Last rows of very many that are read one by one: of several lookbacks those of the first.
+
+        A lookback that is set alone reads all of its rows so.
+        """
+        stated = self.stated_lookbacks
+        return None if stated is None or len(stated) == 1 else stated[0]
+
     # --- choices ------------------------------------------------------------------------------
 
     def choose(
@@ -229,6 +238,7 @@ class Recipe:
             separate=apart,
             season=self.season_of(rows),
             n_variates=len(roles.targets),
+            fine=self._fine,
             scaled=self.scaled_errors is True,
         )
         prepared = Prepared.of(rows, units, roles, Covariates(), lookback=tried[0].lookback)
@@ -449,6 +459,7 @@ class Recipe:
             "season": known["season"],
             "averaged": known["averaged"],
             "lookbacks": known["lookbacks"],
+            "fine": self._fine,
             "blend": Blend(**blended) if start == "exact" and all(blended.values()) else None,
         }
         given |= {name: value for name, value in _SUITS[start].items() if given[name] is None}

@@ -16,8 +16,8 @@ map may count from zero, the mean of the training rows, and then is half of the 
 window's level by a share of it, as what comes back to its mean does. Each of these may itself be
 the mean of maps that read more and less of the lookback.
 
-A map of very many steps reads the earlier ones in means of a few: their number costs its cube, and
-single values of long ago tell little. Its weights are written out for every step.
+A map of very many steps may read the earlier ones in means of a few: their number costs its cube,
+and single values of long ago tell little. Its weights are written out for every step.
 
 Without validation windows, the last tenth of the rows of every series chooses the strength, and
 all windows solve the map.
@@ -71,10 +71,10 @@ _POWER = 3
 """Of the squared errors that own and shared maps are averaged by."""
 
 _FINE = 512
-"""Last steps that a map always reads one by one; one of up to twice as many reads all so."""
+"""Last steps that every map reads one by one; one of up to twice as many reads all so."""
 
 _COARSE = 8
-"""Earlier steps that a longer map reads the mean of."""
+"""Earlier steps that a longer map may read the mean of."""
 
 _MEMORY = 2**26
 """Numbers in the grams that are held at once: 512 MiB in double precision."""
@@ -372,11 +372,12 @@ def solve_again(found: LinearMap, windows: Sequence[Windows]) -> LinearMap:
 
 def _with_means(linear: LinearInput, lookback: int) -> LinearInput:
     """Return what a map is solved of: of very many values the earlier ones in means."""
-    if not linear.plain or lookback <= 2 * _FINE:
+    if linear.fine is None or not linear.plain or lookback <= max(2 * _FINE, linear.fine):
         return linear
-    earlier = lookback - _FINE
+    fine = max(_FINE, linear.fine)
+    earlier = lookback - fine
     means = torch.arange(earlier).sub(earlier).div(_COARSE, rounding_mode="floor")  # to -1
-    steps = torch.cat((means, torch.arange(_FINE)))
+    steps = torch.cat((means, torch.arange(fine)))
     return replace(linear, means=StepMeans(steps - steps[0]))
 
 
@@ -491,6 +492,8 @@ class Candidate:
     """Steps of the season whose naive forecast it is held towards; None for the level."""
     calendar: tuple[str, ...] = ()
     """Features of the calendar that it reads too."""
+    fine: int | None = None
+    """Last rows of very many that it reads one by one; None for all of them."""
     regressed: int | None = None
     """Last rows that the regression reads, where it is averaged with simple forecasts that read
     all; None for a regression alone."""
@@ -559,7 +562,7 @@ def choose_linear(
             tried.append(each)
             continue
         train, validation = cut(each)
-        linear = LinearInput(level=each.level)
+        linear = LinearInput(level=each.level, fine=each.fine)
         if each.calendar:
             linear = replace(linear, future=relate_covariates(train, linear, "future"))
         known = each.strength

@@ -70,6 +70,8 @@ class ExactStart:
     values and reads nothing else."""
     lookbacks: tuple[int, ...] = ()
     """Steps that the maps of this mean read; empty for all of them."""
+    fine: int | None = None
+    """Last steps of very many that a map reads one by one; None for all of them."""
     solved: LinearMap | None = None
     """What `solve_exactly` returned for all of it; None lets each network solve its own."""
 
@@ -82,7 +84,7 @@ class ExactStart:
         return (mean if averages else solve_linear)(
             regressed(train, self.blend, from_first=True),
             None if validation is None else regressed(validation, self.blend),
-            linear,
+            replace(linear, fine=self.fine),
             separate=config.separate_heads,
             season=self.season,
         )
