@@ -51,7 +51,7 @@ POWERS = (0, 3, 6, 12)
 RULE = 3
 """The power of `solve_averaged`."""
 MARGIN = 0.03
-"""Share by which an error must be lower, as in `tsm2.training.ridge.choose_linear`."""
+"""Share by which an error must be lower, as in `tsm2.training.linear_choice.choose_linear`."""
 
 
 Fold = tuple[Windows, Windows, Windows]

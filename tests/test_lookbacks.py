@@ -179,6 +179,55 @@ def test_of_several_very_long_ones_early_rows_are_read_in_means(
     assert np.abs(np.diff(several[36:], axis=0)).max(1).min() > 0.005
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"separate_heads": True},
+        {"missing": "mask", "separate_heads": False},
+        {"missing": "mask", "quantiles": (0.1, 0.5, 0.9), "n_estimators": 2, "blocks": 1},
+    ],
+    ids=lambda given: ", ".join(given),
+)
+def test_means_of_early_rows_are_kept_in_every_use(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The start is what was chosen, by the rows that it reads; refits, files, updates keep it."""
+    monkeypatch.setattr("tsm2.training.ridge._FINE", 4)
+    frame, other = echoes(600, back=16), echoes(500, back=16, seed=1)
+    if "missing" in given:
+        frame.iloc[30:400:41] = np.nan
+    panel = {"x": frame, "y": other}
+    how: dict[str, Any] = PLAIN | {"lookback": (12, 48), "max_epochs": 1, "epoch_steps": 5} | given
+    model = TSM2Forecaster(**how).fit(panel)
+    assert kept(model)["lookback"] == 48
+    floor = model.floor_.get("linear")
+    if "quantiles" not in given:
+        assert floor == pytest.approx(kept(model)["validation_mse"], rel=1e-5)
+    forecast = pd.concat(model.predict())
+    model.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(
+        pd.concat(TSM2Forecaster.load(tmp_path / "model").predict()), forecast
+    )
+
+    begins: Any = {"start": frame.index[-HORIZON], "refit": True}
+    table = TSM2Forecaster(**how).backtest({"x": frame, "y": other.iloc[:400]}, **begins)
+    ends = {"x": frame.iloc[:-HORIZON], "y": other.iloc[:400]}
+    wanted = TSM2Forecaster(**how).fit(ends).predict()["x"]
+    own = table[table["series"] == "x"]["forecast"].dropna()
+    point = wanted["a"] if "a" in wanted else wanted.iloc[:, wanted.shape[1] // 2]
+    np.testing.assert_allclose(own.to_numpy()[: len(point)], point, rtol=1e-4)
+
+    later = model.update({"x": echoes(606, back=16)[600:]}, epochs=0).predict()["x"]
+    frame = pd.concat((frame, echoes(606, back=16)[600:]))
+    pd.testing.assert_frame_equal(
+        later, model.predict({"x": frame})["x"], rtol=1e-4, check_freq=False
+    )
+
+    monkeypatch.setattr("tsm2.training.ridge._FINE", 48)
+    single = pd.concat(TSM2Forecaster(**how).fit(panel).predict())
+    assert np.abs(single.to_numpy() - forecast.to_numpy()).max() > 1e-3
+
+
 def test_warm_starts_keep_what_was_chosen_while_it_is_asked_for() -> None:
     model = TSM2Forecaster((24, 48), warm_start=True, **PLAIN).fit(echoes())
     assert model.fit(echoes(900)).fitted_.lookback == 48

@@ -97,7 +97,17 @@ ORDERS = {  # within a package, a module may import those before it
     "training": [
         "blocks",
         *("memory", "progress", "ema", "checkpoints", "optimization", "moments", "ridge"),
-        *("told", "missed", "simple", "start", "choices", "position", "capture", "processes"),
+        *(
+            "linear_choice",
+            "told",
+            "missed",
+            "simple",
+            "start",
+            "choices",
+            "position",
+            "capture",
+            "processes",
+        ),
         *("recording", "step", "fit", "recipe"),
         *("callbacks", "loop", "ensembles"),
     ],

@@ -17,10 +17,11 @@ from tsm2.errors import ParameterError, WindowError
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Batch, Covariates, Windows
+from tsm2.training.linear_choice import Candidate, choose_linear
 from tsm2.training.loop import seeded
 from tsm2.training.moments import LinearInput
 from tsm2.training.recipe import Recipe
-from tsm2.training.ridge import Candidate, LinearMap, choose_linear, solve_again, solve_linear
+from tsm2.training.ridge import LinearMap, solve_again, solve_linear
 from tsm2.training.simple import Blend
 from tsm2.training.start import (
     ExactStart,
@@ -615,7 +616,8 @@ def test_members_of_an_ensemble_are_solved_once(monkeypatch: pytest.MonkeyPatch)
 
     given: dict[str, Any] = {"horizon": 4, "lookback": 16, "max_epochs": 1, "random_state": 0}
     given |= {"separate_heads": False, "patch_length": 8}
-    monkeypatch.setattr("tsm2.training.ridge.solve_linear", counted)
+    for module in ("linear_choice", "ridge"):
+        monkeypatch.setattr(f"tsm2.training.{module}.solve_linear", counted)
     TSM2Forecaster(**given).fit(table(200).numpy())
     alone = len(solved)
     TSM2Forecaster(**given, n_estimators=3).fit(table(200).numpy())
@@ -630,7 +632,8 @@ def test_a_mean_is_of_the_maps_that_the_choice_has_solved(monkeypatch: pytest.Mo
             solved.append(given[2].level)
         return solve_linear(*given, **how)
 
-    monkeypatch.setattr("tsm2.training.ridge.solve_linear", counted)
+    for module in ("linear_choice", "ridge"):
+        monkeypatch.setattr(f"tsm2.training.{module}.solve_linear", counted)
     model = TSM2Forecaster(LOOKBACK, HORIZON, blocks=0, separate_heads=True, random_state=0)
     (kept,) = model.fit(table().numpy()).choices_.query("chosen").to_dict("records")
     assert kept["averaged"]

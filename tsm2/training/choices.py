@@ -36,12 +36,11 @@ from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.series import Series
+from tsm2.training.linear_choice import Candidate, choose_linear
 from tsm2.training.missed import SolvedCandidate
 from tsm2.training.moments import LinearInput
 from tsm2.training.ridge import (
-    Candidate,
     LinearMap,
-    choose_linear,
     solve_averaged,
     solve_from_zero,
     solve_linear,
