@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from tsm2 import TSM2Forecaster
 from tsm2.errors import FloorWarning, ParameterError, WindowError
@@ -86,6 +87,37 @@ def test_a_start_that_nothing_beats_is_kept_and_solved_again_on_all_rows() -> No
     again = fitted(frame, start_margin=0.9, **plain)
     assert not np.allclose(again.predict(), kept.predict(), rtol=1e-5)
     assert kept.history_["epoch"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"n_estimators": 2},
+        {"quantiles": (0.1, 0.5, 0.9)},
+        {"loss": "mae", "level": "last"},
+        {"missing": "mask", "separate_heads": True},
+    ],
+    ids=str,
+)
+def test_mixers_that_are_kept_cost_no_refit(given: dict[str, Any]) -> None:
+    """What all rows change of the linear forecast is added to what was learnt."""
+    frame = months(noise=0.02) ** 2
+    if "missing" in given:
+        frame.iloc[20:60:7] = np.nan
+    plain: dict[str, Any] = {"lookback": 12, "level": "mean", "separate_heads": False}
+    plain |= {"validation_fraction": 0.4, "scaled_errors": False, "start_margin": 0.0}
+    plain |= {"max_epochs": 5} | given
+
+    def change(**how: Any) -> NDArray[np.float64]:
+        models = [fitted(frame, refit_linear=refit, **plain | how) for refit in (False, True)]
+        assert all(model.choices_["mixers"].tolist() == ["blocks" not in how] for model in models)
+        forecasts = [model.predict().to_numpy() for model in models]
+        difference: NDArray[np.float64] = forecasts[1] - forecasts[0]
+        return difference
+
+    wanted = change(blocks=0)
+    np.testing.assert_allclose(change(), wanted, rtol=0, atol=0.1 * np.abs(wanted).max())
 
 
 def test_a_fit_that_cannot_start_exactly_starts_from_drawn_weights() -> None:

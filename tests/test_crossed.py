@@ -110,6 +110,7 @@ class Case:
             max_epochs=1,
             mixer_learning_rate=1e-2,
             learning_rate=1e-2,
+            start_margin=0.0,
             missing=self.missing,
             target_col=["a", "b"],
             frequency=None if self.container == "array" else "h",

@@ -229,10 +229,9 @@ class Fitting:
             # others: the choice has weighed them.
             weighed = ["linear"] if model.classical else []
             warn_below_floor(floor.drop(weighed, errors="ignore"))
-            if self.recipe.refit_linear:
+            if self.recipe.refit_linear and config.linear_start == "exact":
                 for member, kept in zip(members, started, strict=True):
-                    if kept:
-                        refit_exactly(member, self.train, held_out, how)
+                    refit_exactly(member, self.train, held_out, how, trained=not kept)
         if all(started):
             model = replace(model, network=drop_mixers(network))
         return model, history, floor

@@ -130,7 +130,8 @@ class TSM2Forecaster(Estimator):
         Start from the linear model of least squares, "exact", which counts as epoch 0, or from
         drawn weights, "random". "auto" is exact where mixers start at zero behind a plain stream.
     refit_linear
-        Solve a linear start that was kept again on all rows, those for validation included.
+        Solve the linear start again on all rows, those for validation included; to a network that
+        was trained on from it, add what that changes.
     start_margin
         Share by which a later epoch's validation loss must be lower than an exact start's, where 30
         forecasts one after another judge; it grows with one over the root of their number where

@@ -1,5 +1,6 @@
 """The exact start: an untrained network forecasts what a ridge regression of scikit-learn does."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -491,6 +492,49 @@ def test_the_refit_reads_both_parts_at_the_same_strength() -> None:
     wanted = base + model.predict(xv.reshape(-1, LOOKBACK)).reshape(yv.shape)
     assert_close(forecast(network, every(validation)), wanted)
     assert torch.equal(again.strength, found.strength)
+
+
+@pytest.mark.parametrize(
+    ("changes", "how"),
+    [
+        ({}, {}),
+        ({"level": "last", "separate_heads": True}, {"averaged": True, "lookbacks": (9, LOOKBACK)}),
+        ({"separate_heads": True, "reverts": True}, {"averaged": True}),
+        ({"instance_norm": False}, {}),
+        ({"blocks": 0}, {"blend": Blend(regressed=14, season=12)}),
+        ({"averaging": "mean"}, {}),
+        ({"quantiles": (0.1, 0.5, 0.9)}, {}),
+        ({"outputs": ("location", "scale")}, {}),
+        ({"features": 3, "averaging": "mean"}, {}),
+        ({"n_past": 2, "n_future": 2, "n_static": 2}, {}),
+        ({"n_static": 2, "features": 3, "instance_norm": False}, {}),
+    ],
+    ids=str,
+)
+def test_a_refit_changes_a_trained_network_by_what_it_changes_its_start(
+    changes: dict[str, Any], how: dict[str, Any]
+) -> None:
+    """Whatever else was learnt, an embedding that shows all steps too."""
+    sees_as_before = {"features", "n_past", "n_static"} & set(changes)
+    train, validation = with_covariates() if sees_as_before else parts(table())
+    asked, judged = ExactStart(**how), every(validation)
+    with seeded(0):
+        network = TSM2Network(replace(SIZES, **changes)).eval()
+    start_exactly(network, train, validation, asked)
+    start = forecast(network, judged)
+    trained = copy.deepcopy(network)
+    learnt = list(trained.head.parameters())
+    learnt += [] if sees_as_before else list(trained.embedding.parameters())
+    with seeded(1), torch.no_grad():
+        for each in learnt:
+            each.add_(0.05 * torch.randn_like(each))
+    before = forecast(trained, judged)
+    refit_exactly(network, train, validation, asked)
+    refit_exactly(trained, train, validation, asked, trained=True)
+    wanted = forecast(network, judged) - start
+    assert (before - start).abs().max() > 0.1
+    assert wanted.abs().max() > 0.01
+    torch.testing.assert_close(forecast(trained, judged) - before, wanted, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("averaging", ["stream", "mean"])

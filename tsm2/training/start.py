@@ -210,28 +210,40 @@ def _solve_for(
 
 @torch.no_grad()
 def refit_exactly(
-    network: TSM2Network, train: Windows, validation: Windows, how: ExactStart = _PLAIN
+    network: TSM2Network,
+    train: Windows,
+    validation: Windows,
+    how: ExactStart = _PLAIN,
+    *,
+    trained: bool = False,
 ) -> LinearMap:
     """Solve the linear path again with the validation windows too, and write it.
 
     Parameters
     ----------
     network
-        As `start_exactly` left it on these windows; its strength is the one that they chose.
+        As `start_exactly` left it on these windows, or trained from there; the strength is the one
+        that they chose.
     train, validation
         Standardised windows. What the network forecasts of the validation windows is no longer
         held out afterwards: calibrate intervals on it before.
     how
         As for `start_exactly`.
+    trained
+        Whether the network was trained: what the validation windows change of its start is then
+        added to what it has learnt.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
+    known = [train, validation]
     sight = _Sight.of(network)
     found = _solve_for(network, train, validation, sight, how)
     fit, judge = regressed(train, how.blend, from_first=True), regressed(validation, how.blend)
     again = solve_again(found, [fit, judge])
-    known = [train, validation]
-    whole = blend_in(again, how.blend, known)
-    _write_linear(network, as_seen(whole, known, sight.basis), sight)
+    written = as_seen(blend_in(again, how.blend, known), known, sight.basis)
+    if trained:
+        start = as_seen(blend_in(found, how.blend, known), known, sight.basis)
+        written = replace(written, weights=written.weights - start.weights)
+    _write_linear(network, written, sight, added=trained)
     return again
 
 
@@ -288,10 +300,15 @@ def add_mixers(network: TSM2Network, linear: TSM2Network) -> None:
             projection.weight.div_(_stream_share(network))
 
 
-def _write_linear(network: TSM2Network, found: LinearMap, sight: _Sight) -> None:
-    """Let the linear path of a network be a map that reads what the network can see."""
+def _write_linear(
+    network: TSM2Network, found: LinearMap, sight: _Sight, *, added: bool = False
+) -> None:
+    """Let the linear path of a network be a map that reads what the network can see.
+
+    Or let the map be added to it.
+    """
     config, linear = network.config, found.linear
-    weights = found.weights
+    weights, before = found.weights, float(added)  # the share that stays of what is there
     constant = torch.zeros(len(weights), config.horizon, dtype=torch.float64)
     if linear.level is None:
         weights, constant = weights[:, :-1], weights[:, -1]
@@ -299,7 +316,7 @@ def _write_linear(network: TSM2Network, found: LinearMap, sight: _Sight) -> None
         if network.reversion is None:
             raise AssertionError("a map leaves its level, and its network cannot")
         weights, left = weights[:, :-1], weights[:, -1]
-        network.reversion.copy_(left.reshape(network.reversion.shape))
+        network.reversion.mul_(before).add_(left.reshape(network.reversion.shape))
     seen = config.lookback if linear.basis is None else linear.basis.shape[1]
     n_courses = 1 + (linear.past is not None) + (linear.future is not None)
     basis = (
@@ -308,35 +325,32 @@ def _write_linear(network: TSM2Network, found: LinearMap, sight: _Sight) -> None
     by_course = weights[:, : n_courses * seen].reshape(len(weights), n_courses, seen, -1)
     courses = list((basis @ by_course).unbind(1))  # (G, L, H) each
     if network.static is not None:
-        courses.append(_static_course(network.static, basis, weights[:, n_courses * seen :]))
+        of_static = weights[:, n_courses * seen :]
+        if not added:
+            _show_static(network.static, basis, of_static)
+        shown = torch.linalg.pinv(basis.mT @ network.static.weight.double()).mT  # (V, Cs)
+        courses.append(basis @ (shown @ of_static))
     features = torch.cat([course.mT @ sight.to_features for course in courses], -1)  # (G, H, width)
     features = features / _stream_share(network)
     offset = network.embedding.bias.double().repeat(features.shape[-1] // config.features)
-    head = _first_output(network.head)
-    _write(head, features, constant - features @ offset * _stream_share(network))
+    constant = constant - features @ offset * _stream_share(network)
+    projection, rows = _first_output(network.head)
+    weight, bias = projection.weight, projection.bias
+    if weight.ndim == 2:
+        features, constant = features[0], constant[0]
+    weight[..., rows, :] = before * weight[..., rows, :] + features.to(weight.dtype)
+    bias[..., rows] = before * bias[..., rows] + constant.to(bias.dtype)
 
 
-def _static_course(static: nn.Linear, basis: Tensor, weights: Tensor) -> Tensor:
-    """Let static covariates be read, and return the map of their course, (G, L, H)."""
+def _show_static(static: nn.Linear, basis: Tensor, weights: Tensor) -> None:
+    """Let a course tell static covariates, (Cs, H) weights of which are to be read from it."""
     n_static, seen = weights.shape[1], basis.shape[1]
     directions = torch.eye(n_static, dtype=torch.float64)
     if n_static > seen:  # a course has no room for all: the strongest directions
         flat = weights.transpose(0, 1).flatten(1)  # (Cs, G * H)
         directions = torch.linalg.svd(flat, full_matrices=False).U[:, :seen].mT
-    places = basis[:, : len(directions)]  # (L, Cs): orthonormal
-    static.weight.copy_(places @ directions)
+    static.weight.copy_(basis[:, : len(directions)] @ directions)
     static.bias.zero_()
-    course: Tensor = places @ (directions @ weights)
-    return course
-
-
-def _write(head: tuple[PointHead, slice], features: Tensor, constant: Tensor) -> None:
-    projection, rows = head
-    weight, bias = projection.weight, projection.bias
-    if weight.ndim == 2:
-        features, constant = features[0], constant[0]
-    weight[..., rows, :] = features.to(weight.dtype)
-    bias[..., rows] = constant.to(bias.dtype)
 
 
 def _first_output(head: nn.Module) -> tuple[PointHead, slice]:
