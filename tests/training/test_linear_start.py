@@ -537,6 +537,27 @@ def test_a_refit_changes_a_trained_network_by_what_it_changes_its_start(
     torch.testing.assert_close(forecast(trained, judged) - before, wanted, rtol=1e-3, atol=1e-4)
 
 
+def test_a_refit_leaves_a_network_alone_whose_mixers_bend_it() -> None:
+    """They are read by the same head: large ones move with what is added to it."""
+    train, validation = parts(table())
+    network, _ = started(SIZES, train, validation)
+    judged, start = every(validation), forecast(network, every(validation))
+    linear, *bent = (copy.deepcopy(network) for _ in range(3))
+    refit_exactly(linear, train, validation)
+    wanted = forecast(linear, judged) - start
+    missed = []
+    for other, size in zip(bent, (0.1, 1.0), strict=True):
+        with seeded(1), torch.no_grad():
+            for each in other.mixer_parameters():
+                each.add_(size * torch.randn_like(each))
+        before = forecast(other, judged)
+        refit_exactly(other, train, validation, trained=True)
+        miss = forecast(other, judged) - before - wanted
+        missed.append(float(miss.square().sum() / wanted.square().sum()))
+    assert 0 < missed[0] < 0.25
+    assert missed[1] == 1.0  # nothing was added
+
+
 @pytest.mark.parametrize("averaging", ["stream", "mean"])
 def test_the_linear_path_alone_forecasts_the_same(averaging: Any) -> None:
     train, validation = parts(table())

@@ -34,7 +34,7 @@ from tsm2.networks.heads import ParameterHead, PointHead, QuantileHead
 from tsm2.networks.patches import cut_patches
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.networks.weights import start_from
-from tsm2.prepared.windows import Windows
+from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.blocks import cut_blocks
 from tsm2.training.moments import LinearInput, relate_covariates
 from tsm2.training.ridge import LinearMap, solve_again, solve_averaged, solve_linear
@@ -50,8 +50,11 @@ __all__ = [
     "without_mixers",
 ]
 
-_SPREAD = 1024
-"""Windows at most that the gaps between quantiles are measured on."""
+_LOOKED_AT = 1024
+"""Windows at most that gaps between quantiles, and what mixers bend, are measured on."""
+_BENT = 0.25
+"""Share of a change of the linear path, in squares, by which a network may miss it at most: least
+squares gain what they change, in squares too, and what is missed is lost."""
 _SURELY_SEEN = 1e-2
 """Share of the largest pivot from which on the features' gram is inverted as it is."""
 
@@ -231,7 +234,7 @@ def refit_exactly(
         As for `start_exactly`.
     trained
         Whether the network was trained: what the validation windows change of its start is then
-        added to what it has learnt.
+        added to what it has learnt, unless its mixers, which the head reads too, bend that.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
     known = [train, validation]
@@ -240,10 +243,15 @@ def refit_exactly(
     fit, judge = regressed(train, how.blend, from_first=True), regressed(validation, how.blend)
     again = solve_again(found, [fit, judge])
     written = as_seen(blend_in(again, how.blend, known), known, sight.basis)
-    if trained:
-        start = as_seen(blend_in(found, how.blend, known), known, sight.basis)
-        written = replace(written, weights=written.weights - start.weights)
-    _write_linear(network, written, sight, added=trained)
+    if not trained:
+        _write_linear(network, written, sight)
+        return again
+    start = as_seen(blend_in(found, how.blend, known), known, sight.basis)
+    changed = copy.deepcopy(network)
+    change = replace(written, weights=written.weights - start.weights)
+    _write_linear(changed, change, sight, added=True)
+    if _bent(network, changed, validation) <= _BENT:
+        network.load_state_dict(changed.state_dict())
     return again
 
 
@@ -298,6 +306,27 @@ def add_mixers(network: TSM2Network, linear: TSM2Network) -> None:
     for projection in network.head.modules():
         if isinstance(projection, PointHead):
             projection.weight.div_(_stream_share(network))
+
+
+def _bent(network: TSM2Network, changed: TSM2Network, windows: Windows) -> float:
+    """Return by how much forecasts change otherwise than the linear path alone, as in `_BENT`."""
+    pairs = (network, changed), (without_mixers(network), without_mixers(changed))
+    missed = whole = 0.0
+    for batch in _some(windows):
+        read = batch.auxiliary()
+        made, wanted = (
+            two(batch.context, **read) - one(batch.context, **read) for one, two in pairs
+        )
+        missed += float((made - wanted).double().square().sum())
+        whole += float(wanted.double().square().sum())
+    return missed / whole if whole else 0.0
+
+
+def _some(windows: Windows) -> Iterator[Batch]:
+    """Yield batches of windows from first to last, `_LOOKED_AT` at most."""
+    which = torch.linspace(0, len(windows) - 1, min(len(windows), _LOOKED_AT)).long()
+    for part in torch.split(which, 64):
+        yield windows.gather(part)
 
 
 def _write_linear(
@@ -445,11 +474,9 @@ def _spread_quantiles(network: TSM2Network, windows: Windows) -> None:
     config = network.config
     if not isinstance(head, QuantileHead) or config.quantiles is None:
         raise AssertionError("only a quantile head has gaps")
-    which = torch.linspace(0, len(windows) - 1, min(len(windows), _SPREAD)).long()
     network.eval()
     errors = []
-    for part in torch.split(which, 64):
-        batch = windows.gather(part)
+    for batch in _some(windows):
         median = network(batch.context, **batch.auxiliary())[..., head.n_below]
         deviation = torch.ones(1)
         if config.instance_norm:
