@@ -230,8 +230,12 @@ class Fitting:
             weighed = ["linear"] if model.classical else []
             warn_below_floor(floor.drop(weighed, errors="ignore"))
             if self.recipe.refit_linear and config.linear_start == "exact":
+                again = None
                 for member, kept in zip(members, started, strict=True):
-                    refit_exactly(member, self.train, held_out, how, trained=not kept)
+                    found = refit_exactly(
+                        member, self.train, held_out, how, trained=not kept, again=again
+                    )
+                    again = found if how.solved is not None else None
         if all(started):
             model = replace(model, network=drop_mixers(network))
         return model, history, floor

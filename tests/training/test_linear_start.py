@@ -1,6 +1,8 @@
 """The exact start: an untrained network forecasts what a ridge regression of scikit-learn does."""
 
 import copy
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -673,20 +675,25 @@ def test_the_map_of_all_variates_says_what_a_narrow_embedding_shows() -> None:
 
 def test_members_of_an_ensemble_are_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """So are its intervals' blocks and its refit: of both levels in the choice and in the fit."""
-    solved: list[bool] = []
+    solved: list[str] = []
 
-    def counted(*given: Any, **how: Any) -> LinearMap:
-        solved.append(how["separate"])
-        return solve_linear(*given, **how)
+    def counted(name: str, solve: Callable[..., LinearMap]) -> Callable[..., LinearMap]:
+        def solve_and_count(*given: Any, **how: Any) -> LinearMap:
+            solved.append(name)
+            return solve(*given, **how)
+
+        return solve_and_count
 
     given: dict[str, Any] = {"horizon": 4, "lookback": 16, "max_epochs": 1, "random_state": 0}
     given |= {"separate_heads": False, "patch_length": 8}
     for module in ("linear_choice", "ridge"):
-        monkeypatch.setattr(f"tsm2.training.{module}.solve_linear", counted)
+        monkeypatch.setattr(f"tsm2.training.{module}.solve_linear", counted("new", solve_linear))
+    monkeypatch.setattr("tsm2.training.start.solve_again", counted("again", solve_again))
     TSM2Forecaster(**given).fit(table(200).numpy())
-    alone = len(solved)
+    alone = Counter(solved)
+    assert set(alone) == {"new", "again"}
     TSM2Forecaster(**given, n_estimators=3).fit(table(200).numpy())
-    assert len(solved) == 2 * alone > 0
+    assert Counter(solved) == alone + alone
 
 
 def test_a_mean_is_of_the_maps_that_the_choice_has_solved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,7 @@ def refit_exactly(
     how: ExactStart = _PLAIN,
     *,
     trained: bool = False,
+    again: LinearMap | None = None,
 ) -> LinearMap:
     """Solve the linear path again with the validation windows too, and write it.
 
@@ -235,13 +236,16 @@ def refit_exactly(
     trained
         Whether the network was trained: what the validation windows change of its start is then
         added to what it has learnt, unless its mixers, which the head reads too, bend that.
+    again
+        What this returned for another network that started from `how.solved`; None solves it.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
     known = [train, validation]
     sight = _Sight.of(network)
     found = _solve_for(network, train, validation, sight, how)
-    fit, judge = regressed(train, how.blend, from_first=True), regressed(validation, how.blend)
-    again = solve_again(found, [fit, judge])
+    if again is None:
+        fit, judge = regressed(train, how.blend, from_first=True), regressed(validation, how.blend)
+        again = solve_again(found, [fit, judge])
     written = as_seen(blend_in(again, how.blend, known), known, sight.basis)
     if not trained:
         _write_linear(network, written, sight)
