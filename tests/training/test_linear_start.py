@@ -24,7 +24,7 @@ from tsm2.training.linear_choice import Candidate, choose_linear
 from tsm2.training.loop import seeded
 from tsm2.training.moments import LinearInput
 from tsm2.training.recipe import Recipe
-from tsm2.training.ridge import LinearMap, solve_again, solve_linear
+from tsm2.training.ridge import LEVELS, LinearMap, solve_again, solve_averaged, solve_linear
 from tsm2.training.simple import Blend
 from tsm2.training.start import (
     ExactStart,
@@ -525,7 +525,8 @@ def test_a_refit_changes_a_trained_network_by_what_it_changes_its_start(
     start_exactly(network, train, validation, asked)
     start = forecast(network, judged)
     trained = copy.deepcopy(network)
-    learnt = list(trained.head.parameters())
+    learnt: list[Tensor] = list(trained.head.parameters())
+    learnt += [] if trained.static is None else [trained.static.weight]
     learnt += [] if sees_as_before else list(trained.embedding.parameters())
     with seeded(1), torch.no_grad():
         for each in learnt:
@@ -710,6 +711,31 @@ def test_a_mean_is_of_the_maps_that_the_choice_has_solved(monkeypatch: pytest.Mo
     (kept,) = model.fit(table().numpy()).choices_.query("chosen").to_dict("records")
     assert kept["averaged"]
     assert sorted(map(str, solved)) == ["last", "mean"]
+
+
+@pytest.mark.parametrize("lookbacks", [(), (9, LOOKBACK)])
+def test_what_is_known_is_not_solved_again(
+    lookbacks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps of all steps: of a mean over several lookbacks those of the longest."""
+    train, validation = parts(table())
+    known = [solve_linear(train, validation, LinearInput(level=level)) for level in LEVELS]
+    read: list[int] = []
+
+    def counted(windows: Windows, *given: Any, **how: Any) -> LinearMap:
+        read.append(windows.lookback)
+        return solve_linear(windows, *given, **how)
+
+    monkeypatch.setattr("tsm2.training.ridge.solve_linear", counted)
+    one, two = (
+        solve_averaged(
+            train, validation, LinearInput(level="mean"), lookbacks=lookbacks, solved=solved
+        )
+        for solved in ([], known)
+    )
+    assert torch.equal(one.weights, two.weights)
+    of_each = [9, 9] * bool(lookbacks)
+    assert read == [*of_each, LOOKBACK, LOOKBACK, *of_each]
 
 
 def test_an_average_that_the_longest_lookback_cannot_show_is_not_promised() -> None:

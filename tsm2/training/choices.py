@@ -222,8 +222,7 @@ def choose(
             choice = choose_linear(cut, [best, *more])
             rows, best = [*rows, *choice.candidates[1:]], choice.best
     if averaged and not best.calendar:
-        own = [found for each, found in maps.items() if each.lookback == best.lookback]
-        means, best, solved = _averaged(cut, best, _near(rows, best), own)
+        means, best, solved = _averaged(cut, best, _near(rows, best), maps)
         rows = [*rows, *means]
     if scaled and not best.calendar:
         plain, other, otherwise = _scaled(cut, best, solved)
@@ -289,11 +288,11 @@ def _near(tried: Sequence[Candidate], best: Candidate) -> list[int]:
 
 
 def _averaged(
-    cut: Cut, best: Candidate, lookbacks: Sequence[int], known: Sequence[LinearMap]
+    cut: Cut, best: Candidate, lookbacks: Sequence[int], maps: Mapping[Candidate, LinearMap]
 ) -> tuple[list[Candidate], Candidate, LinearMap | None]:
     """Return means of what was chosen, the one that is taken, and its map; None where none judge.
 
-    Single maps of the lookback that was chosen are known.
+    Single maps that were tried are known.
 
     The first is that of the maps from both levels, and taken where few windows judge. Where many
     do, that over the shortest and the longest lookback is taken if it errs less, since errors of
@@ -301,7 +300,7 @@ def _averaged(
     zero alone errs less still: how far levels come back takes long to show.
     """
     alone = replace(best, averaged=True, error=math.nan)
-    found, solved, validation = _mean_of_levels(cut, alone, known)
+    found, solved, validation = _mean_of_levels(cut, alone, maps)
     tried = [found]
     if solved is None or validation is None or not _tells(validation, validation.horizon):
         return tried, found, solved
@@ -309,7 +308,7 @@ def _averaged(
     if len(lookbacks) > 1:
         ends = (lookbacks[0], lookbacks[-1])
         both = replace(found, lookback=ends[1], lookbacks=ends, error=math.nan)
-        both, solved_both, longer = _mean_of_levels(cut, both)
+        both, solved_both, longer = _mean_of_levels(cut, both, maps)
         tried.append(both)
         if solved_both is not None and longer is not None and both.error < found.error:
             found, solved, validation = both, solved_both, longer
@@ -322,12 +321,13 @@ def _averaged(
 
 
 def _mean_of_levels(
-    cut: Cut, mean: Candidate, known: Sequence[LinearMap] = ()
+    cut: Cut, mean: Candidate, maps: Mapping[Candidate, LinearMap]
 ) -> tuple[Candidate, LinearMap | None, Windows | None]:
     """Return a mean of maps with its error, its map, and the windows that judge; None for none."""
     train, validation = cut(mean)
     if validation is None:
         return mean, None, None
+    known = [found for each, found in maps.items() if each.lookback == mean.lookback]
     found = _solved(mean, train, validation, known)
     return replace(mean, error=error_of(found, validation)), found, validation
 

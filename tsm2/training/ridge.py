@@ -207,18 +207,15 @@ def solve_averaged(
         Last steps of the windows that are read, each by maps of its own that weigh alike; empty for
         all steps.
     solved
-        Maps of all steps of these windows; those that the mean over one lookback is of are taken as
-        they are.
+        Maps of all steps of these windows; those that the mean is of are taken as they are.
     """
     known = {
-        each.linear.level: replace(each, lookback=train.lookback)
+        (each.linear.level, train.lookback): replace(each, lookback=train.lookback)
         for each in solved
-        if not lookbacks
-        and each.linear.plain
-        and (each.shared is not None, each.season) == (separate, season)
+        if each.linear.plain and (each.shared is not None, each.season) == (separate, season)
     }
     parts = [
-        known.get(level)
+        known.get((level, lookback))
         or _solve_part(
             train,
             validation,
