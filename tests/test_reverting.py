@@ -3,6 +3,7 @@
 Of several lookbacks, the start is the mean over them, in the same uses.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from tsm2 import TSM2Forecaster
+from tsm2.cli import app
 
 LOOKBACK, HORIZON = 16, 12
 TWO = (12, LOOKBACK)
@@ -214,3 +217,17 @@ def test_intervals_cover_what_comes_back() -> None:
     table = model.backtest(frame.iloc[5400 - LOOKBACK :], stride=HORIZON, coverage=0.8)
     inside = (table["actual"] >= table["lo-80"]) & (table["actual"] <= table["hi-80"])
     assert 0.75 < inside.mean() < 0.85
+
+
+@pytest.mark.parametrize(("back", "reverts"), [(0.94, True), (1.0, False)])
+def test_a_fit_at_the_command_line_says_whether_levels_come_back(
+    back: float, reverts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hours(back=back).to_csv("hours.csv", index_label="time")
+    asked = f"fit hours.csv --out model --horizon {HORIZON} --lookback {LOOKBACK} --set blocks=0"
+    told = CliRunner().invoke(app, asked.split())
+    assert told.exit_code == 0, told.output
+    assert ("half of it comes back to the mean" in told.output) == reverts
+    told = CliRunner().invoke(app, [*asked.split(), "--json", "--quiet"])
+    assert json.loads(told.stdout)["reverts"] is reverts

@@ -130,7 +130,8 @@ def fit(
         **covariates,
     )
     model.save(out)
-    losses, mixes = model.history_.iloc[-1], model.network_.config.blocks > 0
+    losses, config = model.history_.iloc[-1], model.network_.config
+    mixes = config.blocks > 0
     if as_json:
         print_json(
             {
@@ -140,6 +141,7 @@ def fit(
                 "lookback": model.fitted_.lookback,
                 "epochs": model.n_iter_,
                 "mixers": mixes,
+                "reverts": config.reverts,
                 "classical": model.fitted_.classical is not None,
                 "train_loss": losses["train_loss"],
                 "validation_loss": losses["validation_loss"],
@@ -158,6 +160,7 @@ def fit(
         f"from lookbacks of {model.fitted_.lookback} rows; "
         f"last losses: {', '.join(known) or 'none'}"
         + ("" if mixes else "; kept the exact linear forecast, without mixers")
+        + ("; half of it comes back to the mean of the training rows" if config.reverts else "")
         + ("; averaged with classical forecasts" if model.fitted_.classical else "")
     )
     print_line(f"model: {out}")
