@@ -228,6 +228,35 @@ def test_means_of_early_rows_are_kept_in_every_use(
     assert np.abs(single.to_numpy() - forecast.to_numpy()).max() > 1e-3
 
 
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_with_covariates_one_of_several_is_read_as_if_it_were_set(
+    blocks: int, tmp_path: Path
+) -> None:
+    """Of targets alone, before any covariate is read, says which; all verbs read as many rows."""
+    frame = echoes(1000)
+    index = pd.date_range(frame.index[0], periods=1000 + HORIZON, freq="h")
+    draw = np.random.default_rng(3)
+    wind = pd.DataFrame({"wind": draw.normal(0, 1, 1000)}, frame.index)
+    frame["a"] += wind["wind"].shift(1, fill_value=0.0)
+    known: dict[str, Any] = {
+        "past_covariates": wind,
+        "future_covariates": pd.DataFrame({"hour": index.hour}, index),
+    }
+    how: dict[str, Any] = PLAIN | {"blocks": blocks, "max_epochs": 1, "start_margin": 0.0}
+    several = TSM2Forecaster((24, 48), **how).fit(frame, **known)
+    assert tried(several) == [24, 48]
+    assert several.fitted_.lookback == 48
+    alone = TSM2Forecaster(48, level="mean", separate_heads=False, **how).fit(frame, **known)
+    wanted = alone.predict(**known)
+    pd.testing.assert_frame_equal(several.predict(**known), wanted)
+    several.save(tmp_path / "model")
+    read = TSM2Forecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(read.predict(**known), wanted)
+    table = several.backtest(frame, start=frame.index[-60], stride=HORIZON, **known)
+    other = alone.backtest(frame, start=frame.index[-60], stride=HORIZON, **known)
+    pd.testing.assert_frame_equal(table, other)
+
+
 def test_warm_starts_keep_what_was_chosen_while_it_is_asked_for() -> None:
     model = TSM2Forecaster((24, 48), warm_start=True, **PLAIN).fit(echoes())
     assert model.fit(echoes(900)).fitted_.lookback == 48
