@@ -87,6 +87,9 @@ def summary() -> None:
     for name in ("start: again", "trained: again"):
         ratio = np.exp(np.log(beaten[name]).mean())
         print(f"{name}: {len(beaten)} folds, {ratio:.4f}, worst {beaten[name].max():.3f}")
+    trained = np.log(beaten["trained"] / beaten["start"])
+    for gains, ratios in trained.groupby(pd.cut(beaten["gain"], [0, 0.01, 0.02, 1]), observed=True):
+        print(f"trained over start, gain in {gains}: {len(ratios)}, {np.exp(ratios.mean()):.3f}")
 
 
 def main() -> None:
