@@ -5,7 +5,7 @@ of the whole, `backtest` and `predict` of the rows before a cutoff, `backtest` a
 and a fit of one's own, a loaded model and the saved one must say the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -30,6 +30,10 @@ FOREIGN = {
 }
 MISSING = ("raise", "mask", "ffill")
 FEATURES = ("plain", "quantiles", "ensemble", "covariates", "calendar and target", "chosen")
+
+
+MIXERS = ("quantiles", "ensemble", "covariates")
+"""Features with which mixers are kept whatever they gain; else mostly the start is."""
 
 
 def stamps(rows: int = ROWS + 2 * HORIZON) -> pd.DatetimeIndex:
@@ -110,7 +114,6 @@ class Case:
             max_epochs=1,
             mixer_learning_rate=1e-2,
             learning_rate=1e-2,
-            start_margin=0.0,
             missing=self.missing,
             target_col=["a", "b"],
             frequency=None if self.container == "array" else "h",
@@ -165,9 +168,15 @@ CASES = [case for case in WHOLE + ONCE if usable(case)] + [
 @pytest.fixture(
     scope="module", params=CASES, ids=lambda c: f"{c.container}-{c.missing}-{c.features}"
 )
-def fitted(request: pytest.FixtureRequest) -> tuple[Case, TSM2Forecaster]:
+def fitted(request: pytest.FixtureRequest) -> Iterator[tuple[Case, TSM2Forecaster]]:
     case: Case = request.param
-    return case, case.forecaster().fit(case.between(0, KNOWN), **case.covariates)
+    with pytest.MonkeyPatch.context() as patch:  # for fits within the tests too
+        if case.features in MIXERS:
+            patch.setattr("tsm2.fitting._sure_margin", lambda *_: -1e6)
+        model = case.forecaster().fit(case.between(0, KNOWN), **case.covariates)
+        if case.features in MIXERS:
+            assert model.choices_["mixers"].dropna().tolist() == [True]
+        yield case, model
 
 
 def numbers(forecast: Any) -> np.ndarray[Any, Any]:

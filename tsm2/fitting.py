@@ -232,10 +232,9 @@ class Fitting:
             if self.recipe.refit_linear and config.linear_start == "exact":
                 again = None
                 for member, kept in zip(members, started, strict=True):
-                    found = refit_exactly(
+                    again = refit_exactly(
                         member, self.train, held_out, how, trained=not kept, again=again
                     )
-                    again = found if how.solved is not None else None
         if all(started):
             model = replace(model, network=drop_mixers(network))
         return model, history, floor

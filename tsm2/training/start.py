@@ -237,13 +237,13 @@ def refit_exactly(
         Whether the network was trained: what the validation windows change of its start is then
         added to what it has learnt, unless its mixers, which the head reads too, bend that.
     again
-        What this returned for another network that started from `how.solved`; None solves it.
+        What this returned for another network: taken if all start from `how.solved`.
     """
     train, validation = train.to("cpu"), validation.to("cpu")
     known = [train, validation]
     sight = _Sight.of(network)
     found = _solve_for(network, train, validation, sight, how)
-    if again is None:
+    if again is None or how.solved is None:
         fit, judge = regressed(train, how.blend, from_first=True), regressed(validation, how.blend)
         again = solve_again(found, [fit, judge])
     written = as_seen(blend_in(again, how.blend, known), known, sight.basis)
