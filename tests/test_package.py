@@ -107,6 +107,7 @@ ORDERS = {  # within a package, a module may import those before it
             "position",
             "capture",
             "processes",
+            "bounds",
         ),
         *("recording", "step", "fit", "recipe"),
         *("callbacks", "loop", "ensembles"),

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tsm2.networks.blocks import MambaMixerBlock, MixerBranch, PreNorm, WeightedAverage
+from tsm2.networks.blocks import (
+    MambaMixerBlock,
+    MixerBound,
+    MixerBranch,
+    PreNorm,
+    WeightedAverage,
+)
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 
 
@@ -159,3 +165,19 @@ def test_a_branch_starts_at_zero_and_learns() -> None:
         nn.ModuleDict({"project_out": nn.Linear(4, 4)}), PreNorm(4, "none"), dropout=0.0
     )
     assert not any(bool(p.any()) for p in branch.mixer.parameters())
+
+
+def test_a_bound_shrinks_what_is_larger_and_leaves_the_rest_to_the_bit() -> None:
+    draw = torch.Generator().manual_seed(0)
+    plain, added = (torch.randn(2, 3, 4, 5, generator=draw) for _ in range(2))
+    added = added / added.square().mean((-2, -1), keepdim=True).sqrt()  # of size 1
+    added[0, 1] *= 8
+    added[1, 2] = 0.0
+    bound = MixerBound(3).eval()
+    assert torch.equal(bound(plain, plain + added), plain + added)  # nothing is measured yet
+    bound.largest.copy_(torch.tensor([2.0, 4.0, 0.0]))
+    held = bound(plain, plain + added)
+    assert torch.equal(held[:, 0], (plain + added)[:, 0])
+    torch.testing.assert_close(held[0, 1], plain[0, 1] + added[0, 1] / 2)
+    assert torch.equal(held[:, 2], plain[:, 2])
+    assert torch.equal(bound.train()(plain, plain + added), plain + added)

@@ -24,8 +24,8 @@ WRONG: dict[str, list[Any]] = {
     **dict.fromkeys(("features", "patch_length", "patch_stride"), COUNT),
     **dict.fromkeys(("d_state", "d_conv", "expand"), COUNT),
     "averaging_reach": [value for value in COUNT if value is not None],
-    **dict.fromkeys(("gaps", "reverts", "averaging_learned", "zero_start", "zero_head"), FLAG),
-    **dict.fromkeys(("instance_norm", "separate_heads"), FLAG),
+    **dict.fromkeys(("gaps", "reverts", "bounded", "averaging_learned", "zero_start"), FLAG),
+    **dict.fromkeys(("zero_head", "instance_norm", "separate_heads"), FLAG),
     "dropout": [-0.1, 1.0, 7, nan, "0.1", True, None],
     "pre_norm": [*CHOICE, "batch"],
     "selection": [*CHOICE, "output"],
@@ -95,7 +95,7 @@ def test_the_network_module_offers_it_too() -> None:
 def test_settings_are_the_fields_that_no_data_decides() -> None:
     names = [each.name for each in SETTINGS]
     decided = {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static"}
-    decided |= {"gaps", "reverts", "quantiles", "outputs"}
+    decided |= {"gaps", "reverts", "bounded", "quantiles", "outputs"}
     assert names == [f.name for f in dataclasses.fields(NetworkConfig) if f.name not in decided]
     assert all(each.default is not Parameter.empty for each in SETTINGS)
     defaults = {each.name: each.default for each in SETTINGS}

@@ -246,8 +246,8 @@ def calibrate(
         most = min(ENOUGH_WINDOWS, _MOST_SCORES // (windows.horizon * n_variates))
         if isinstance(network, CombinedNetwork):
             most = min(most, affordable(windows.lookback, n_variates))
-        n = min(len(windows), max(1, max(most, _FEWEST_WINDOWS) // len(pairs)))
-        for which in torch.split(torch.linspace(0, len(windows) - 1, n).round().long(), _BATCH):
+        spread = windows.spread(max(1, max(most, _FEWEST_WINDOWS) // len(pairs)))
+        for which in torch.split(spread, _BATCH):
             batch = windows.gather(which)
             forecast = network(batch.context, **batch.auxiliary())
             line = ForecastLine.of(

@@ -55,14 +55,13 @@ def measure_floor(
         Makes a point forecast, (B, M, H), of what the network returns.
     """
     lookback, horizon = windows.lookback, windows.horizon
-    count = min(len(windows), _MOST_WINDOWS)
+    most = _MOST_WINDOWS
     if isinstance(network, CombinedNetwork):
-        count = min(count, affordable(lookback, windows.values.shape[1]))
+        most = min(most, affordable(lookback, windows.values.shape[1]))
     device = next(network.parameters()).device
     sums: dict[str, float] = {}
     cells = 0.0
-    spread = torch.linspace(0, len(windows) - 1, count).round().long()
-    for which in torch.split(spread, _BATCH):
+    for which in torch.split(windows.spread(most), _BATCH):
         batch = windows.gather(which)
         context = batch.context
         if batch.mask is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -154,6 +154,7 @@ def _restored_model(
     codings = Codings.from_json(saved["covariates"], rows)
     _check_labels(series.layout, codings.calendar)
     config, members = recipe.network_config(choices, roles, codings), range(recipe.n_estimators)
+    config = replace(config, bounded=any(name.endswith("bound.largest") for name in tensors))
     season, solved = int(sizes.pop("season", 0)), bool(sizes.pop("solved", False))
     if sizes:
         config = NetworkConfig(**sizes)

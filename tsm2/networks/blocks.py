@@ -6,7 +6,8 @@
 
 The weights are plain scalars, L(2L+3) of them for L blocks, and stand in for residual connections:
 there is no softmax and no other skip. Norm and dropout sit on the branch of a mixer, never on the
-sum, so that what no mixer touches passes through unchanged.
+sum, so that what no mixer touches passes through unchanged. What mixers add to a trained network's
+stream may be bounded before the head reads it.
 
 Source: Behrouz et al. (2024), arXiv:2403.19888, section 3.3, equations 19 and 20.
 """
@@ -20,7 +21,14 @@ from torch.nn import functional
 
 from tsm2.networks.dropout import Dropout
 
-__all__ = ["AveragingInit", "MambaMixerBlock", "MixerBranch", "PreNorm", "WeightedAverage"]
+__all__ = [
+    "AveragingInit",
+    "MambaMixerBlock",
+    "MixerBound",
+    "MixerBranch",
+    "PreNorm",
+    "WeightedAverage",
+]
 
 AveragingInit = Literal["stream", "identity", "mean"]
 PreNormKind = Literal["2d", "layer", "rms", "none"]
@@ -73,6 +81,11 @@ class WeightedAverage(nn.Module):
             token, channel = (w / (len(token) + len(channel)) for w in (token, channel))
         self.token = nn.Parameter(token, requires_grad=learned)
         self.channel = nn.Parameter(channel, requires_grad=learned)
+
+    @property
+    def of_input(self) -> Tensor | float:
+        """The weight of the model input in the sum; 0 if it is out of reach."""
+        return 0.0 if any(self.skipped) else self.token[0] + self.channel[0]
 
     def forward(self, token: Sequence[Tensor], channel: Sequence[Tensor]) -> Tensor:
         """Return the sum, in the shape that all outputs share."""
@@ -183,6 +196,44 @@ class MixerBranch(nn.Module):
         """Return what the mixer gives for `x`, in its shape."""
         mixed: Tensor = self.dropout(self.mixer(self.norm(x)))
         return mixed
+
+
+class MixerBound(nn.Module):
+    """Hold what mixers add to a stream to what they added to the windows that trained them.
+
+    A window unlike all of these, after a jump or an outage, may make them add many times as much as
+    they ever did, while a linear path says of it what it says of any. The size of what is added to
+    a variate is its root mean square over patches and features; a larger one than the variate's
+    bound is shrunk to it.
+
+    Parameters
+    ----------
+    n_variates
+        Variates M.
+
+    Attributes
+    ----------
+    largest
+        The bounds, (M,); infinite until `tsm2.training.bounds` has measured them.
+    """
+
+    largest: Tensor
+
+    def __init__(self, n_variates: int) -> None:
+        super().__init__()
+        self.register_buffer("largest", torch.full((n_variates,), torch.inf))
+
+    @staticmethod
+    def size(plain: Tensor, stream: Tensor) -> Tensor:
+        """Return the size of what mixers added to `plain`, of both (B, M, P, F), as (B, M)."""
+        return (stream - plain).square().mean((-2, -1)).sqrt()
+
+    def forward(self, plain: Tensor, stream: Tensor) -> Tensor:
+        """Return the stream, (B, M, P, F), nearer to what it is without mixers; all in training."""
+        if self.training:
+            return stream
+        share = self.largest / self.size(plain, stream).clamp(min=torch.finfo(stream.dtype).tiny)
+        return torch.lerp(plain, stream, share.clamp(max=1.0)[..., None, None])
 
 
 class MambaMixerBlock(nn.Module):

@@ -63,7 +63,7 @@ class NetworkConfig:
     horizon: Count
     """Time steps H that it forecasts at once."""
     n_variates: Count
-    """Variates M; only fixed mixers, separate heads and covariates tie weights to it."""
+    """Variates M; only fixed mixers, separate heads, covariates and bounds tie weights to it."""
     n_past: Number = 0
     """Past covariates Cp."""
     n_future: Number = 0
@@ -75,6 +75,9 @@ class NetworkConfig:
     reverts: bool = False
     """Let a forecast leave the window's level by a share of it, for each step: towards the mean of
     the training rows, where it comes back to that."""
+    bounded: bool = False
+    """Hold what mixers add to what they added to training windows, if the head reads the stream and
+    a fit measures it, see `MixerBound`."""
     features: Count = 16
     """Width F of a patch's embedding."""
     blocks: Number = 1
@@ -172,7 +175,7 @@ HINTS: dict[str, Any] = get_type_hints(NetworkConfig, include_extras=True)
 
 _DECIDED = {
     "lookback", "horizon", "n_variates", "n_past", "n_future", "n_static", "gaps", "reverts",
-    "quantiles", "outputs",
+    "bounded", "quantiles", "outputs",
 }  # fmt: skip
 """Fields that the data, the task and the loss decide; the others are settings of the network."""
 

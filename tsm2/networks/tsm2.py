@@ -18,6 +18,9 @@ the linear path, and a linear map of the mask tells the mixers which were.
 A network that `reverts` forecasts level + reversion * level + deviation * head: what is in standard
 units comes back to 0, the mean of the training rows, by a share for each step.
 
+The mixers of one that is `bounded` add no more to a window than they added to those that trained
+them, for nearly all of these: what reaches the head beside the linear path is shrunk to that size.
+
 Sizes: B windows, M variates, T lookback, P patches, F features, H horizon, Q quantiles, K
 parameters of a distribution; Cp past, Cf future and Cs static covariates.
 Source: Behrouz et al. (2024), arXiv:2403.19888, section 5; what it leaves open is a setting, see
@@ -29,7 +32,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tsm2.networks.blocks import MambaMixerBlock, MixerBranch, PreNorm, WeightedAverage
+from tsm2.networks.blocks import (
+    MambaMixerBlock,
+    MixerBound,
+    MixerBranch,
+    PreNorm,
+    WeightedAverage,
+)
 from tsm2.networks.config import NetworkConfig
 from tsm2.networks.covariates import CourseEncoder
 from tsm2.networks.heads import ParameterHead, PointHead, QuantileHead, in_units
@@ -95,6 +104,8 @@ class TSM2Network(nn.Module):
             if config.blocks and config.readout == "stream"
             else None
         )
+        bounded = config.bounded and self.readout is not None
+        self.bound = MixerBound(config.n_variates) if bounded else None
         width = config.n_courses * config.n_patches * config.features
         n_heads = config.n_variates if config.separate_heads else None
         self.head = _head(config, width, n_heads)
@@ -191,7 +202,9 @@ class TSM2Network(nn.Module):
         for block in self.blocks:
             token, channel = block(token, channel)
         if self.readout is not None:
-            stream = self.readout(token, channel)
+            mixed = self.readout(token, channel)
+            plain = self.readout.of_input * stream
+            stream = mixed if self.bound is None else self.bound(plain, mixed)
         elif self.config.blocks:
             stream = token[-1] if self.config.variate_mixer == "none" else channel[-1]
         forecast: Tensor = self.head(stream)

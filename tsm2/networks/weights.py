@@ -22,8 +22,9 @@ def start_from(network: nn.Module, earlier: nn.Module) -> None:
     ParameterError
         They do not; the message names every weight that differs.
     """
-    own = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
-    given = {name: tuple(weight.shape) for name, weight in earlier.state_dict().items()}
+    weights = dict(earlier.named_parameters())  # what was measured of the earlier fit is its own
+    own = {name: tuple(weight.shape) for name, weight in network.named_parameters()}
+    given = {name: tuple(weight.shape) for name, weight in weights.items()}
     faults = [
         f"{name} was {given.get(name, 'absent')} and is {own.get(name, 'absent')}"
         for name in own | given
@@ -34,4 +35,4 @@ def start_from(network: nn.Module, earlier: nn.Module) -> None:
             f"warm_start needs the sizes of the earlier fit, but: {'; '.join(faults)}. Set the "
             f"network's parameters as they were, or pass warm_start=False."
         )
-    network.load_state_dict(earlier.state_dict())
+    network.load_state_dict(weights, strict=False)

@@ -238,6 +238,10 @@ class Windows:
         total = sum(mean * count for mean, count in zip(means, counts, strict=True))
         return total / max(sum(counts), 1)
 
+    def spread(self, most: int) -> Tensor:
+        """Return the numbers of `most` windows, evenly spread from first to last, or of all."""
+        return torch.linspace(0, len(self) - 1, min(len(self), most)).round().long()
+
     def only(self, chosen: Tensor) -> "Windows":
         """Return the windows where `chosen`, (W,), is True."""
         starts = torch.arange(len(self)) if self.starts is None else self.starts

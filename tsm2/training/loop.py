@@ -29,6 +29,7 @@ from torch import nn
 from tsm2.errors import BackendError, ParameterError
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.windows import Windows
+from tsm2.training.bounds import bound_mixers, free_mixers
 from tsm2.training.capture import find_recorder
 from tsm2.training.checkpoints import Checkpoint, digest
 from tsm2.training.fit import Epoch, Fit, TrainingConfig
@@ -160,6 +161,7 @@ def fit_network(
         `log_dir` is given, but TensorBoard is not installed.
     """
     accelerator = _accelerator(choose_device(config.device), log_dir)
+    free_mixers(network)
     kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
     exact = config.linear_start == "exact"
     if exact:
@@ -206,6 +208,8 @@ def fit_network(
             bar.end(f"kept {_losses(record)}; {fit.history[-1].epoch} epochs trained")
     network.load_state_dict(fit.kept_weights())
     network.to("cpu").eval()
+    if fit.steps_done:
+        bound_mixers(network, train)
     return fit.history
 
 

@@ -431,6 +431,7 @@ class Recipe:
             ),
             **{name: known[name] for name in CHOSEN},
             "reverts": known["reverts"],
+            "bounded": self._start() == "exact",
             "blocks": self.network["blocks"] if known["mixers"] else 0,
             "horizon": self.horizon,
             "n_variates": len(roles.targets),

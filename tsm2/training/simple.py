@@ -212,8 +212,7 @@ def errors_beside(
         Classical forecasts.
     """
     n_variates = windows.values.shape[1]
-    count = min(len(windows), affordable(whole.lookback, n_variates))
-    spread = torch.linspace(0, len(windows) - 1, count).round().long()
+    spread = windows.spread(affordable(whole.lookback, n_variates))
     sums = torch.zeros(3, dtype=torch.float64)
     for which in torch.split(spread, max(1, _BATCH // (whole.lookback * n_variates))):
         batch, histories = windows.gather(which), whole.gather(which)
@@ -238,10 +237,9 @@ def _shares(maps: Sequence[Tensor], windows: Sequence[Windows], *, separate: boo
     counts = torch.zeros(errors.shape[1], dtype=torch.float64)
     total = sum(len(each) for each in windows) * errors.shape[1]
     for part in windows:
-        judged = max(1, min(len(part), len(part) * _JUDGED // total))
-        spread = torch.linspace(0, len(part) - 1, judged).round().long()
+        judged = max(1, len(part) * _JUDGED // total)
         size = max(1, _BATCH // (part.lookback * errors.shape[1]))
-        for which in torch.split(spread, size):
+        for which in torch.split(part.spread(judged), size):
             batch = part.gather(which)
             x, y = linear.read(batch)
             known = torch.ones_like(y, dtype=torch.bool)

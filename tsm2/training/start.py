@@ -328,8 +328,7 @@ def _bent(network: TSM2Network, changed: TSM2Network, windows: Windows) -> float
 
 def _some(windows: Windows) -> Iterator[Batch]:
     """Yield batches of windows from first to last, `_LOOKED_AT` at most."""
-    which = torch.linspace(0, len(windows) - 1, min(len(windows), _LOOKED_AT)).long()
-    for part in torch.split(which, 64):
+    for part in torch.split(windows.spread(_LOOKED_AT), 64):
         yield windows.gather(part)
 
 
@@ -404,12 +403,7 @@ def _stream_share(network: TSM2Network) -> float:
     if config.blocks and not config.zero_start:
         share = 0.0
     elif network.readout is not None:
-        whole = network.readout.skipped == (0, 0)
-        share = (
-            float((network.readout.token[0] + network.readout.channel[0]).detach())
-            if whole
-            else 0.0
-        )
+        share = float(network.readout.of_input)
     if not share:
         raise ParameterError(
             f"linear_start='exact' needs mixers that start at zero and a head that sees the model "

@@ -1,0 +1,164 @@
+"""What mixers add to a window that is unlike all others is held to what they added to those."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsm2 import TSM2Forecaster
+from tsm2.networks.ensemble import members_of
+from tsm2.networks.tsm2 import TSM2Network
+from tsm2.training.bounds import free_mixers
+from tsm2.training.start import without_mixers
+
+LOOKBACK, HORIZON = 16, 4
+SETTINGS: dict[str, Any] = {
+    "lookback": LOOKBACK,
+    "horizon": HORIZON,
+    "level": "last",
+    "max_epochs": 8,
+    "mixer_learning_rate": 1e-2,
+    "random_state": 0,
+}
+WAYS: dict[str, dict[str, Any]] = {
+    "table": {},
+    "own heads": {"separate_heads": True},
+    "quantiles": {"quantiles": (0.1, 0.9)},
+    "gaps": {"missing": "mask"},
+    "ensemble": {"n_estimators": 2},
+    "linear mixers": {"time_mixer": "linear", "variate_mixer": "none", "blocks": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def mixers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let any later epoch be kept in place of the start, whatever it gains."""
+    monkeypatch.setattr("tsm2.fitting._sure_margin", lambda *_: -1e9)
+
+
+def waves(rows: int = 400) -> pd.DataFrame:
+    """Two columns of which mixers can learn more than a linear path."""
+    draw = np.random.default_rng(0)
+    time = np.arange(rows)[:, None]
+    values = np.sign(np.sin(time / 3 + [0.0, 1.0])) * np.abs(np.sin(time / 50))
+    index = pd.date_range("2024-01-01", periods=rows, freq="h")
+    return pd.DataFrame(values + 0.1 * draw.normal(size=(rows, 2)), index, ["a", "b"])
+
+
+def outliers() -> NDArray[np.float64]:
+    """Contexts of single large values, unlike any wave, (W, L, M)."""
+    return np.random.default_rng(1).standard_cauchy((300, LOOKBACK, 2)).clip(-50, 50)
+
+
+def networks(model: TSM2Forecaster) -> list[TSM2Network]:
+    network: Any = model.fitted_.network
+    return [each for each in members_of(network) if isinstance(each, TSM2Network)]
+
+
+@torch.no_grad()
+def added(network: TSM2Network, contexts: NDArray[np.float64]) -> Tensor:
+    """Return what mixers add to the forecasts of contexts in standard units, (B, M, H)."""
+    context = torch.from_numpy(contexts.copy()).float().mT
+    mixed, plain = (each(context) for each in (network, without_mixers(network)))
+    levels = network.config.quantiles
+    difference: Tensor = mixed - plain
+    return difference if levels is None else difference[..., levels.index(0.5)]
+
+
+def freed(network: TSM2Network) -> TSM2Network:
+    free = copy.deepcopy(network)
+    free_mixers(free)
+    return free
+
+
+def trained_windows(model: TSM2Forecaster, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the contexts that trained, in standard units, (W, L, M)."""
+    rows = int(len(frame) * (1 - model.validation_fraction))
+    scaled = (frame.to_numpy()[:rows] - model.scaling_.center) / model.scaling_.scale
+    return np.lib.stride_tricks.sliding_window_view(scaled[:-HORIZON], LOOKBACK, 0).swapaxes(1, 2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_far_windows_are_held_and_those_that_trained_mostly_are_not(way: str) -> None:
+    frame = waves()
+    model = TSM2Forecaster(**SETTINGS | WAYS[way], refit_linear=False).fit(frame)
+    usual, far = trained_windows(model, frame), outliers()
+    for network in networks(model):
+        untouched = (added(network, usual) == added(freed(network), usual)).all(-1)
+        assert untouched.double().mean(0).numpy() == pytest.approx(0.95, abs=0.02)
+        held, free = added(network, far), added(freed(network), far)
+        shares = held / free
+        share = shares.median(-1, keepdim=True).values  # of a step it is rounded, near 0
+        torch.testing.assert_close(held, share * free, rtol=1e-3, atol=1e-4)
+        assert share.max() == pytest.approx(1.0, abs=1e-3)
+        assert share.min() < 0.97
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_loaded_model_holds_them_too(way: str, tmp_path: Path) -> None:
+    model = TSM2Forecaster(**SETTINGS | WAYS[way]).fit(waves())
+    model.save(tmp_path)
+    again = TSM2Forecaster.load(tmp_path)
+    for own, loaded in zip(networks(model), networks(again), strict=True):
+        assert own.bound is not None
+        assert loaded.bound is not None
+        assert torch.equal(own.bound.largest, loaded.bound.largest)
+        assert torch.equal(added(own, outliers()), added(loaded, outliers()))
+
+
+def test_a_model_that_was_saved_without_bounds_has_none_and_begins_a_fit(tmp_path: Path) -> None:
+    model = TSM2Forecaster(**SETTINGS).fit(waves())
+    (network,) = networks(model)
+    older = TSM2Network(replace(network.config, bounded=False)).eval()
+    older.load_state_dict(dict(network.named_parameters()))
+    model.fitted_ = replace(model.fitted_, network=older)
+    model.save(tmp_path)
+    again = TSM2Forecaster.load(tmp_path)
+    (loaded,) = networks(again)
+    assert loaded.bound is None
+    assert torch.equal(added(loaded, outliers()), added(freed(network), outliers()))
+    (further,) = networks(again.set_params(warm_start=True).fit(waves()))
+    assert further.bound is not None
+    assert bool(further.bound.largest.isfinite().all())
+
+
+def test_more_training_lifts_the_bound_and_measures_it_anew() -> None:
+    first, rows = waves(300), waves()
+    model = TSM2Forecaster(**SETTINGS).fit(first)
+    (before,) = networks(model)
+    assert before.bound is not None
+    earlier = before.bound.largest.clone()
+    before.bound.largest.fill_(0.0)  # would hold all if it were not lifted
+    model.update(rows.iloc[300:], epochs=2)
+    (after,) = networks(model)
+    assert after.bound is not None
+    assert bool((after.bound.largest > 0.1 * earlier).all())
+    assert not torch.equal(after.bound.largest, earlier)
+
+
+def test_a_start_of_drawn_weights_is_not_bounded() -> None:
+    model = TSM2Forecaster(**SETTINGS, linear_start="random").fit(waves())
+    (network,) = networks(model)
+    assert network.bound is None
+
+
+def test_the_file_for_others_holds_them_too(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = TSM2Forecaster(**SETTINGS).fit(waves())
+    model.to_onnx(tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    far = outliers()
+    forecast = model.forecast_contexts(far, HORIZON)
+    (name,) = (each.name for each in session.get_inputs())
+    (got,) = session.run(["forecast"], {name: far})
+    np.testing.assert_allclose(got, forecast, rtol=1e-4, atol=1e-4)
+    model.fitted_ = replace(model.fitted_, network=freed(networks(model)[0]))
+    assert np.abs(model.forecast_contexts(far, HORIZON) - forecast).max() > 1e-2
