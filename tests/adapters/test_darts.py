@@ -453,6 +453,43 @@ def test_a_forecaster_goes_to_darts_and_back(index: str, quantiles: Any, tmp_pat
     pd.testing.assert_frame_equal(again.predict(), back.predict())
 
 
+def levels_that_come_back(rows: int = 6000) -> pd.DataFrame:
+    draw = np.random.default_rng(0).normal(size=rows)
+    values = np.zeros(rows)
+    for row in range(1, rows):
+        values[row] = 0.94 * values[row - 1] + draw[row]
+    return pd.DataFrame({"a": 50 + values}, pd.date_range("2024-01-01", periods=rows, freq="h"))
+
+
+@pytest.mark.parametrize("kept", ["start", "mixers"])
+def test_what_a_fit_finds_goes_to_darts_and_back(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"max_epochs": 1, "epoch_steps": 5, "random_state": 0}
+    if kept == "mixers":
+        monkeypatch.setattr("tsm2.fitting._sure_margin", lambda *_: -1e9)
+    own = TSM2Forecaster(16, 12, **settings).fit(levels_that_come_back())
+    network: Any = own.network_
+    assert network.config.reverts
+    assert (network.config.blocks > 0) == (kept == "mixers")
+    wanted = own.predict()
+    model = to_darts(own, pl_trainer_kwargs=QUIET)
+    np.testing.assert_allclose(model.predict(12).values(), wanted, rtol=1e-4)
+    model.save(str(tmp_path / "model.pt"))
+    loaded = TSM2Model.load(str(tmp_path / "model.pt"), pl_trainer_kwargs=QUIET)
+    back = from_darts(loaded)
+    np.testing.assert_allclose(back.predict(), wanted, rtol=1e-4)
+    assert bool(back.choices_["reverts"].all())
+    back.save(tmp_path / "folder")
+    again = TSM2Forecaster.load(tmp_path / "folder")
+    pd.testing.assert_frame_equal(again.predict(), back.predict())
+    if kept == "mixers":
+        assert bool(network.bound.largest.isfinite().all())
+        rows = levels_that_come_back(100).astype(np.float32)
+        loaded.fit(TimeSeries.from_dataframe(rows), epochs=1)
+        assert not bool(loaded.model.network.bound.largest.isfinite().any())
+
+
 def test_a_model_trained_in_darts_becomes_a_forecaster() -> None:
     model = stirred(fitted())
     forecaster = from_darts(model)
@@ -474,6 +511,9 @@ def test_what_cannot_move_is_refused() -> None:
     bent = TSM2Forecaster(24, 6, max_epochs=1, logarithms=True).fit(FRAME.abs() + 1)
     with pytest.raises(ParameterError, match="columns in logarithms"):
         to_darts(bent)
+    averaged = TSM2Forecaster(24, 6, max_epochs=1, classical=True).fit(FRAME)
+    with pytest.raises(ParameterError, match="classical=False"):
+        to_darts(averaged)
     with pytest.raises(NotFittedError):
         from_darts(TSM2Model(24, 6))
     with pytest.raises(ParameterError, match="without covariates"):

@@ -47,6 +47,7 @@ from tsm2.prepared.scaling import Scaling
 from tsm2.prepared.seasons import season_of
 from tsm2.tables.layout import Layout
 from tsm2.tables.read import read
+from tsm2.training.bounds import free_mixers
 from tsm2.training.callbacks import history_table
 from tsm2.training.loop import Epoch
 
@@ -121,6 +122,11 @@ class TSM2Module(PLForecastingModule):
         # Standard units, as a forecaster that `to_darts` brings was trained on.
         self.register_buffer("center", torch.zeros(config.n_variates))
         self.register_buffer("scale", torch.ones(config.n_variates))
+
+    def on_fit_start(self) -> None:
+        """Lift the bound on mixers that `to_darts` brought: they are trained further."""
+        super().on_fit_start()
+        free_mixers(self.network)
 
     @io_processor
     def forward(self, x_in: PLModuleInput) -> PLModuleOutput:
@@ -405,8 +411,8 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
     NotFittedError
         The forecaster is not fitted.
     ParameterError
-        It has several networks, was fit on several series, reads covariates or gaps, or measures
-        columns in logarithms.
+        It has several networks, was fit on several series, reads covariates or gaps, measures
+        columns in logarithms, or is averaged with classical forecasts.
     """
     if not hasattr(forecaster, "network_"):
         raise NotFittedError("this TSM2Forecaster is not fitted yet. Call fit(table) first.")
@@ -428,10 +434,16 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
             "a TSM2Forecaster that measures columns in logarithms does not become a TSM2Model. Fit "
             "with logarithms=False, or fit a TSM2Model with the logarithms of the series."
         )
+    if forecaster.fitted_.classical is not None:
+        raise ParameterError(
+            "a TSM2Forecaster that is averaged with classical forecasts does not become a "
+            "TSM2Model, which holds a network alone. Fit with classical=False."
+        )
     chosen = {each.name: getattr(config, each.name) for each in SETTINGS}
     if config.quantiles is not None:
         chosen["likelihood"] = QuantileRegression(list(config.quantiles))
     model = TSM2Model(config.lookback, config.horizon, **chosen | kwargs)
+    model._network |= {"reverts": config.reverts, "bounded": config.bounded}  # found by the fit
     context = _context_series(forecaster)
     # Darts makes a network when it sees a series with a window in it, even to train for no epoch.
     longer = context.prepend_values(np.repeat(context.values()[:1], config.horizon, axis=0))
@@ -503,6 +515,7 @@ def from_darts(model: TSM2Model, series: TimeSeries | None = None) -> TSM2Foreca
             missing="raise",
         ),
         history_table([last]),
+        choice={"reverts": config.reverts},
     )
 
 

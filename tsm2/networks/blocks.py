@@ -83,9 +83,9 @@ class WeightedAverage(nn.Module):
         self.channel = nn.Parameter(channel, requires_grad=learned)
 
     @property
-    def of_input(self) -> Tensor | float:
-        """The weight of the model input in the sum; 0 if it is out of reach."""
-        return 0.0 if any(self.skipped) else self.token[0] + self.channel[0]
+    def of_input(self) -> Tensor:
+        """The weight of the model input in the sum, (); 0 if it is out of reach."""
+        return self.token.new_zeros(()) if any(self.skipped) else self.token[0] + self.channel[0]
 
     def forward(self, token: Sequence[Tensor], channel: Sequence[Tensor]) -> Tensor:
         """Return the sum, in the shape that all outputs share."""

@@ -403,7 +403,7 @@ def _stream_share(network: TSM2Network) -> float:
     if config.blocks and not config.zero_start:
         share = 0.0
     elif network.readout is not None:
-        share = float(network.readout.of_input)
+        share = float(network.readout.of_input.detach())
     if not share:
         raise ParameterError(
             f"linear_start='exact' needs mixers that start at zero and a head that sees the model "
