@@ -43,7 +43,6 @@ def bound_mixers(network: nn.Module, train: Windows) -> None:
     """
     if not isinstance(network, TSM2Network) or network.bound is None:
         return
-    free_mixers(network)
     train = train.to("cpu")
     with _measured(network.bound) as sizes:
         for which in torch.split(train.spread(_LOOKED_AT), 64):
@@ -54,7 +53,7 @@ def bound_mixers(network: nn.Module, train: Windows) -> None:
 
 @contextmanager
 def _measured(bound: MixerBound) -> Iterator[list[Tensor]]:
-    """Yield a list to which each batch adds the sizes of what mixers add, (B, M)."""
+    """Yield a list to which each batch adds the sizes of what mixers add unbounded, (B, M)."""
     sizes: list[Tensor] = []
 
     def measure(_: object, given: tuple[Tensor, Tensor]) -> None:
