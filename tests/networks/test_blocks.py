@@ -170,14 +170,27 @@ def test_a_branch_starts_at_zero_and_learns() -> None:
 def test_a_bound_shrinks_what_is_larger_and_leaves_the_rest_to_the_bit() -> None:
     draw = torch.Generator().manual_seed(0)
     plain, added = (torch.randn(2, 3, 4, 5, generator=draw) for _ in range(2))
-    added = added / added.square().mean((-2, -1), keepdim=True).sqrt()  # of size 1
+    added = added / added.square().sum((-2, -1), keepdim=True).sqrt()  # of size 1
     added[0, 1] *= 8
     added[1, 2] = 0.0
-    bound = MixerBound(3).eval()
+    bound = MixerBound(3)
     assert torch.equal(bound(plain, plain + added), plain + added)  # nothing is measured yet
     bound.largest.copy_(torch.tensor([2.0, 4.0, 0.0]))
     held = bound(plain, plain + added)
     assert torch.equal(held[:, 0], (plain + added)[:, 0])
     torch.testing.assert_close(held[0, 1], plain[0, 1] + added[0, 1] / 2)
     assert torch.equal(held[:, 2], plain[:, 2])
-    assert torch.equal(bound.train()(plain, plain + added), plain + added)
+
+
+@pytest.mark.parametrize("largest", [0.0, 0.5, torch.inf])
+def test_a_bound_has_gradients_where_much_is_added_and_where_nothing_is(largest: float) -> None:
+    plain, added = torch.randn(2, 1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    added[:, 1] = 0.0
+    stream = (plain + added).requires_grad_()
+    bound = MixerBound(2)
+    bound.largest.fill_(largest)
+    bound(plain, stream).square().sum().backward()
+    assert stream.grad is not None
+    assert bool(stream.grad.isfinite().all())
+    if largest == torch.inf:
+        assert torch.equal(stream.grad, 2 * stream.detach())

@@ -187,3 +187,12 @@ def test_a_mean_over_batches_counts_every_known_target_once(starts: list[int] | 
     batches = list(windows.batches(2))
     means = [float(windows.gather(which).target.mean()) for which in batches]
     assert windows.mean_over(batches, means) == pytest.approx(float(whole.target.mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted"),
+    [(1, [0]), (2, [0, 6]), (4, [0, 2, 4, 6]), (7, [*range(7)]), (99, [*range(7)])],
+)
+def test_some_windows_are_spread_from_first_to_last(most: int, wanted: list[int]) -> None:
+    windows = Windows(values=torch.zeros(12, 1), lookback=4, horizon=2)
+    assert windows.spread(most).tolist() == wanted

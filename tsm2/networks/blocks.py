@@ -203,8 +203,8 @@ class MixerBound(nn.Module):
 
     A window unlike all of these, after a jump or an outage, may make them add many times as much as
     they ever did, while a linear path says of it what it says of any. The size of what is added to
-    a variate is its root mean square over patches and features; a larger one than the variate's
-    bound is shrunk to it.
+    a variate is its norm over patches and features; a larger one than the variate's bound is shrunk
+    to it.
 
     Parameters
     ----------
@@ -226,14 +226,15 @@ class MixerBound(nn.Module):
     @staticmethod
     def size(plain: Tensor, stream: Tensor) -> Tensor:
         """Return the size of what mixers added to `plain`, of both (B, M, P, F), as (B, M)."""
-        return (stream - plain).square().mean((-2, -1)).sqrt()
+        norm: Tensor = torch.linalg.vector_norm(stream - plain, dim=(-2, -1))
+        return norm
 
     def forward(self, plain: Tensor, stream: Tensor) -> Tensor:
-        """Return the stream, (B, M, P, F), nearer to what it is without mixers; all in training."""
-        if self.training:
-            return stream
-        share = self.largest / self.size(plain, stream).clamp(min=torch.finfo(stream.dtype).tiny)
-        return torch.lerp(plain, stream, share.clamp(max=1.0)[..., None, None])
+        """Return the stream, (B, M, P, F), brought nearer to `plain` where too much was added."""
+        size = self.size(plain, stream)
+        beyond = (size - self.largest).clamp(min=0)  # nothing where the bound is infinite
+        share = 1 - beyond / size.clamp(min=torch.finfo(size.dtype).tiny)
+        return torch.lerp(plain, stream, share[..., None, None])
 
 
 class MambaMixerBlock(nn.Module):

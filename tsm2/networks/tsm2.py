@@ -202,9 +202,9 @@ class TSM2Network(nn.Module):
         for block in self.blocks:
             token, channel = block(token, channel)
         if self.readout is not None:
-            mixed = self.readout(token, channel)
-            plain = self.readout.of_input * stream
-            stream = mixed if self.bound is None else self.bound(plain, mixed)
+            plain, stream = stream, self.readout(token, channel)
+            if self.bound is not None and not self.training:
+                stream = self.bound(self.readout.of_input * plain, stream)
         elif self.config.blocks:
             stream = token[-1] if self.config.variate_mixer == "none" else channel[-1]
         forecast: Tensor = self.head(stream)

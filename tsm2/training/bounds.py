@@ -37,13 +37,12 @@ def bound_mixers(network: nn.Module, train: Windows) -> None:
     Parameters
     ----------
     network
-        On the CPU, in evaluation mode. It stays as it is if it is none that is `bounded`.
+        In evaluation mode. It stays as it is if it is none that is `bounded`.
     train
-        Standardised windows; as many as tell are looked at.
+        Standardised windows, on its device; as many as tell are looked at.
     """
     if not isinstance(network, TSM2Network) or network.bound is None:
         return
-    train = train.to("cpu")
     with _measured(network.bound) as sizes:
         for which in torch.split(train.spread(_LOOKED_AT), 64):
             batch = train.gather(which)

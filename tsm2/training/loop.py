@@ -207,9 +207,10 @@ def fit_network(
             record = _kept_epoch(fit.history, config.start_margin)
             bar.end(f"kept {_losses(record)}; {fit.history[-1].epoch} epochs trained")
     network.load_state_dict(fit.kept_weights())
-    network.to("cpu").eval()
+    network.eval()
     if fit.steps_done:
-        bound_mixers(network, train)
+        bound_mixers(network, fit.train)
+    network.to("cpu")
     return fit.history
 
 
