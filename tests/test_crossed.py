@@ -176,6 +176,9 @@ def fitted(request: pytest.FixtureRequest) -> Iterator[tuple[Case, TSM2Forecaste
         model = case.forecaster().fit(case.between(0, KNOWN), **case.covariates)
         if case.features in MIXERS:
             assert model.choices_["mixers"].dropna().tolist() == [True]
+            bounds = dict(model.fitted_.network.named_buffers())  # on what the mixers add
+            assert len(bounds) == model.n_estimators
+            assert all(bool(bound.isfinite().all()) for bound in bounds.values())
         yield case, model
 
 

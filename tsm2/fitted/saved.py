@@ -154,6 +154,7 @@ def _restored_model(
     codings = Codings.from_json(saved["covariates"], rows)
     _check_labels(series.layout, codings.calendar)
     config, members = recipe.network_config(choices, roles, codings), range(recipe.n_estimators)
+    # Of what the weights say, since models that were saved earlier have no bound.
     config = replace(config, bounded=any(name.endswith("bound.largest") for name in tensors))
     season, solved = int(sizes.pop("season", 0)), bool(sizes.pop("solved", False))
     if sizes:

@@ -203,12 +203,12 @@ def fit_network(
                     fit.finished |= fit.processes.any(ends_here)
         if kept is not None and in_time:
             kept.save(fit.position(), fit.tensors())
-        if fit.history:
-            record = _kept_epoch(fit.history, config.start_margin)
-            bar.end(f"kept {_losses(record)}; {fit.history[-1].epoch} epochs trained")
+        left = _kept_epoch(fit.history, config.start_margin) if fit.history else None
+        if left is not None:
+            bar.end(f"kept {_losses(left)}; {fit.history[-1].epoch} epochs trained")
     network.load_state_dict(fit.kept_weights())
     network.eval()
-    if fit.steps_done:
+    if left is not None and left.epoch:  # the mixers of a start add nothing
         bound_mixers(network, fit.train)
     network.to("cpu")
     return fit.history
