@@ -119,6 +119,19 @@ def test_a_loaded_model_holds_them_too(way: str, tmp_path: Path) -> None:
         assert torch.equal(added(own, outliers()), added(loaded, outliers()))
 
 
+def test_a_network_that_kept_its_start_has_no_bound_beside_one_that_has(tmp_path: Path) -> None:
+    model = TSM2Forecaster(**SETTINGS, n_estimators=2).fit(waves(300))
+    first, _ = networks(model.fitted_)
+    free_mixers(first)  # as a start that is kept is left
+    model.save(tmp_path)
+    again = TSM2Forecaster.load(tmp_path)
+    pd.testing.assert_frame_equal(again.predict(), model.predict())
+    again.update(waves(340).iloc[300:], epochs=1)
+    for network in networks(again.fitted_):
+        assert network.bound is not None
+        assert bool(network.bound.largest.isfinite().all())
+
+
 def test_a_model_that_was_saved_without_bounds_has_none_and_begins_a_fit(tmp_path: Path) -> None:
     model = TSM2Forecaster(**SETTINGS).fit(waves())
     (network,) = networks(model.fitted_)
