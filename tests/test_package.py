@@ -102,6 +102,7 @@ ORDERS = {  # within a package, a module may import those before it
             "told",
             "missed",
             "simple",
+            "leading",
             "start",
             "choices",
             "position",

@@ -119,17 +119,19 @@ class Fitting:
         units = recipe.units(rows, n_train, roles, choices)
         solved = None
         if choices is None:
-            choice = recipe.choose(rows, n_train, units, roles, has_covariates=has_covariates)
+            kinds = {"has_covariates": has_covariates, "has_past": given.past is not None}
+            choice = recipe.choose(rows, n_train, units, roles, **kinds)
             choices, solved = choice.table, choice.solved
         sizes: dict[str, Any] = {
             "lookback": chosen(choices)["lookback"],
             "horizon": recipe.horizon,
         }
+        variates = roles.layout(rows.layout)
         codings, covariates = Codings.learn(
             given,
             recipe.dates(choices),
             rows,
-            roles.layout(rows.layout),
+            variates,
             train=places(rows.offsets) < np.repeat(n_train, rows.counts),
             **sizes,
             missing=recipe.missing,
@@ -153,7 +155,8 @@ class Fitting:
         prepared = Prepared.of(rows, units, roles, covariates, lookback=sizes["lookback"])
         prepared = recipe.counted(prepared, n_train, choices)
         train, held_out = split_starts(rows, n_train, **sizes)
-        config = recipe.training_config(choices, len(train), warm=before is not None)
+        warm = before is not None
+        config = recipe.training_config(choices, len(train), warm=warm, variates=variates)
         validation = prepared.windows(held_out, recipe.horizon) if len(held_out) else None
         if validation is not None:
             config = replace(config, start_margin=_sure_margin(config.start_margin, validation))
@@ -292,7 +295,8 @@ def train_further(
     prepared = own.prepare(series, given, own=True)
     prepared = recipe.counted(prepared, series.counts, choices)
     starts, _ = split_starts(series, series.counts, lookback=model.lookback, horizon=model.horizon)
-    config = recipe.training_config(choices, len(starts), warm=True)
+    variates = model.roles.layout(series.layout)
+    config = recipe.training_config(choices, len(starts), warm=True, variates=variates)
     added = fit_members(
         members_of(_own(model.network)),
         prepared.windows(starts, model.horizon, balanced=recipe.sampling == "series"),

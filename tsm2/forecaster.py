@@ -220,6 +220,13 @@ class TSM2Forecaster(Estimator):
         history, up to 2,000 rows: that errs less where series are short or differ, and a forecast
         takes milliseconds more. "auto" does so where `lookback` is "auto", without covariates,
         unless many validation windows speak against it; True in any case, of values alone.
+    leaders
+        Let a variate's forecast read the latest rows of all columns too, and not its own lookback
+        alone: where one column leads another by some rows, that is what tells. "auto" does so where
+        the exact start then errs a twentieth less on the validation rows, and leaves classical
+        forecasts out; True wherever it errs less for a variate. It takes two columns or more, all
+        values known or filled, and no past covariates: a column that leads belongs into the table,
+        with `target` to say what is forecast.
     sampling
         Let a pass over the training windows take all "windows" once, or draw from every "series"
         equally often, so that long ones do not drown short ones.
@@ -276,6 +283,7 @@ class TSM2Forecaster(Estimator):
         they have; `averaged` says whether it is the mean of the maps from both levels, `lookbacks`
         over which lookbacks too, `reverts` whether half of it counts from the mean of the training
         rows, `classical` whether the model is averaged with classical forecasts of whole histories,
+        `leaders` how many rows of all columns forecasts read where these lead, `led` whose do,
         and `logarithms` which columns are measured in them, if any are; `scaled_errors` in what
         units errors counted, `validation_mse` among them. Of pretrained weights that are tuned,
         what was `solved`.

@@ -122,6 +122,7 @@ class Parameters:
     scaling: Literal["series", "global"] = "series"
     logarithms: bool | Literal["auto"] = "auto"
     classical: bool | Literal["auto"] = "auto"
+    leaders: bool | Literal["auto"] = "auto"
     sampling: Literal["windows", "series"] = "windows"
     scaled_errors: bool | Literal["auto"] = "auto"
     id_col: str = "unique_id"
@@ -176,6 +177,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "scaling": [StrOptions({"series", "global"})],
     "logarithms": ["boolean", StrOptions({"auto"})],
     "classical": ["boolean", StrOptions({"auto"})],
+    "leaders": ["boolean", StrOptions({"auto"})],
     "sampling": [StrOptions({"windows", "series"})],
     "scaled_errors": ["boolean", StrOptions({"auto"})],
     "id_col": [str],
@@ -267,6 +269,7 @@ def _check_pretrained(given: Mapping[str, Any]) -> None:
         "target": given["target"] is not None,
         "logarithms": given["logarithms"] is True,
         "classical": given["classical"] is True,
+        "leaders": given["leaders"] is True,
         "scaled_errors": given["scaled_errors"] is True,
         "calendar": given["calendar"] != "auto" and bool(len(given["calendar"])),
         "holidays": bool(len(given["holidays"])),

@@ -125,7 +125,9 @@ class Refits:
         _check_refits(start, window, n_jobs)
         known = _with_windows(series.head(_rows_before(series, start)), recipe)
         choices = recipe.choose_for(
-            filled(known, recipe.missing), has_covariates=bool(given.given())
+            filled(known, recipe.missing),
+            has_covariates=bool(given.given()),
+            has_past=given.past is not None,
         )
         walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)
         starts = walk.starts_in(series, start)

@@ -20,7 +20,7 @@ FLAG = [0, 1, "True", None]
 CHOICE = ["lstm", "", 1, True, None, ["none"]]
 WRONG: dict[str, list[Any]] = {
     **dict.fromkeys(("lookback", "horizon", "n_variates"), COUNT),
-    **dict.fromkeys(("n_past", "n_future", "n_static", "blocks"), NUMBER),
+    **dict.fromkeys(("n_past", "n_future", "n_static", "leaders", "blocks"), NUMBER),
     **dict.fromkeys(("features", "patch_length", "patch_stride"), COUNT),
     **dict.fromkeys(("d_state", "d_conv", "expand"), COUNT),
     "averaging_reach": [value for value in COUNT if value is not None],
@@ -71,6 +71,8 @@ def test_a_wrong_field_is_named_with_what_it_may_be(name: str, value: object) ->
         ({"quantiles": (0.1, 0.5), "outputs": ("free",)}, "and quantiles None, got"),
         ({"readout": "last"}, "zero_start=False"),
         ({"reverts": True, "instance_norm": False}, "pass instance_norm=True"),
+        ({"leaders": 4, "instance_norm": False}, "pass instance_norm=True"),
+        ({"leaders": 41}, r"leaders \(41\) must not exceed lookback \(40\)"),
     ],
 )
 def test_messages_say_the_way_out(changes: dict[str, Any], message: str) -> None:
@@ -95,7 +97,7 @@ def test_the_network_module_offers_it_too() -> None:
 def test_settings_are_the_fields_that_no_data_decides() -> None:
     names = [each.name for each in SETTINGS]
     decided = {"lookback", "horizon", "n_variates", "n_past", "n_future", "n_static"}
-    decided |= {"gaps", "reverts", "bounded", "quantiles", "outputs"}
+    decided |= {"gaps", "reverts", "bounded", "leaders", "quantiles", "outputs"}
     assert names == [f.name for f in dataclasses.fields(NetworkConfig) if f.name not in decided]
     assert all(each.default is not Parameter.empty for each in SETTINGS)
     defaults = {each.name: each.default for each in SETTINGS}

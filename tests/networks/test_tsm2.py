@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tsm2.networks.patches import interpolate_gaps
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 
 BASE = NetworkConfig(
@@ -97,6 +98,39 @@ def test_a_level_that_is_left_is_left_by_a_share_for_each_step(
     torch.testing.assert_close(leaving - staying, left, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("level", ["mean", "last"])
+@pytest.mark.parametrize("n_past", [0, 2])
+@pytest.mark.parametrize(
+    "head", [{}, {"quantiles": (0.1, 0.5, 0.9)}, {"outputs": ("location", "scale")}], ids=str
+)
+def test_leaders_move_a_forecast_by_the_latest_rows_of_all_columns(
+    head: dict[str, Any], n_past: int, level: Any
+) -> None:
+    """All else stays as it is, gaps are filled before, and columns count from their levels."""
+    config = dataclasses.replace(BASE, leaders=5, n_past=n_past, level=level, **head)
+    network = stirred(config)
+    assert network.leaders is not None
+    known = torch.rand(2, 3, 40, generator=torch.Generator().manual_seed(0)) > 0.3
+    past = {"past": context()[:, :n_past] * 2} if n_past else {}
+    with torch.no_grad():
+        led = network(context() + 5, mask=known, **past)
+        weight = network.leaders.weight.clone()
+        network.leaders.weight.zero_()
+        alone = network(context() + 5, mask=known, **past)
+    filled = interpolate_gaps(context() + 5, known)
+    mean = (context() * known).sum(-1, keepdim=True) / known.sum(-1, keepdim=True) + 5
+    columns = [filled - (mean if level == "mean" else filled[..., -1:])]
+    for each in past.values():
+        columns += [each - (each.mean(-1, keepdim=True) if level == "mean" else each[..., -1:])]
+    latest = torch.cat(columns, 1)[..., -5:].flatten(1)
+    moved = torch.einsum("bd,mhd->bmh", latest, weight)
+    if head:
+        moved = moved[..., None].expand_as(alone)
+    if "outputs" in head:
+        moved = moved * torch.tensor([1.0, 0.0])  # the location alone
+    torch.testing.assert_close(led - alone, moved, rtol=1e-4, atol=1e-4)
+
+
 def test_a_constant_context_gives_a_finite_forecast() -> None:
     forecast = stirred(BASE)(torch.full((2, 3, 40), 7.0))
     assert bool(torch.isfinite(forecast).all())
@@ -134,6 +168,8 @@ VARIANTS = {
     "separate": {"separate_heads": True},
     "reverts": {"reverts": True},
     "reverts, separate": {"reverts": True, "separate_heads": True},
+    "leaders": {"leaders": 4},
+    "leaders, reverts": {"leaders": 40, "reverts": True},
 }
 
 

@@ -19,7 +19,7 @@ from tsm2.networks.ensemble import members_of
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.read import read
-from tsm2.training.bounds import free_mixers
+from tsm2.training.bounds import lift_bounds
 from tsm2.training.recipe import Recipe
 from tsm2.training.start import without_mixers
 
@@ -80,7 +80,7 @@ def added(network: TSM2Network, contexts: NDArray[np.float64]) -> Tensor:
 
 def freed(network: TSM2Network) -> TSM2Network:
     free = copy.deepcopy(network)
-    free_mixers(free)
+    lift_bounds(free)
     return free
 
 
@@ -122,7 +122,7 @@ def test_a_loaded_model_holds_them_too(way: str, tmp_path: Path) -> None:
 def test_a_network_that_kept_its_start_has_no_bound_beside_one_that_has(tmp_path: Path) -> None:
     model = TSM2Forecaster(**SETTINGS, n_estimators=2).fit(waves(300))
     first, _ = networks(model.fitted_)
-    free_mixers(first)  # as a start that is kept is left
+    lift_bounds(first)  # as a start that is kept is left
     model.save(tmp_path)
     again = TSM2Forecaster.load(tmp_path)
     pd.testing.assert_frame_equal(again.predict(), model.predict())

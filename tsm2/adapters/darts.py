@@ -47,7 +47,7 @@ from tsm2.prepared.scaling import Scaling
 from tsm2.prepared.seasons import season_of
 from tsm2.tables.layout import Layout
 from tsm2.tables.read import read
-from tsm2.training.bounds import free_mixers
+from tsm2.training.bounds import lift_bounds
 from tsm2.training.callbacks import history_table
 from tsm2.training.loop import Epoch
 
@@ -124,9 +124,9 @@ class TSM2Module(PLForecastingModule):
         self.register_buffer("scale", torch.ones(config.n_variates))
 
     def on_fit_start(self) -> None:
-        """Lift the bound on mixers that `to_darts` brought: they are trained further."""
+        """Lift the bounds that `to_darts` brought: what they hold is trained further."""
         super().on_fit_start()
-        free_mixers(self.network)
+        lift_bounds(self.network)
 
     @io_processor
     def forward(self, x_in: PLModuleInput) -> PLModuleOutput:
@@ -443,7 +443,8 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
     if config.quantiles is not None:
         chosen["likelihood"] = QuantileRegression(list(config.quantiles))
     model = TSM2Model(config.lookback, config.horizon, **chosen | kwargs)
-    model._network |= {"reverts": config.reverts, "bounded": config.bounded}  # found by the fit
+    found = ("reverts", "bounded", "leaders")  # by the fit
+    model._network |= {name: getattr(config, name) for name in found}
     context = _context_series(forecaster)
     # Darts makes a network when it sees a series with a window in it, even to train for no epoch.
     longer = context.prepend_values(np.repeat(context.values()[:1], config.horizon, axis=0))
@@ -515,7 +516,7 @@ def from_darts(model: TSM2Model, series: TimeSeries | None = None) -> TSM2Foreca
             missing="raise",
         ),
         history_table([last]),
-        choice={"reverts": config.reverts},
+        choice={"reverts": config.reverts, "leaders": config.leaders or None},
     )
 
 

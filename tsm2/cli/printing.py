@@ -42,6 +42,8 @@ def _plain(value: Any) -> object:
     value = value.item() if hasattr(value, "item") else value  # of numpy
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
     return value if isinstance(value, bool | int | None) else str(value)
 
 

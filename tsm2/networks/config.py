@@ -63,7 +63,8 @@ class NetworkConfig:
     horizon: Count
     """Time steps H that it forecasts at once."""
     n_variates: Count
-    """Variates M; only fixed mixers, separate heads, covariates and bounds tie weights to it."""
+    """Variates M; only fixed mixers, separate heads, covariates, bounds and leaders tie weights to
+    it."""
     n_past: Number = 0
     """Past covariates Cp."""
     n_future: Number = 0
@@ -78,6 +79,9 @@ class NetworkConfig:
     bounded: bool = False
     """Hold what mixers add to what they added to training windows, if the head reads the stream and
     a fit measures it, see `MixerBound`."""
+    leaders: Number = 0
+    """Latest rows of all variates and past covariates that each variate's forecast reads too, see
+    `Leaders`; 0 for none."""
     features: Count = 16
     """Width F of a patch's embedding."""
     blocks: Number = 1
@@ -152,6 +156,12 @@ class NetworkConfig:
             )
         if self.reverts and not self.instance_norm:
             raise ParameterError("reverts needs a level to leave; pass instance_norm=True")
+        if self.leaders and not self.instance_norm:
+            raise ParameterError("leaders count from levels; pass instance_norm=True")
+        if self.leaders > self.lookback:
+            raise ParameterError(
+                f"leaders ({self.leaders}) must not exceed lookback ({self.lookback})"
+            )
         if self.readout == "last" and self.zero_start:
             raise ParameterError(
                 "readout='last' with zero_start=True would forecast a constant at first and get "
@@ -175,7 +185,7 @@ HINTS: dict[str, Any] = get_type_hints(NetworkConfig, include_extras=True)
 
 _DECIDED = {
     "lookback", "horizon", "n_variates", "n_past", "n_future", "n_static", "gaps", "reverts",
-    "bounded", "quantiles", "outputs",
+    "bounded", "leaders", "quantiles", "outputs",
 }  # fmt: skip
 """Fields that the data, the task and the loss decide; the others are settings of the network."""
 

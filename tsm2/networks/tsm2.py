@@ -18,6 +18,9 @@ the linear path, and a linear map of the mask tells the mixers which were.
 A network that `reverts` forecasts level + reversion * level + deviation * head: what is in standard
 units comes back to 0, the mean of the training rows, by a share for each step.
 
+One with `leaders` adds to a variate's level, for each step, what the latest rows of all variates
+and past covariates say of it, see `tsm2.networks.leaders`.
+
 The mixers of one that is `bounded` add no more to a window than they added to those that trained
 them, for nearly all of these: what reaches the head beside the linear path is shrunk to that size.
 
@@ -42,6 +45,7 @@ from tsm2.networks.blocks import (
 from tsm2.networks.config import NetworkConfig
 from tsm2.networks.covariates import CourseEncoder
 from tsm2.networks.heads import ParameterHead, PointHead, QuantileHead, in_units
+from tsm2.networks.leaders import Leaders
 from tsm2.networks.mixers import AxisLinear, AxisMLP, Directions, SelectiveMixer
 from tsm2.networks.patches import cut_patches, interpolate_gaps
 
@@ -110,6 +114,7 @@ class TSM2Network(nn.Module):
         n_heads = config.n_variates if config.separate_heads else None
         self.head = _head(config, width, n_heads)
         self.reversion = _reversion(config)
+        self.leaders = _leaders(config)
 
     def forward(
         self,
@@ -152,13 +157,27 @@ class TSM2Network(nn.Module):
         level, deviation = self._level(context, mask)
         past, future = self._centered(past), self._centered(future)
         courses = [course / deviation for course in self._courses(past, future, static)]
-        forecast = self._forecast((context - level) / deviation, mask, courses)
-        return self._restored(forecast, level, deviation)
+        values = context - level
+        forecast = self._forecast(values / deviation, mask, courses)
+        return self._restored(forecast, self._moved(level, values, mask, past), deviation)
+
+    def _moved(
+        self, level: Tensor, values: Tensor, mask: Tensor | None, past: Tensor | None
+    ) -> Tensor:
+        """Return where forecasts count from, (B, M, 1 or H), by each window's level, (B, M, 1).
+
+        Values and past covariates are less their levels, (B, M, T) and (B, Cp, T).
+        """
+        moved = level if self.reversion is None else level + level * self.reversion
+        if self.leaders is None:
+            return moved
+        values = values if mask is None else interpolate_gaps(values, mask)
+        columns = values if past is None else torch.cat((values, past), 1)
+        added: Tensor = self.leaders(columns)
+        return moved + added
 
     def _restored(self, forecast: Tensor, level: Tensor, deviation: Tensor) -> Tensor:
-        """Put each window's level and deviation, (B, M, 1), back into what the head gave."""
-        if self.reversion is not None:
-            level = level + level * self.reversion  # (B, M, H)
+        """Put level, (B, M, 1 or H), and deviation, (B, M, 1), back into what the head gave."""
         if self.config.outputs is not None:
             return in_units(forecast, self.config.outputs, level, deviation)
         if self.config.quantiles is not None:
@@ -255,6 +274,14 @@ def _reversion(config: NetworkConfig) -> nn.Parameter | None:
         return None
     sizes = (config.n_variates,) if config.separate_heads else ()
     return nn.Parameter(torch.zeros(*sizes, config.horizon))
+
+
+def _leaders(config: NetworkConfig) -> Leaders | None:
+    """Return what reads the latest rows of all columns, silent at first."""
+    if not config.leaders:
+        return None
+    columns = config.n_variates + config.n_past
+    return Leaders(columns, config.n_variates, rows=config.leaders, horizon=config.horizon)
 
 
 def _gaps(config: NetworkConfig) -> nn.Linear | None:

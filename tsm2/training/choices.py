@@ -8,7 +8,8 @@
     the choice, half of it the map from zero, if many validation windows speak for that
     the choice, solved for errors in units of each series' seasonal naive error
     the choice, averaged with simple forecasts, unless the validation errors speak against it
-    the choice, averaged with classical forecasts of whole histories, unless they speak against it
+    the choice, led by the latest rows of all columns, if the validation errors are clearly lower
+    else averaged with classical forecasts of whole histories, unless they speak against it
 
 Every candidate is a ridge regression of the linear path (`tsm2.training.ridge`), so that a choice
 costs seconds at most. The plainest candidate comes first and is left only for a clear gain.
@@ -36,6 +37,7 @@ from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Covariates, Windows
 from tsm2.tables.series import Series
+from tsm2.training.leading import choose_leading
 from tsm2.training.linear_choice import Candidate, choose_linear
 from tsm2.training.missed import SolvedCandidate
 from tsm2.training.moments import LinearInput
@@ -164,6 +166,7 @@ def choose(
     season: int = 1,
     scaled: bool = False,
     simple: SimpleForecasts | None = None,
+    leaders: Literal["auto"] | bool = False,
 ) -> Choice:
     """Try candidates, and choose one by its error on the validation rows.
 
@@ -189,6 +192,10 @@ def choose(
         unless the choice reads the calendar.
     simple
         What may be averaged with it in turn, unless that reads the calendar; None for nothing.
+    leaders
+        Whether the choice may be led by the latest rows of all columns: "auto" where the errors
+        are clearly lower, True in any case. Classical forecasts, which know of none, are left out
+        then.
     """
     rows = list(dict.fromkeys(tried))
     best, solved = rows[0], None
@@ -198,7 +205,9 @@ def choose(
     def cut(candidate: Candidate, reach: int = 0) -> tuple[Windows, Windows | None]:
         sizes = {"lookback": candidate.lookback, "horizon": horizon}
         fits, judges = split_starts(prepared.series, n_train, **sizes)
-        known = calendars[candidate.calendar] if candidate.calendar else prepared.covariates
+        known = prepared.covariates
+        if candidate.calendar:
+            known = replace(known, future=calendars[candidate.calendar].future)
         whole = counting if candidate.scaled else prepared
         own = replace(whole, lookback=candidate.lookback, covariates=known)
         own = own.reaching(reach) if reach else own
@@ -220,6 +229,7 @@ def choose(
         if calendars:
             more = [replace(best, calendar=names, error=math.nan) for names in calendars]
             choice = choose_linear(cut, [best, *more])
+            maps |= choice.maps
             rows, best = [*rows, *choice.candidates[1:]], choice.best
     if averaged and not best.calendar:
         means, best, solved = _averaged(cut, best, _near(rows, best), maps)
@@ -229,17 +239,26 @@ def choose(
         rows = [*(plain if each is best else each for each in rows), other]
         clear = other.scaled_error < (1 - _CLEAR) * plain.scaled_error
         best, solved = (other, otherwise if best.averaged else None) if clear else (plain, solved)
+    found = solved
     if simple is not None and not best.calendar:
         blended, stands, found = _blended(cut, best, simple, solved)
         rows, best = [*rows, blended], blended if stands else best
-        if simple.classical is not None:
-            combined, stands = _combined(cut, best, found, simple.classical)
-            rows, best = [*rows, combined], combined if stands else best
+    if leaders:
+        led, stands = _led(cut, best, found or maps.get(best), always=leaders is True)
+        rows, best = [*rows, *led], led[0] if stands else best
+    if simple is not None and simple.classical is not None and not (best.calendar or best.leaders):
+        combined, stands = _combined(cut, best, found, simple.classical)
+        rows, best = [*rows, combined], combined if stands else best
     return Choice(table=_table_of(rows, best), solved=solved)
 
 
 def _table_of(rows: Sequence[Candidate], best: Candidate) -> pd.DataFrame:
     """Return the candidates, one row each."""
+    led = {
+        "leaders": pd.array([each.leaders for each in rows], dtype="Int64"),
+        "led": [each.led for each in rows],
+        "leader_strength": [each.leader_strength for each in rows],
+    }
     return pd.DataFrame(
         {
             "lookback": [each.lookback for each in rows],
@@ -252,6 +271,7 @@ def _table_of(rows: Sequence[Candidate], best: Candidate) -> pd.DataFrame:
             "averaged": [each.averaged for each in rows],
             "lookbacks": [each.lookbacks for each in rows],
             "reverts": [each.reverts for each in rows],
+            **(led if any(each.leaders for each in rows) else {}),
             "classical": [each.classical for each in rows],
             "scaled_errors": [each.scaled for each in rows],
             "validation_mse": [each.error for each in rows],
@@ -388,6 +408,32 @@ def _blended(
     return replace(whole, error=error), stands, both if stands else alone
 
 
+def _led(
+    cut: Cut, best: Candidate, found: LinearMap | None, *, always: bool
+) -> tuple[list[Candidate], bool]:
+    """Return the choice as it is led by the latest rows of all columns, and whether it is taken.
+
+    There is none where nothing can be solved, or nobody would be led.
+    """
+    train, validation = cut(best)
+    if validation is None or not (always or len(validation) >= TELLING * validation.horizon):
+        return [], False
+    found = found or _solved(best, train, validation)
+    leading = choose_leading(found, train, validation, always=always)
+    if leading is None:
+        return [], False
+    how, ratio, stands = leading
+    whole = replace(
+        best,
+        leaders=how.rows,
+        led=how.led,
+        leader_strength=how.strength,
+        error=best.error * ratio,
+        scaled_error=math.nan,
+    )
+    return [whole], stands
+
+
 def _combined(
     cut: Callable[..., tuple[Windows, Windows | None]],
     best: Candidate,
@@ -420,24 +466,26 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
     """Return what was chosen, by the names of the estimator's parameters."""
     (row,) = choices[choices["chosen"]].to_dict("records")
     mixers = row.get("mixers", True)  # not known before training
-    several = {  # models without any, or that were saved earlier, have none
+    # Models that were saved earlier lack some.
+    several = {
         name: tuple(each) if isinstance(each := row.get(name), list | tuple) else ()
-        for name in ("lookbacks", "logarithms")
+        for name in ("lookbacks", "logarithms", "led")
     }
     whole = {
         name: None if pd.isna(row.get(name)) else int(row[name])
-        for name in ("season", "regressed", "cycle")  # models that were saved earlier lack some
+        for name in ("season", "regressed", "cycle", "leaders")
     }
     return {
         "lookback": int(row["lookback"]),
         "level": str(row["level"]),
         "separate_heads": bool(row["separate_heads"]),
-        "calendar": str(row.get("calendar", "")),  # models that were saved earlier lack it
+        "calendar": str(row.get("calendar", "")),
         "mixers": bool(mixers),
         "averaged": bool(row.get("averaged", False)),
         "reverts": bool(row.get("reverts", False)),
         "classical": bool(row.get("classical", False)),
         "scaled_errors": bool(row.get("scaled_errors", False)),
+        "leader_strength": float(row.get("leader_strength", math.nan)),
         **several,
         **whole,
     }

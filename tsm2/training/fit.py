@@ -24,6 +24,7 @@ from tsm2.networks.heads import LossName
 from tsm2.prepared.windows import Windows
 from tsm2.training.capture import Recorder
 from tsm2.training.ema import MovingAverage
+from tsm2.training.leading import Leading
 from tsm2.training.optimization import make_optimizer, make_scheduler
 from tsm2.training.position import Epoch, Position, check_state
 from tsm2.training.processes import Processes
@@ -97,6 +98,8 @@ class TrainingConfig:
     """Steps that the maps of this mean read; empty for all of them."""
     fine: int | None = None
     """Last steps of very many that an exact start reads one by one; None for all of them."""
+    leading: Leading | None = None
+    """How an exact start is led by the latest rows of all columns; None for not at all."""
     compile: bool = False
     """Compile the network for training with torch.compile."""
     capture_steps: Literal["auto"] | bool = "auto"
@@ -114,6 +117,7 @@ class TrainingConfig:
             averaged=self.averaged,
             lookbacks=self.lookbacks,
             fine=self.fine,
+            leading=self.leading,
         )
 
     def steps_per_epoch(self, n_windows: int) -> int:

@@ -46,6 +46,13 @@ class Candidate:
     """Rows that the maps of that mean read, where they read more and less; empty for `lookback`."""
     classical: bool = False
     """Whether it is averaged with classical forecasts of whole histories."""
+    leaders: int | None = None
+    """Latest rows of all columns that forecasts read too, see `tsm2.training.leading`; None for
+    none."""
+    led: tuple[int, ...] = ()
+    """Positions of the variates whose forecasts do."""
+    leader_strength: float = math.nan
+    """Of the ridge of these."""
     scaled: bool = False
     """Whether errors count in units of each series' seasonal naive error."""
     strength: float = math.nan

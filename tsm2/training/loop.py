@@ -29,7 +29,7 @@ from torch import nn
 from tsm2.errors import BackendError, ParameterError
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.prepared.windows import Windows
-from tsm2.training.bounds import bound_mixers, free_mixers
+from tsm2.training.bounds import lift_bounds, set_bounds
 from tsm2.training.capture import find_recorder
 from tsm2.training.checkpoints import Checkpoint, digest
 from tsm2.training.fit import Epoch, Fit, TrainingConfig
@@ -161,7 +161,7 @@ def fit_network(
         `log_dir` is given, but TensorBoard is not installed.
     """
     accelerator = _accelerator(choose_device(config.device), log_dir)
-    free_mixers(network)
+    lift_bounds(network)
     kept = _open_checkpoint(checkpoint, network, train, validation, config, seed, accelerator)
     exact = config.linear_start == "exact"
     if exact:
@@ -208,8 +208,8 @@ def fit_network(
             bar.end(f"kept {_losses(left)}; {fit.history[-1].epoch} epochs trained")
     network.load_state_dict(fit.kept_weights())
     network.eval()
-    if left is not None and left.epoch:  # the mixers of a start add nothing
-        bound_mixers(network, fit.train)
+    if left is None or left.epoch:  # a start knows its bounds, and its mixers add nothing
+        set_bounds(network, fit.train)
     network.to("cpu")
     return fit.history
 

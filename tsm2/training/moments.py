@@ -35,9 +35,11 @@ __all__ = [
     "LinearInput",
     "Moments",
     "StepMeans",
+    "columns_above_level",
     "relate_covariates",
     "sum_columns",
     "sum_moments",
+    "weights_of_windows",
 ]
 
 Level = Literal["mean", "last", "zero"]
@@ -190,6 +192,15 @@ def sum_moments(
     return total
 
 
+def columns_above_level(batch: Batch, level: Level | None) -> Tensor:
+    """Return values and past covariates less their levels, (B, M + Cp, L), in double precision."""
+    values, _ = _leveled(batch.context.double(), batch.mask, level)
+    past = _past(batch)
+    if past is None:
+        return values
+    return torch.cat((values, _centered(past.double(), values.shape[-1], level)), 1)
+
+
 def relate_covariates(
     windows: Windows, linear: LinearInput, kind: Literal["past", "future"]
 ) -> Tensor:
@@ -224,7 +235,7 @@ def _related(
     span = lookback + ahead
     rows = torch.cat((covariates[: len(windows.values)], windows.values), 1).double()  # (T, C + M)
     starts = torch.arange(len(windows)) if windows.starts is None else windows.starts
-    weights = _shares(windows)
+    weights = weights_of_windows(windows)
     weights = torch.ones(len(windows), dtype=torch.float64) if weights is None else weights
     covered = rows.new_zeros(len(rows) + 1)  # how often each row is in a window
     covered.index_add_(0, starts, weights).index_add_(0, starts + span, -weights)
@@ -268,7 +279,7 @@ def _related_by_batches(
     return gram, cross
 
 
-def _shares(windows: Windows) -> Tensor | None:
+def weights_of_windows(windows: Windows) -> Tensor | None:
     """Return the weight of each window, (W,); None if all weigh the same."""
     if not windows.balanced or windows.series is None:
         return None
@@ -278,7 +289,7 @@ def _shares(windows: Windows) -> Tensor | None:
 
 def _batches(windows: Windows) -> Iterator[tuple[Batch, Tensor | None]]:
     """Yield batches of windows and the weight of each window, (B,); None if all weigh the same."""
-    shares = _shares(windows)
+    shares = weights_of_windows(windows)
     span = windows.lookback + windows.horizon
     size = max(1, _BATCH // (span * windows.values.shape[1]))
     for which in windows.batches(size):

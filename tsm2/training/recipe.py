@@ -35,6 +35,7 @@ from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.holidays import check_holidays, is_holiday
+from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import check_levels, with_median
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
@@ -48,6 +49,7 @@ from tsm2.training.choices import (
     enough_rows,
 )
 from tsm2.training.fit import TrainingConfig
+from tsm2.training.leading import Leading
 from tsm2.training.simple import Blend
 
 __all__ = ["BEGUN", "CHOSEN", "Recipe", "choices_of"]
@@ -63,6 +65,9 @@ BEGUN = (
     "reverts",
     "scaled_errors",
     "classical",
+    "leaders",
+    "led",
+    "leader_strength",
 )
 """How an exact start was made, and what it is averaged with, which its network does not say."""
 _SUITS: Mapping[str, Mapping[str, Any]] = {
@@ -103,6 +108,7 @@ class Recipe:
     scaling: Literal["series", "global"]
     logarithms: bool | Literal["auto"]
     classical: bool | Literal["auto"]
+    leaders: bool | Literal["auto"]
     sampling: Literal["windows", "series"]
     scaled_errors: bool | Literal["auto"]
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -213,6 +219,7 @@ class Recipe:
         roles: Roles,
         *,
         has_covariates: bool,
+        has_past: bool,
     ) -> Choice:
         """Settle what is left to "auto" by the closed form, on the validation rows.
 
@@ -224,6 +231,8 @@ class Recipe:
             Of the rows.
         has_covariates
             Whether there are any, which simple forecasts would not read.
+        has_past
+            Whether there are past ones beside the columns of the table.
 
         Returns
         -------
@@ -252,10 +261,14 @@ class Recipe:
             averaged=self._averages(max(looks)) and not (has_covariates or roles.others),
             season=self.season_of(rows) or 1,
             scaled=self._tries_scaled(rows) and not has_covariates,
+            leaders=self._tries_leaders(has_past=has_past),
         )
         found = choice.table
-        if names := units.in_logarithms(rows.layout.columns):
-            found["logarithms"] = [names] * len(found)
+        if "led" in found:
+            names = roles.layout(rows.layout).columns
+            found["led"] = [tuple(str(names[k]) for k in each) for each in found["led"]]
+        if logarithms := units.in_logarithms(rows.layout.columns):
+            found["logarithms"] = [logarithms] * len(found)
         if self._states_classical:
             found["classical"] = found["chosen"]
         if self.calendar != "auto":
@@ -291,6 +304,15 @@ class Recipe:
         if not chosen(choices)["scaled_errors"]:
             return prepared
         return prepared.counting_by(self.season_of(prepared.series) or 1, n_train)
+
+    def _tries_leaders(self, *, has_past: bool) -> Literal["auto"] | bool:
+        """Return whether forecasts may be led by the latest rows of all columns.
+
+        Gaps that are masked, columns that are alone and past covariates that are coded are not read
+        so, nor is anything where classical forecasts are asked for in any case.
+        """
+        exact = self._start() == "exact" and bool(self.network["instance_norm"])
+        return self.leaders if exact and not has_past and not self._states_classical else False
 
     def _averages(self, lookback: int) -> bool:
         """Return whether an exact start may be the mean of the maps from both levels.
@@ -368,13 +390,14 @@ class Recipe:
                 f"{read}. Pass classical='auto', or leave them out."
             )
 
-    def choose_for(self, series: Series, *, has_covariates: bool) -> pd.DataFrame:
+    def choose_for(self, series: Series, *, has_covariates: bool, has_past: bool) -> pd.DataFrame:
         """Return the choices that a fit to series, gaps filled, would make."""
         has_covariates |= self.states_dates
         rows, n_train = self.split(series, has_covariates=has_covariates)
         roles = Roles.of(self.target, rows.layout)
         units = self.units(rows, n_train, roles)
-        return self.choose(rows, n_train, units, roles, has_covariates=has_covariates).table
+        kinds = {"has_covariates": has_covariates, "has_past": has_past}
+        return self.choose(rows, n_train, units, roles, **kinds).table
 
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
         """Return the choices of the fit before, but for what is no longer left to be chosen."""
@@ -391,6 +414,8 @@ class Recipe:
                 fixed |= {"lookback": stated[0], "lookbacks": ()}
         if self.classical != "auto":
             fixed["classical"] = bool(self.classical)
+        if not self.leaders or (before["leaders"] or 0) > fixed.get("lookback", before["lookback"]):
+            fixed["leaders"] = None
         return pd.DataFrame([before | fixed | {"mixers": True, "chosen": True}])
 
     def season_of(self, rows: Series) -> int | None:
@@ -430,6 +455,8 @@ class Recipe:
                 known["lookback"], self.network["patch_length"], self.network["patch_stride"]
             ),
             **{name: known[name] for name in CHOSEN},
+            "separate_heads": known["separate_heads"] or bool(known["leaders"]),
+            "leaders": known["leaders"] or 0,
             "reverts": known["reverts"],
             "bounded": self._start() == "exact",
             "blocks": self.network["blocks"] if known["mixers"] else 0,
@@ -442,9 +469,9 @@ class Recipe:
         return NetworkConfig(**given)
 
     def training_config(
-        self, choices: pd.DataFrame, n_windows: int, *, warm: bool
+        self, choices: pd.DataFrame, n_windows: int, *, warm: bool, variates: Layout
     ) -> TrainingConfig:
-        """Return how the network is trained on so many windows.
+        """Return how the network is trained on so many windows of variates.
 
         It begins with weights of its own or, `warm`, with earlier ones. An exact start is "auto"
         wherever the mixers start at zero behind a plain stream.
@@ -461,6 +488,7 @@ class Recipe:
             "averaged": known["averaged"],
             "lookbacks": known["lookbacks"],
             "fine": self._fine,
+            "leading": _leading(known, variates) if start == "exact" else None,
             "blend": Blend(**blended) if start == "exact" and all(blended.values()) else None,
         }
         given |= {name: value for name, value in _SUITS[start].items() if given[name] is None}
@@ -527,6 +555,18 @@ def choices_of(
     if logarithms:
         row["logarithms"] = logarithms
     return pd.DataFrame([row])
+
+
+def _leading(known: Mapping[str, Any], variates: Layout) -> Leading | None:
+    """Return how leaders are solved, by what was chosen."""
+    if not known["leaders"]:
+        return None
+    return Leading(
+        rows=known["leaders"],
+        strength=known["leader_strength"],
+        led=tuple(k for k, name in enumerate(variates.columns) if str(name) in known["led"]),
+        separate=known["separate_heads"],
+    )
 
 
 def _check_positive(rows: Series, target: NDArray[np.bool_]) -> None:

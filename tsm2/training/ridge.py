@@ -100,6 +100,12 @@ class LinearMap:
     lookback: int | None = None
     """Last steps that a part reads of a window; None for all of them."""
 
+    def applied(self, x: Tensor) -> Tensor:
+        """Return the forecasts less their level, (B, M, H), of columns, (B, M, D)."""
+        if len(self.weights) == 1:
+            return x @ self.weights[0]
+        return torch.einsum("bmd,mdh->bmh", x, self.weights)
+
 
 def solve_linear(
     train: Windows,

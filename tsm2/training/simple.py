@@ -186,7 +186,7 @@ def error_of(found: LinearMap, windows: Windows, *, absolute: bool = False) -> f
     for which in windows.batches(size):
         batch = windows.gather(which)
         x, y = found.linear.read(batch)
-        error = _applied(x, found.weights) - y
+        error = found.applied(x) - y
         known = torch.ones_like(y, dtype=torch.bool)
         known = known if batch.target_mask is None else batch.target_mask
         error = error.abs() if absolute else error.square()
@@ -218,7 +218,7 @@ def errors_beside(
         batch, histories = windows.gather(which), whole.gather(which)
         x, y = found.linear.read(batch)
         unit = 1.0 if batch.error_unit is None else batch.error_unit
-        error = _applied(x, found.weights) - y  # (B, M, H)
+        error = found.applied(x) - y  # (B, M, H)
         own = batch.target + error * unit
         moved = classical.correction(own, histories.context, histories.mask) / unit
         known = torch.ones_like(y, dtype=torch.bool)
@@ -258,11 +258,6 @@ def _shares(maps: Sequence[Tensor], windows: Sequence[Windows], *, separate: boo
 
 def _kinds(means: Tensor, maps: Sequence[Tensor]) -> Sequence[Tensor]:
     return torch.split(means, [len(each) for each in maps], 1)
-
-
-def _applied(x: Tensor, weights: Tensor) -> Tensor:
-    """Return columns, (B, M, D), times weights, (G, D, H)."""
-    return x @ weights[0] if len(weights) == 1 else torch.einsum("bmd,mdh->bmh", x, weights)
 
 
 def _again(lookback: int, horizon: int, season: int, *, ago: int = 1) -> Tensor:

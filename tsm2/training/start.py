@@ -3,7 +3,9 @@
     forecast = level + deviation * (sum over patches of W[p] (E patch[p] + e) + b)
              = level + B (context - level)           W[p] E = B[p],  b = - sum W[p] e
 
-A map that reverts adds a share of the level for each step, as the network then does.
+A map that reverts adds a share of the level for each step, as the network then does. Where columns
+lead (`tsm2.training.leading`), the map of each variate counts by its shares, and the network's
+leaders add the rest.
 
 Where the mixers start at zero, a network is a linear map of what `tsm2.training.moments` reads: a
 window's values less their level, and its covariates' courses. The ridge solution is written into
@@ -20,7 +22,7 @@ course, F features, V directions of L steps that the network sees, Q quantiles, 
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -36,6 +38,7 @@ from tsm2.networks.tsm2 import TSM2Network
 from tsm2.networks.weights import start_from
 from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.blocks import cut_blocks
+from tsm2.training.leading import Leading, Led, solve_led
 from tsm2.training.moments import LinearInput, relate_covariates
 from tsm2.training.ridge import LinearMap, solve_again, solve_averaged, solve_linear
 from tsm2.training.simple import Blend, as_seen, blend_in, regressed
@@ -75,6 +78,8 @@ class ExactStart:
     """Steps that the maps of this mean read; empty for all of them."""
     fine: int | None = None
     """Last steps of very many that a map reads one by one; None for all of them."""
+    leading: Leading | None = None
+    """How columns that lead are solved; None if none do."""
     solved: LinearMap | None = None
     """What `solve_exactly` returned for all of it; None lets each network solve its own."""
 
@@ -83,14 +88,22 @@ class ExactStart:
     ) -> LinearMap:
         """Solve the map of what a regression reads of windows, see `solve_linear`."""
         averages = self.averaged and linear.plain
+        separate = config.separate_heads if self.leading is None else self.leading.separate
         mean = partial(solve_averaged, reverts=config.reverts, lookbacks=self.lookbacks)
         return (mean if averages else solve_linear)(
             regressed(train, self.blend, from_first=True),
             None if validation is None else regressed(validation, self.blend),
             replace(linear, fine=self.fine),
-            separate=config.separate_heads,
+            separate=separate,
             season=self.season,
         )
+
+    def led(self, found: LinearMap, known: Sequence[Windows]) -> tuple[LinearMap, Led | None]:
+        """Return the map by its shares, and what columns that lead add; None if none do."""
+        if self.leading is None:
+            return found, None
+        led = solve_led(found, known, self.leading)
+        return led.scaled(found), led
 
 
 _PLAIN = ExactStart()
@@ -191,7 +204,7 @@ def start_exactly(
     if narrow and blend is not None:
         _embed_what_is_read(network, whole)
         sight = _Sight.of(network)
-    _write_linear(network, as_seen(whole, known, sight.basis), sight)
+    _write(network, *how.led(as_seen(whole, known, sight.basis), [train]), sight)
     if isinstance(network.head, QuantileHead):
         _spread_quantiles(network, train if validation is None else validation)
     return found
@@ -246,14 +259,19 @@ def refit_exactly(
     if again is None or how.solved is None:
         fit, judge = regressed(train, how.blend, from_first=True), regressed(validation, how.blend)
         again = solve_again(found, [fit, judge])
-    written = as_seen(blend_in(again, how.blend, known), known, sight.basis)
+    whole = as_seen(blend_in(again, how.blend, known), known, sight.basis)
+    written, led = how.led(whole, known)
     if not trained:
-        _write_linear(network, written, sight)
+        _write(network, written, led, sight)
         return again
     start = as_seen(blend_in(found, how.blend, known), known, sight.basis)
+    start, led_before = how.led(start, [train])
     changed = copy.deepcopy(network)
     change = replace(written, weights=written.weights - start.weights)
     _write_linear(changed, change, sight, added=True)
+    if changed.leaders is not None and led is not None and led_before is not None:
+        changed.leaders.weight.add_(led.weights - led_before.weights)
+        changed.leaders.largest.copy_(torch.maximum(changed.leaders.largest, led.largest))
     if _bent(network, changed, validation) <= _BENT:
         network.load_state_dict(changed.state_dict())
     return again
@@ -280,7 +298,7 @@ def leave_out(
         other = copy.deepcopy(network)
         again = solve_again(found, [regressed(each, how.blend) for each in rest])
         whole = blend_in(again, how.blend, rest)
-        _write_linear(other, as_seen(whole, rest, sight.basis), sight)
+        _write(other, *how.led(as_seen(whole, rest, sight.basis), rest), sight)
         yield other, block
 
 
@@ -330,6 +348,13 @@ def _some(windows: Windows) -> Iterator[Batch]:
     """Yield batches of windows from first to last, `_LOOKED_AT` at most."""
     for part in torch.split(windows.spread(_LOOKED_AT), 64):
         yield windows.gather(part)
+
+
+def _write(network: TSM2Network, found: LinearMap, led: Led | None, sight: _Sight) -> None:
+    """Let the linear path of a network be a map, and its leaders add what was solved."""
+    _write_linear(network, found, sight)
+    if led is not None and network.leaders is not None:
+        led.write(network.leaders)
 
 
 def _write_linear(

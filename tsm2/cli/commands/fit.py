@@ -1,5 +1,6 @@
 """`tsm2 fit | update | export`: what makes a saved model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +21,11 @@ from tsm2.cli.options import (
     reads_files,
 )
 from tsm2.cli.printing import print_json, print_line, say
+from tsm2.training.choices import chosen as choice_of
 
 __all__ = ["export", "fit", "update"]
+
+_TOLD = 5  # columns that are named
 
 
 @reads_files
@@ -131,7 +135,7 @@ def fit(
     )
     model.save(out)
     losses, config = model.history_.iloc[-1], model.network_.config
-    mixes = config.blocks > 0
+    mixes, kept = config.blocks > 0, choice_of(model.choices_)
     if as_json:
         print_json(
             {
@@ -143,6 +147,7 @@ def fit(
                 "mixers": mixes,
                 "reverts": config.reverts,
                 "classical": model.fitted_.classical is not None,
+                "led": list(kept["led"]),
                 "train_loss": losses["train_loss"],
                 "validation_loss": losses["validation_loss"],
             }
@@ -162,8 +167,19 @@ def fit(
         + ("" if mixes else "; kept the exact linear forecast, without mixers")
         + ("; half of it comes back to the mean of the training rows" if config.reverts else "")
         + ("; averaged with classical forecasts" if model.fitted_.classical else "")
+        + (f"; {_led(kept['led'], kept['leaders'])}" if kept["led"] else "")
     )
     print_line(f"model: {out}")
+
+
+def _led(names: Sequence[str], rows: int) -> str:
+    """Say which columns are led, of many the first."""
+    some, rest = names[:_TOLD], len(names) - _TOLD
+    listed = [*some, f"{rest} more"] if rest > 0 else list(some)
+    *before, last = listed
+    those = f"{', '.join(before)} and {last}" if before else last
+    verb = "are" if before else "is"
+    return f"{those} {verb} led by the latest {rows} rows of all columns"
 
 
 @reads_files

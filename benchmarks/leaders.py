@@ -1,0 +1,119 @@
+"""Whether columns that lead are found, and what that is worth on rows that chose nothing.
+
+    python benchmarks/leaders.py --data FOLDER          # runs what results/ lacks
+    python benchmarks/leaders.py --summary
+
+FOLDER holds `long_horizon/` with the public files. Each fold ends with the validation part of a
+table, or at 0.8 of it, so that no test row is read; its last fifth judges, and the fifth of the
+rest before that validates. Of Weather the last 16,000 rows before a fold's end are read. Beside the
+benchmark's horizons there are short ones, over which what leads reaches furthest. Generated tables,
+in which columns follow others, stand for what such a table can be worth.
+
+"plain" is the exact start, "led" the same with leaders in any case; "validation" is what the
+choice sees of the second over the first. Mean squared errors over the judging rows, in standard
+units; "typical" is the geometric mean of the variates' ratios.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from averaged_maps import CELLS, ENDS, MOST_ROWS
+from numpy.typing import NDArray
+from rows import add_row, folder_given, keys_in
+from selection import gated_lags, leads_and_lags
+
+from tsm2 import TSM2Forecaster
+from tsm2.benchmark.protocol import load_table
+
+RESULTS = Path(__file__).parent / "results" / "leaders.csv"
+STRIDE = 7
+"""Rows from one judged forecast to the next."""
+SHORT = {
+    "ETTh1": (168, (6, 24)),
+    "ETTh2": (168, (6, 24)),
+    "ETTm1": (192, (6, 24)),
+    "ETTm2": (192, (6, 24)),
+    "Exchange": (96, (6, 24)),
+    "ILI": (52, (4, 12)),
+    "Weather": (144, (6, 24)),
+}
+"""Lookbacks and horizons beside those of the benchmark."""
+GENERATED = {"leads and lags": leads_and_lags, "gated lags": gated_lags}
+
+
+def errors_of(model: TSM2Forecaster, values: NDArray[np.float64], known: int) -> NDArray:
+    """Return the errors of the forecasts from all rows after the known ones, (M,)."""
+    lookback, horizon = model.fitted_.lookback, model.horizon
+    spans = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon, 0)
+    spans = spans[known - lookback :: STRIDE].transpose(0, 2, 1)  # (W, L + H, M)
+    errors = model.forecast_contexts(spans[:, :lookback], horizon) - spans[:, lookback:]
+    deviation = values[:known].std(0)
+    return np.square(errors / deviation.clip(min=1e-9)).mean((0, 1))
+
+
+def row_of_fold(values: NDArray[np.float64], lookback: int, horizon: int) -> dict[str, str]:
+    """Return what leaders are worth on a fold."""
+    known = int(len(values) * 0.8)
+    errors = {}
+    for leaders in (False, True):
+        model = TSM2Forecaster(lookback, horizon, blocks=0, leaders=leaders, random_state=0)
+        errors[leaders] = errors_of(model.fit(values[:known]), values, known)
+    tried = model.choices_
+    if "leaders" not in tried:
+        return {"validation": "", "plain": f"{errors[False].mean():.5f}", "led": "", "typical": ""}
+    led = tried["leaders"].notna()
+    before = tried.loc[~led, "validation_mse"].iloc[-1]
+    ratio = tried.loc[led, "validation_mse"].iloc[0] / before
+    typical = np.exp(np.log(errors[True] / errors[False]).mean())
+    return {
+        "validation": f"{ratio:.4f}",
+        "plain": f"{errors[False].mean():.5f}",
+        "led": f"{errors[True].mean():.5f}",
+        "typical": f"{typical:.4f}",
+    }
+
+
+def folds(data: Path) -> Iterator[tuple[dict[str, str], NDArray[np.float64], int]]:
+    """Yield the folds that results lack: what names each, its rows, and the lookback."""
+    done = keys_in(RESULTS, ("table", "horizon", "end"))
+    for name, make in GENERATED.items():
+        key = {"table": name, "horizon": "24", "end": "1.0"}
+        if tuple(key.values()) not in done:
+            yield key, make(), 96
+    for cells in (SHORT, CELLS):
+        for name, (lookback, horizons) in cells.items():
+            table = load_table(name, data_home=data / "long_horizon")
+            for horizon in horizons:
+                for end in ENDS:
+                    key = {"table": name, "horizon": str(horizon), "end": str(end)}
+                    if tuple(key.values()) not in done:
+                        values = table.values[: int(table.split.validation_end * end)]
+                        yield key, values[-MOST_ROWS:] if name == "Weather" else values, lookback
+
+
+def summary() -> None:
+    """Print all folds, and what those are worth that are taken."""
+    table = pd.read_csv(RESULTS)
+    table["judged"] = table["led"] / table["plain"]
+    print(table.round(3).to_string(index=False))
+    bounds = [0, 0.9, 0.95, 0.97, 2]  # leaders are taken below 0.95
+    by = np.log(table[["judged", "typical"]]).groupby(pd.cut(table["validation"], bounds))
+    print("\nby the error over the validation windows:")
+    print(np.exp(by.mean()).assign(worst=np.exp(by["judged"].max()), folds=by.size()).round(3))
+
+
+def main() -> None:
+    """Run what is missing, or print what is there."""
+    data = folder_given(__doc__ or "")
+    if data is None:
+        summary()
+        return
+    for key, values, lookback in folds(data):
+        add_row(RESULTS, key | row_of_fold(values, lookback, int(key["horizon"])))
+        print(*key.values(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Columns that lead: what is solved, beside plain least squares, and when it is taken."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tsm2.networks.leaders import Leaders
+from tsm2.prepared.windows import Covariates, Windows
+from tsm2.training.leading import Leading, choose_leading, most_rows, solve_led
+from tsm2.training.moments import LinearInput, columns_above_level
+from tsm2.training.ridge import LinearMap, solve_linear
+
+LOOKBACK, HORIZON, LAG = 12, 6, 4
+
+
+def followers(count: int = 600, *, seed: int = 0, noise: float = 0.1) -> torch.Tensor:
+    """A smooth column, one that follows four rows later, and one that follows nothing."""
+    draw = np.random.default_rng(seed)
+    first, alone = (
+        pd.DataFrame(draw.normal(size=(count + LAG, 2))).ewm(alpha=0.2).mean().to_numpy().T
+    )
+    second = first[:-LAG] + noise * draw.normal(size=count)
+    return torch.from_numpy(np.column_stack([first[LAG:], second, alone[LAG:]])).float()
+
+
+def windows(values: torch.Tensor, **given: Any) -> Windows:
+    return Windows(values=values, lookback=LOOKBACK, horizon=HORIZON, **given)
+
+
+def own_map(train: Windows, **given: Any) -> LinearMap:
+    return solve_linear(train, None, LinearInput(), **given)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("level", ["mean", "last"])
+def test_it_is_ridge_regression_with_a_free_share(level: Any, separate: bool) -> None:
+    train = windows(followers(1500, noise=0.5))
+    found = solve_linear(train, None, LinearInput(level=level), separate=separate)
+    how = Leading(rows=5, strength=0.3, led=(0, 1, 2))
+    led = solve_led(found, [train], how)
+
+    batch = train.gather(torch.arange(len(train)))
+    x, target = found.linear.read(batch)
+    own = found.applied(x)
+    columns = columns_above_level(batch, level)[..., -5:].flatten(1)
+    penalty = 0.3 * (columns.mT @ columns).diagonal().mean()
+    inside = 0
+    for variate in range(3):
+        for step in range(HORIZON):
+            both = torch.cat((own[:, variate, step, None], columns), 1)
+            held = penalty * torch.eye(len(both.mT), dtype=torch.float64)
+            held[0, 0] = 0.0
+            wanted = torch.linalg.solve(both.mT @ both + held, both.mT @ target[:, variate, step])
+            share = led.share[variate, step]
+            if 0 < share < 1:
+                inside += 1
+                torch.testing.assert_close(share, wanted[0], rtol=1e-6, atol=1e-8)
+                torch.testing.assert_close(
+                    led.weights[variate, step], wanted[1:], rtol=1e-6, atol=1e-8
+                )
+            else:  # a share that would lie outside ends at the border
+                assert (wanted[0] <= 1e-6) if share == 0 else (wanted[0] >= 1 - 1e-6)
+    assert inside > 5
+
+
+def test_windows_in_parts_are_windows_together() -> None:
+    values = followers(300)
+    whole = windows(values)
+    found = own_map(whole)
+    half = torch.arange(len(whole)) < 150
+    how = Leading(rows=4, strength=0.1, led=(1,))
+    together, apart = (
+        solve_led(found, each, how) for each in ([whole], [whole.only(half), whole.only(~half)])
+    )
+    torch.testing.assert_close(together.weights, apart.weights)
+    torch.testing.assert_close(together.share, apart.share)
+    torch.testing.assert_close(together.largest, apart.largest)
+
+
+def test_who_is_not_led_forecasts_itself_alone() -> None:
+    train = windows(followers())
+    led = solve_led(own_map(train), [train], Leading(rows=4, strength=0.1, led=(1,)))
+    assert (led.share[[0, 2]] == 1).all()
+    assert not led.weights[[0, 2]].any()
+    assert not led.largest[[0, 2]].any()
+    assert led.weights[1].any()
+
+
+def test_leaders_are_found_and_told() -> None:
+    values = followers(800)
+    train, judge = windows(values[:600]), windows(values[600 - LOOKBACK :])
+    found = own_map(train)
+    leading = choose_leading(found, train, judge, always=False)
+    assert leading is not None
+    how, ratio, stands = leading
+    assert stands
+    assert how.led == (1,)
+    assert ratio < 0.8
+    led = solve_led(found, [train], how)
+    assert led.share[1, :LAG].max() < 0.2
+    # Row k of the first column, counted from the end, is step LAG - k of the second.
+    weights = led.weights[1].reshape(HORIZON, 3, how.rows)
+    for step in range(LAG):
+        assert weights[step, 0, step - LAG] > 0.7
+
+
+def test_nothing_leads_where_columns_are_apart() -> None:
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(800, 3))).float().cumsum(0)
+    train, judge = windows(values[:600]), windows(values[600 - LOOKBACK :])
+    leading = choose_leading(own_map(train), train, judge, always=False)
+    assert leading is None or not leading[2]
+
+
+def test_what_is_added_stays_within_what_was_added() -> None:
+    values = followers()
+    train = windows(values)
+    led = solve_led(own_map(train), [train], Leading(rows=4, strength=0.1, led=(1,)))
+    leaders = Leaders(3, 3, rows=4, horizon=HORIZON)
+    assert not leaders(torch.ones(1, 3, LOOKBACK)).any()
+    led.write(leaders)
+    batch = train.gather(torch.arange(len(train)))
+    columns = columns_above_level(batch, "mean")
+    added = leaders(columns.float())
+    torch.testing.assert_close(added.abs().amax(0), led.largest.float())
+    torch.testing.assert_close(added, led.added(columns[..., -4:].flatten(1)).float())
+    torch.testing.assert_close(leaders.size(columns.float()), added.abs())
+    far = leaders(1000 * columns.float())
+    torch.testing.assert_close(far.abs().amax(0), led.largest.float())
+    assert torch.autograd.gradcheck(leaders.double(), columns[:3].mul(0.5).requires_grad_())
+
+
+@pytest.mark.parametrize(
+    ("values", "given", "rows"),
+    [
+        (followers(), {}, LOOKBACK),
+        (followers()[:, :1], {}, 0),
+        (followers()[:, :1], {"covariates": Covariates(past=followers()[:, 1:])}, LOOKBACK),
+        (followers(), {"known": torch.ones(600, 3, dtype=torch.bool)}, 0),
+        (followers(), {"error_units": torch.ones(1, 3)}, 0),
+        (torch.zeros(600, 300), {}, 3),  # 900 columns of at most 1,024
+        (torch.zeros(600, 1200), {}, 0),
+    ],
+    ids=["columns", "one", "one and past", "gaps", "scaled errors", "many", "too many"],
+)
+def test_how_many_rows_are_read(values: torch.Tensor, given: dict[str, Any], rows: int) -> None:
+    assert most_rows(windows(values, **given)) == rows
+    if not rows:
+        train = windows(values, **given)
+        assert choose_leading(own_map(train), train, train, always=True) is None
