@@ -55,8 +55,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "SAM relative": {"sam_radius": "relative"},
     "patches of 8": {"patch_length": 8},
     "30 epochs": {"max_epochs": 30},
+    "leaders": {"blocks": 0, "leaders": "auto"},
+    "leaders, whole": {"leaders": "auto"},
 }
-"""What is set besides the defaults."""
+"""What is set besides the defaults, without leaders where not said."""
 SHARE = 0.001
 """"relative" is this share of the norm of the mixers' parameters at the start."""
 
@@ -126,7 +128,7 @@ CELLS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
 
 def recipe_of(rows: Rows, lookback: int, horizon: int, variant: str, seed: int) -> Recipe:
     """Return what a variant asks of a fit."""
-    given = dict(VARIANTS[variant])
+    given = {"leaders": False} | VARIANTS[variant]
     if given.get("sam_radius") == "relative":
         given["sam_radius"] = SHARE * _norm_of_mixers(lookback, horizon, rows.values.shape[1])
     model = TSM2Forecaster(
@@ -166,11 +168,15 @@ def run(
     rows = rows_of(name, folder)
     known = read(pd.DataFrame(rows.values[: rows.stop]))
     judged = read(pd.DataFrame(rows.values[rows.stop - lookback :]))
-    choices = recipe_of(rows, lookback, horizon, "exact map", 0).choose_for(known)
+    choices = {
+        variant: recipe_of(rows, lookback, horizon, variant, 0).choose_for(known, CovariateTables())
+        for variant in ("exact map", "leaders")
+    }
     for variant, seed in todo:
         start = time.perf_counter()
         recipe = recipe_of(rows, lookback, horizon, variant, seed)
-        fitting = Fitting.of(recipe, known, CovariateTables(), choices=choices)
+        chosen = choices["leaders" if recipe.leaders else "exact map"]
+        fitting = Fitting.of(recipe, known, CovariateTables(), choices=chosen)
         model, history, _ = fitting.run()
         seconds = time.perf_counter() - start
         walk = Walked.through(model, judged, CovariateTables(), start=None, horizon=horizon)

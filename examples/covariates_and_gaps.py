@@ -81,6 +81,21 @@ everything = {
 print(f"all of them: {measure(**everything):.1f}; the noise alone is 1.0")
 # --8<-- [end:stores]
 
+# --8<-- [start:leads]
+draw = np.random.default_rng(0)
+visits = pd.Series(draw.normal(size=1000)).ewm(span=8).mean()
+shop = pd.DataFrame({"visits": visits, "sales": 2 * visits.shift(6) + 0.1 * draw.normal(size=1000)})
+shop = shop.iloc[6:].set_axis(pd.date_range("2025-01-01", periods=994, freq="h"))
+
+for leaders in ("auto", False):
+    led = TSM2Forecaster(horizon=12, leaders=leaders, random_state=0).fit(shop.iloc[:800])
+    errors = led.backtest(shop.iloc[800:])
+    of_sales = errors[errors["variate"] == "sales"]
+    missed = (of_sales["forecast"] - of_sales["actual"]).abs().mean()
+    chosen = led.choices_[led.choices_["chosen"]].iloc[0]
+    print(f"led: {chosen.get('led', ())}, mean absolute error of sales {missed:.2f}")
+# --8<-- [end:leads]
+
 # --8<-- [start:gaps]
 gappy = frame.mask(np.random.default_rng(0).random(frame.shape) < 0.2)  # a fifth is missing
 gappy = gappy.drop(index=frame.index[500:510])  # and ten rows are not there at all

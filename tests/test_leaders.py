@@ -142,12 +142,24 @@ def test_leaders_may_be_asked_for() -> None:
     assert left.choices_["leaders"].notna().any()  # it was tried
 
 
-def test_past_covariates_of_their_own_lead_nothing() -> None:
-    """Columns that lead belong into the table, with `target`."""
+def test_past_covariates_of_their_own_lead_too() -> None:
+    """As columns do that are only read, in backtests with refits and after an update too."""
     frame = stores()
+    known, late = frame.iloc[:-20], frame[["late", "alone"]]
     model = TSM2Forecaster(**SETTINGS)
-    model.fit(frame[["late", "alone"]], past_covariates=frame[["first"]])
-    assert not model.network_.config.leaders
+    model.fit(late.iloc[:-20], past_covariates=known[["first", "later"]])
+    assert kept(model)["led"] == ("late",)
+    wanted = model.predict()
+    columns = TSM2Forecaster(**SETTINGS, target=["late", "alone"]).fit(known)
+    np.testing.assert_allclose(wanted, columns.predict(), rtol=1e-4)
+
+    begins: Any = {"start": frame.index[-20], "stride": 100, "refit": True}
+    past: Any = {"past_covariates": frame[["first", "later"]]}
+    table = TSM2Forecaster(**SETTINGS).backtest(late, **past, **begins)
+    np.testing.assert_allclose(table["forecast"], wanted.to_numpy().ravel(), rtol=1e-5)
+    got = model.predict(late, **past)
+    model.update(late.iloc[-20:], **past)
+    np.testing.assert_allclose(model.predict(), got, rtol=1e-5)
 
 
 def test_in_every_way_it_errs_as_its_choice_did(way: tuple[Any, Any, TSM2Forecaster]) -> None:

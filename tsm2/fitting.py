@@ -113,14 +113,13 @@ class Fitting:
             As `TSM2Forecaster.fit`.
         """
         roles = Roles.of(recipe.target, series.layout)
-        has_covariates = bool(given.given()) or recipe.states_dates
+        has_covariates = recipe.has_covariates(given)
         recipe.check_classical(has_covariates=has_covariates, roles=roles)
         rows, n_train = recipe.split(series, has_covariates=has_covariates)
         units = recipe.units(rows, n_train, roles, choices)
         solved = None
         if choices is None:
-            kinds = {"has_covariates": has_covariates, "has_past": given.past is not None}
-            choice = recipe.choose(rows, n_train, units, roles, **kinds)
+            choice = recipe.choose(rows, n_train, units, roles, given)
             choices, solved = choice.table, choice.solved
         sizes: dict[str, Any] = {
             "lookback": chosen(choices)["lookback"],

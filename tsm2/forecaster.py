@@ -224,9 +224,8 @@ class TSM2Forecaster(Estimator):
         Let a variate's forecast read the latest rows of all columns too, and not its own lookback
         alone: where one column leads another by some rows, that is what tells. "auto" does so where
         the exact start then errs a twentieth less on the validation rows, and leaves classical
-        forecasts out; True wherever it errs less for a variate. It takes two columns or more, all
-        values known or filled, and no past covariates: a column that leads belongs into the table,
-        with `target` to say what is forecast.
+        forecasts out; True wherever it errs less for a variate. Past covariates are columns too. It
+        takes two columns or more, and all values known or filled.
     sampling
         Let a pass over the training windows take all "windows" once, or draw from every "series"
         equally often, so that long ones do not drown short ones.

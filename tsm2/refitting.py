@@ -124,11 +124,7 @@ class Refits:
         every = check_count("refit", 1 if every is True else every)
         _check_refits(start, window, n_jobs)
         known = _with_windows(series.head(_rows_before(series, start)), recipe)
-        choices = recipe.choose_for(
-            filled(known, recipe.missing),
-            has_covariates=bool(given.given()),
-            has_past=given.past is not None,
-        )
+        choices = recipe.choose_for(filled(known, recipe.missing), given)
         walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)
         starts = walk.starts_in(series, start)
         # Places of a list name its series as long as they are together.

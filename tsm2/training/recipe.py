@@ -217,9 +217,7 @@ class Recipe:
         n_train: NDArray[np.int64],
         units: Scaling,
         roles: Roles,
-        *,
-        has_covariates: bool,
-        has_past: bool,
+        given: CovariateTables,
     ) -> Choice:
         """Settle what is left to "auto" by the closed form, on the validation rows.
 
@@ -229,15 +227,16 @@ class Recipe:
             As `split` returned them.
         units, roles
             Of the rows.
-        has_covariates
-            Whether there are any, which simple forecasts would not read.
-        has_past
-            Whether there are past ones beside the columns of the table.
+        given
+            Covariates of the rows, which simple forecasts would not read; past ones may lead.
 
         Returns
         -------
         What was tried and chosen, see `tsm2.training.choices.choose`.
         """
+        has_covariates = self.has_covariates(given)
+        leads = self._tries_leaders
+        past = self._past(rows, n_train, roles, given) if leads else Covariates()
         looks = self._lookbacks(rows, n_train)
         levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
         apart: list[Any] = [False, True] if self.separate_heads == "auto" else [self.separate_heads]
@@ -250,7 +249,7 @@ class Recipe:
             fine=self._fine,
             scaled=self.scaled_errors is True,
         )
-        prepared = Prepared.of(rows, units, roles, Covariates(), lookback=tried[0].lookback)
+        prepared = Prepared.of(rows, units, roles, past, lookback=tried[0].lookback)
         choice = choose(
             prepared,
             n_train,
@@ -261,7 +260,7 @@ class Recipe:
             averaged=self._averages(max(looks)) and not (has_covariates or roles.others),
             season=self.season_of(rows) or 1,
             scaled=self._tries_scaled(rows) and not has_covariates,
-            leaders=self._tries_leaders(has_past=has_past),
+            leaders=leads,
         )
         found = choice.table
         if "led" in found:
@@ -305,14 +304,29 @@ class Recipe:
             return prepared
         return prepared.counting_by(self.season_of(prepared.series) or 1, n_train)
 
-    def _tries_leaders(self, *, has_past: bool) -> Literal["auto"] | bool:
-        """Return whether forecasts may be led by the latest rows of all columns.
+    @property
+    def _tries_leaders(self) -> Literal["auto"] | bool:
+        """Whether forecasts may be led by the latest rows of all columns.
 
-        Gaps that are masked, columns that are alone and past covariates that are coded are not read
-        so, nor is anything where classical forecasts are asked for in any case.
+        They are not where classical forecasts are asked for in any case.
         """
         exact = self._start() == "exact" and bool(self.network["instance_norm"])
-        return self.leaders if exact and not has_past and not self._states_classical else False
+        return self.leaders if exact and not self._states_classical else False
+
+    def _past(
+        self, rows: Series, n_train: NDArray[np.int64], roles: Roles, given: CovariateTables
+    ) -> Covariates:
+        """Return the past covariates that are given beside the table, coded."""
+        if given.past is None:
+            return Covariates()
+        train = places(rows.offsets) < np.repeat(n_train, rows.counts)
+        how: dict[str, Any] = {"lookback": 1, "horizon": self.horizon, "missing": self.missing}
+        past, variates = CovariateTables(past=given.past), roles.layout(rows.layout)
+        return Codings.learn(past, (), rows, variates, train=train, **how)[1]
+
+    def has_covariates(self, given: CovariateTables) -> bool:
+        """Return whether anything is read beside the columns of a table."""
+        return bool(given.given()) or self.states_dates
 
     def _averages(self, lookback: int) -> bool:
         """Return whether an exact start may be the mean of the maps from both levels.
@@ -390,14 +404,12 @@ class Recipe:
                 f"{read}. Pass classical='auto', or leave them out."
             )
 
-    def choose_for(self, series: Series, *, has_covariates: bool, has_past: bool) -> pd.DataFrame:
+    def choose_for(self, series: Series, given: CovariateTables) -> pd.DataFrame:
         """Return the choices that a fit to series, gaps filled, would make."""
-        has_covariates |= self.states_dates
-        rows, n_train = self.split(series, has_covariates=has_covariates)
+        rows, n_train = self.split(series, has_covariates=self.has_covariates(given))
         roles = Roles.of(self.target, rows.layout)
         units = self.units(rows, n_train, roles)
-        kinds = {"has_covariates": has_covariates, "has_past": has_past}
-        return self.choose(rows, n_train, units, roles, **kinds).table
+        return self.choose(rows, n_train, units, roles, given).table
 
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
         """Return the choices of the fit before, but for what is no longer left to be chosen."""

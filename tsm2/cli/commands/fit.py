@@ -21,7 +21,6 @@ from tsm2.cli.options import (
     reads_files,
 )
 from tsm2.cli.printing import print_json, print_line, say
-from tsm2.training.choices import chosen as choice_of
 
 __all__ = ["export", "fit", "update"]
 
@@ -95,6 +94,7 @@ def fit(
     from tsm2.cli.values import parse_counts, parse_levels, parse_setting, split_names
     from tsm2.forecaster import TSM2Forecaster
     from tsm2.saving import check_replaceable
+    from tsm2.training.choices import chosen as choice_of
     from tsm2.training.memory import keep_freed_memory
 
     keep_freed_memory()
