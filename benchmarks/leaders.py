@@ -56,18 +56,19 @@ def errors_of(model: TSM2Forecaster, values: NDArray[np.float64], known: int) ->
 def row_of_fold(values: NDArray[np.float64], lookback: int, horizon: int) -> dict[str, str]:
     """Return what leaders are worth on a fold."""
     known = int(len(values) * 0.8)
-    errors = {}
+    row, errors = {"rows": str(known)}, {}
     for leaders in (False, True):
         model = TSM2Forecaster(lookback, horizon, blocks=0, leaders=leaders, random_state=0)
         errors[leaders] = errors_of(model.fit(values[:known]), values, known)
     tried = model.choices_
     if "leaders" not in tried:
-        return {"validation": "", "plain": f"{errors[False].mean():.5f}", "led": "", "typical": ""}
+        none = {"validation": "", "plain": f"{errors[False].mean():.5f}", "led": "", "typical": ""}
+        return row | none
     led = tried["leaders"].notna()
     before = tried.loc[~led, "validation_mse"].iloc[-1]
     ratio = tried.loc[led, "validation_mse"].iloc[0] / before
     typical = np.exp(np.log(errors[True] / errors[False]).mean())
-    return {
+    return row | {
         "validation": f"{ratio:.4f}",
         "plain": f"{errors[False].mean():.5f}",
         "led": f"{errors[True].mean():.5f}",
@@ -97,11 +98,19 @@ def summary() -> None:
     """Print all folds, and what those are worth that are taken."""
     table = pd.read_csv(RESULTS)
     table["judged"] = table["led"] / table["plain"]
+    forecasts = 0.2 * table["rows"] / table["horizon"]  # one after another, that validate
+    margin = 0.05 * np.sqrt(30 / forecasts).clip(lower=1)
+    table["taken"] = table["validation"] < 1 - margin
     print(table.round(3).to_string(index=False))
-    bounds = [0, 0.9, 0.95, 0.97, 2]  # leaders are taken below 0.95
-    by = np.log(table[["judged", "typical"]]).groupby(pd.cut(table["validation"], bounds))
-    print("\nby the error over the validation windows:")
-    print(np.exp(by.mean()).assign(worst=np.exp(by["judged"].max()), folds=by.size()).round(3))
+    logs, validation = np.log(table[["judged", "typical"]]), table["validation"]
+    for told, groups in (
+        ("by the error over the validation windows", pd.cut(validation, [0, 0.9, 0.95, 0.97, 2])),
+        ("by whether they are taken", table["taken"].where(validation.notna())),
+    ):
+        by = logs.groupby(groups, observed=True)
+        worst = np.exp(by["judged"].max())
+        print(f"\n{told}:")
+        print(np.exp(by.mean()).assign(worst=worst, folds=by.size()).round(3).to_string())
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from tsm2.errors import ParameterError
 from tsm2.prepared.seasons import calendars
 
 SMALL: dict[str, Any] = {"lookback": 12, "horizon": 6, "features": 4, "max_epochs": 1}
-SMALL |= {"level": "mean", "separate_heads": False, "random_state": 0}
+SMALL |= {"level": "mean", "separate_heads": False, "leaders": False, "random_state": 0}
 
 
 def working_hours(rows: int = 24 * 28, *, columns: int = 2, weeks: bool = True) -> pd.DataFrame:

@@ -44,7 +44,8 @@ def test_with_nothing_set_but_the_horizon_a_season_is_forecast() -> None:
 
 
 def test_choices_say_what_was_tried_and_the_kept_one_has_no_clearly_higher_error() -> None:
-    choices = fitted(months(400)).choices_  # of few validation windows a blend is taken
+    # Of few validation windows a blend is taken, and leaders would need a larger margin.
+    choices = fitted(months(400), leaders=False).choices_
     chosen = choices[choices["chosen"]]
     assert len(chosen) == 1
     assert {"mean", "last"} == set(choices["level"])

@@ -131,6 +131,19 @@ def test_nothing_leads_where_nothing_does_or_may(
     assert model.network_.leaders is None
 
 
+def test_few_forecasts_that_judge_ask_for_a_larger_gain() -> None:
+    """Columns that share a season and nothing else: what a short table says is chance."""
+    taken = 0
+    for seed in range(12):
+        draw = np.random.default_rng(seed)
+        season = 4 * np.sin(2 * np.pi * np.arange(150) / 12)
+        values = season[:, None] + draw.normal(0, 0.15, (150, 3)).cumsum(0)
+        frame = pd.DataFrame(values + draw.normal(0, 0.2, (150, 3)), columns=list("abc"))
+        model = TSM2Forecaster(horizon=6, season=12, blocks=0, random_state=0).fit(frame)
+        taken += bool(model.network_.config.leaders)
+    assert taken <= 1
+
+
 def test_leaders_may_be_asked_for() -> None:
     apart = stores().sample(frac=1, random_state=0).set_axis(stores().index)
     weak = apart.assign(late=apart["late"] + 0.5 * stores()["late"])

@@ -296,7 +296,7 @@ def test_forecasts_roll_forward(way: tuple[Any, Any]) -> None:
 
 def test_a_series_is_forecast_alike_to_the_bit_alone_and_among_others() -> None:
     data = panel() | {f"z{k}": months(30 + 3 * k, k + 2) for k in range(5)}
-    model = TSM2Forecaster(**SETTINGS).fit(data)
+    model = TSM2Forecaster(**SETTINGS, leaders=False).fit(data)
     assert model.fitted_.classical is not None
     together = model.predict(data)
     for name, each in data.items():
@@ -338,7 +338,7 @@ def test_rows_that_were_known_are_no_rows_to_forecast() -> None:
 
 def test_what_moved_a_forecast_is_looked_for_in_all_that_was_read() -> None:
     frame = months(150)
-    model = TSM2Forecaster(**SETTINGS).fit(frame)
+    model = TSM2Forecaster(**SETTINGS, leaders=False).fit(frame)
     assert model.fitted_.classical is not None
     told = model.explain()
     assert told.parts["first"].min() == 1 - len(frame)

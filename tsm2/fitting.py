@@ -36,7 +36,7 @@ from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 from tsm2.training import EpochWatch, TrainingConfig, seeded
-from tsm2.training.choices import chosen
+from tsm2.training.choices import chosen, sure_margin
 from tsm2.training.ensembles import (
     begin_with,
     drop_mixers,
@@ -49,9 +49,6 @@ from tsm2.training.ridge import LinearMap
 from tsm2.training.start import ExactStart, leave_out, refit_exactly, solve_exactly
 
 __all__ = ["Fitting", "train_further"]
-
-_SURE = 30
-"""Forecasts one after another that say as much as the margin of an exact start is meant for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -158,7 +155,7 @@ class Fitting:
         config = recipe.training_config(choices, len(train), warm=warm, variates=variates)
         validation = prepared.windows(held_out, recipe.horizon) if len(held_out) else None
         if validation is not None:
-            config = replace(config, start_margin=_sure_margin(config.start_margin, validation))
+            config = replace(config, start_margin=sure_margin(config.start_margin, validation))
         if recipe.validation_fraction and not len(held_out) and config.linear_start == "exact":
             config = replace(config, max_epochs=0)  # nothing could tell if mixers are any good
         return cls(
@@ -306,15 +303,6 @@ def train_further(
     )
     added["epoch"] += history["epoch"].max()
     return pd.concat((history, added), ignore_index=True)
-
-
-def _sure_margin(margin: float, validation: Windows) -> float:
-    """Return the margin that few forecasts ask for where `_SURE` ask for this one.
-
-    How far a mean of independent errors is off goes with one over the root of their number.
-    """
-    stretches = float(validation.stretches().sum())
-    return min(1.0, margin * max(1.0, math.sqrt(_SURE / stretches)))
 
 
 def _own(network: TSM2Network | Ensemble | ZeroShotNetwork) -> TSM2Network | Ensemble:

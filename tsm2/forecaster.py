@@ -223,8 +223,8 @@ class TSM2Forecaster(Estimator):
     leaders
         Let a variate's forecast read the latest rows of all columns too, and not its own lookback
         alone: where one column leads another by some rows, that is what tells. "auto" does so where
-        the exact start then errs a twentieth less on the validation rows, and leaves classical
-        forecasts out; True wherever it errs less for a variate. Past covariates are columns too. It
+        that errs a twentieth less on the validation rows than all else, classical forecasts among
+        it; True wherever it errs less for a variate. Past covariates are columns too. It
         takes two columns or more, and all values known or filled.
     sampling
         Let a pass over the training windows take all "windows" once, or draw from every "series"

@@ -467,7 +467,7 @@ def test_what_a_fit_finds_goes_to_darts_and_back(
 ) -> None:
     settings: dict[str, Any] = {"max_epochs": 1, "epoch_steps": 5, "random_state": 0}
     if kept == "mixers":
-        monkeypatch.setattr("tsm2.fitting._sure_margin", lambda *_: -1e9)
+        monkeypatch.setattr("tsm2.fitting.sure_margin", lambda *_: -1e9)
     own = TSM2Forecaster(16, 12, **settings).fit(levels_that_come_back())
     network: Any = own.network_
     assert network.config.reverts

@@ -45,7 +45,7 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def mixers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let any later epoch be kept in place of the start, whatever it gains."""
-    monkeypatch.setattr("tsm2.fitting._sure_margin", lambda *_: -1e9)
+    monkeypatch.setattr("tsm2.fitting.sure_margin", lambda *_: -1e9)
 
 
 def waves(rows: int = 400) -> pd.DataFrame:

@@ -8,8 +8,8 @@
     the choice, half of it the map from zero, if many validation windows speak for that
     the choice, solved for errors in units of each series' seasonal naive error
     the choice, averaged with simple forecasts, unless the validation errors speak against it
-    the choice, led by the latest rows of all columns, if the validation errors are clearly lower
-    else averaged with classical forecasts of whole histories, unless they speak against it
+    the choice, averaged with classical forecasts of whole histories, unless they speak against it
+    the choice before, led by the latest rows of all columns, if the errors are clearly lower
 
 Every candidate is a ridge regression of the linear path (`tsm2.training.ridge`), so that a choice
 costs seconds at most. The plainest candidate comes first and is left only for a clear gain.
@@ -58,17 +58,20 @@ __all__ = [
     "choose",
     "chosen",
     "enough_rows",
+    "sure_margin",
     "with_mixers",
     "with_solved",
 ]
 
 TELLING = 4
 """Horizons, or lookbacks, of validation windows that can tell one forecast from another."""
+_SURE = 30  # forecasts one after another that margins are meant for
 _MOST_MAPS = 32  # variates with a map of their own each
 _FEWEST = 2  # rows that a lookback may shrink to
 _MARGIN = 0.03  # share by which another's error must be lower than the plainest's
 _MANY = 1024  # validation windows that need no margin to do so, and say whether levels come back
 _ALIKE = 0.1  # share that lookbacks may err more by, and still be part of a mean
+_LEADS = 0.05  # share by which many forecasts must err less for columns that lead
 _CLEAR = 0.1  # share by which errors that count otherwise must be lower by that measure
 
 Cut = Callable[[Candidate], tuple[Windows, Windows | None]]
@@ -122,6 +125,15 @@ def enough_rows(series: Series, horizon: int, validation_fraction: float) -> NDA
     n_validation = np.round(series.counts * validation_fraction).astype(np.int64).clip(min=horizon)
     validates = series.counts - n_validation >= horizon + _FEWEST
     return series.counts - np.where(validates, n_validation, 0)
+
+
+def sure_margin(margin: float, validation: Windows) -> float:
+    """Return the margin that few forecasts ask for where `_SURE` ask for this one.
+
+    How far a mean of independent errors is off goes with one over the root of their number.
+    """
+    stretches = float(validation.stretches().sum())
+    return min(1.0, margin * max(1.0, math.sqrt(_SURE / stretches)))
 
 
 def candidates(
@@ -194,8 +206,8 @@ def choose(
         What may be averaged with it in turn, unless that reads the calendar; None for nothing.
     leaders
         Whether the choice may be led by the latest rows of all columns: "auto" where the errors
-        are clearly lower, True in any case. Classical forecasts, which know of none, are left out
-        then.
+        are clearly lower, True in any case. Classical forecasts, which know of none, have no part
+        in it.
     """
     rows = list(dict.fromkeys(tried))
     best, solved = rows[0], None
@@ -243,12 +255,14 @@ def choose(
     if simple is not None and not best.calendar:
         blended, stands, found = _blended(cut, best, simple, solved)
         rows, best = [*rows, blended], blended if stands else best
-    if leaders:
-        led, stands = _led(cut, best, found or maps.get(best), always=leaders is True)
-        rows, best = [*rows, *led], led[0] if stands else best
-    if simple is not None and simple.classical is not None and not (best.calendar or best.leaders):
+    led = _led(cut, best, found or maps.get(best), leaders) if leaders else None
+    if simple is not None and simple.classical is not None and not best.calendar:
         combined, stands = _combined(cut, best, found, simple.classical)
         rows, best = [*rows, combined], combined if stands else best
+    if led is not None:
+        how, margin = led
+        stands = leaders is True or how.error < (1 - margin) * best.error
+        rows, best = [*rows, how], how if stands else best
     return Choice(table=_table_of(rows, best), solved=solved)
 
 
@@ -409,20 +423,22 @@ def _blended(
 
 
 def _led(
-    cut: Cut, best: Candidate, found: LinearMap | None, *, always: bool
-) -> tuple[list[Candidate], bool]:
-    """Return the choice as it is led by the latest rows of all columns, and whether it is taken.
+    cut: Cut, best: Candidate, found: LinearMap | None, leaders: Literal["auto"] | bool
+) -> tuple[Candidate, float] | None:
+    """Return the choice as it is led by the latest rows of all columns, and its margin.
 
-    There is none where nothing can be solved, or nobody would be led.
+    None where nothing can be solved, nobody would be led, or few windows say so.
     """
     train, validation = cut(best)
-    if validation is None or not (always or len(validation) >= TELLING * validation.horizon):
-        return [], False
-    found = found or _solved(best, train, validation)
-    leading = choose_leading(found, train, validation, always=always)
+    if validation is None:
+        return None
+    few = len(validation) < TELLING * validation.horizon
+    if few and leaders == "auto":
+        return None
+    leading = choose_leading(found or _solved(best, train, validation), train, validation)
     if leading is None:
-        return [], False
-    how, ratio, stands = leading
+        return None
+    how, ratio = leading
     whole = replace(
         best,
         leaders=how.rows,
@@ -431,7 +447,7 @@ def _led(
         error=best.error * ratio,
         scaled_error=math.nan,
     )
-    return [whole], stands
+    return whole, sure_margin(_LEADS, validation)
 
 
 def _combined(

@@ -9,8 +9,8 @@ gram of the columns, X'X, for all variates: with own forecasts f, targets y and
     P = X (X'X + penalty)^-1 X'       share = f'(1 - P) y / f'(1 - P) f
                                       weights = (X'X + penalty)^-1 X'(y - share f)
 
-Tables where columns truly lead gain a third and more; on others what is found is mostly chance, and
-a clear gain is asked for.
+Tables where columns truly lead gain a third and more. On others what is found is mostly chance, so
+that whoever chooses asks for a clear gain.
 
 Sizes: C columns (the variates, then the past covariates), K latest rows, D = C K, M variates, H
 horizon, N windows.
@@ -37,8 +37,6 @@ _STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """Of the ridge, in units of the mean eigenvalue."""
 _OWN = 0.03
 """Share by which the error of a variate must be lower, which else is not led."""
-_CLEAR = 0.05
-"""Share by which the mean error over all variates must then be lower for leaders to be taken."""
 _MOST_ROWS, _MOST_COLUMNS, _MOST_WEIGHTS = 48, 2**10, 2**21
 _SOLVED_ON, _JUDGED_ON = 2**13, 2**10
 """Windows at most, evenly spread, that solve and that choose."""
@@ -145,8 +143,8 @@ def most_rows(windows: Windows) -> int:
 
 
 def choose_leading(
-    found: LinearMap, train: Windows, validation: Windows, *, always: bool
-) -> tuple[Leading, float, bool] | None:
+    found: LinearMap, train: Windows, validation: Windows
+) -> tuple[Leading, float] | None:
     """Choose what leads, and by how much the error over the validation windows is lower for it.
 
     Parameters
@@ -155,13 +153,11 @@ def choose_leading(
         The own forecasts, as a map of what the windows hold.
     train, validation
         Standardised windows.
-    always
-        Whether it is taken in any case.
 
     Returns
     -------
-    How leaders are solved, the mean squared error with them over that without, and whether they are
-    taken. None where nobody would be led, or nothing can be solved.
+    How leaders are solved, and the mean squared error with them over that without. None where
+    nobody would be led, or nothing can be solved.
     """
     rows = most_rows(train)
     if not rows:
@@ -191,8 +187,7 @@ def choose_leading(
     if not gains.any():
         return None
     ratio = float(errors.where(gains, alone).sum() / alone.sum())
-    how = replace(how, led=tuple(gains.nonzero()[:, 0].tolist()))
-    return how, ratio, always or ratio < 1 - _CLEAR
+    return replace(how, led=tuple(gains.nonzero()[:, 0].tolist())), ratio
 
 
 def solve_led(found: LinearMap, windows: Sequence[Windows], how: Leading) -> Led:
