@@ -59,7 +59,7 @@ def test_it_is_ridge_regression_with_a_free_share(level: Any, separate: bool) ->
                 inside += 1
                 torch.testing.assert_close(share, wanted[0], rtol=1e-6, atol=1e-8)
                 torch.testing.assert_close(
-                    led.weights[variate, step], wanted[1:], rtol=1e-6, atol=1e-8
+                    led.weights[:, variate, step], wanted[1:], rtol=1e-6, atol=1e-8
                 )
             else:  # a share that would lie outside ends at the border
                 assert (wanted[0] <= 1e-6) if share == 0 else (wanted[0] >= 1 - 1e-6)
@@ -84,9 +84,9 @@ def test_who_is_not_led_forecasts_itself_alone() -> None:
     train = windows(followers())
     led = solve_led(own_map(train), [train], Leading(rows=4, strength=0.1, led=(1,)))
     assert (led.share[[0, 2]] == 1).all()
-    assert not led.weights[[0, 2]].any()
+    assert not led.weights[:, [0, 2]].any()
     assert not led.largest[[0, 2]].any()
-    assert led.weights[1].any()
+    assert led.weights[:, 1].any()
 
 
 def test_leaders_are_found_and_told() -> None:
@@ -95,22 +95,23 @@ def test_leaders_are_found_and_told() -> None:
     found = own_map(train)
     leading = choose_leading(found, train, judge)
     assert leading is not None
-    how, ratio = leading
+    how, ratio, of_all = leading
     assert how.led == (1,)
     assert ratio < 0.8
+    assert ratio <= of_all < 0.85
     led = solve_led(found, [train], how)
     assert led.share[1, :LAG].max() < 0.2
     # Row k of the first column, counted from the end, is step LAG - k of the second.
-    weights = led.weights[1].reshape(HORIZON, 3, how.rows)
+    weights = led.weights[:, 1].reshape(3, how.rows, HORIZON)
     for step in range(LAG):
-        assert weights[step, 0, step - LAG] > 0.7
+        assert weights[0, step - LAG, step] > 0.7
 
 
 def test_nothing_leads_where_columns_are_apart() -> None:
     values = torch.from_numpy(np.random.default_rng(0).normal(size=(800, 3))).float().cumsum(0)
     train, judge = windows(values[:600]), windows(values[600 - LOOKBACK :])
     leading = choose_leading(own_map(train), train, judge)
-    assert leading is None or leading[1] > 0.95
+    assert leading is None or leading[2] > 0.95
 
 
 def test_what_is_added_stays_within_what_was_added() -> None:

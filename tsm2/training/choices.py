@@ -260,9 +260,9 @@ def choose(
         combined, stands = _combined(cut, best, found, simple.classical)
         rows, best = [*rows, combined], combined if stands else best
     if led is not None:
-        how, margin = led
-        stands = leaders is True or how.error < (1 - margin) * best.error
-        rows, best = [*rows, how], how if stands else best
+        whole, beats = led
+        stands = leaders is True or beats < best.error
+        rows, best = [*rows, whole], whole if stands else best
     return Choice(table=_table_of(rows, best), solved=solved)
 
 
@@ -425,9 +425,10 @@ def _blended(
 def _led(
     cut: Cut, best: Candidate, found: LinearMap | None, leaders: Literal["auto"] | bool
 ) -> tuple[Candidate, float] | None:
-    """Return the choice as it is led by the latest rows of all columns, and its margin.
+    """Return the choice as it is led by the latest rows of all columns, and how much it beats.
 
-    None where nothing can be solved, nobody would be led, or few windows say so.
+    Others are left for it that err more than the latter. None where nothing can be solved, nobody
+    would be led, or few windows say so.
     """
     train, validation = cut(best)
     if validation is None:
@@ -438,7 +439,7 @@ def _led(
     leading = choose_leading(found or _solved(best, train, validation), train, validation)
     if leading is None:
         return None
-    how, ratio = leading
+    how, ratio, of_all = leading
     whole = replace(
         best,
         leaders=how.rows,
@@ -447,7 +448,7 @@ def _led(
         error=best.error * ratio,
         scaled_error=math.nan,
     )
-    return whole, sure_margin(_LEADS, validation)
+    return whole, best.error * of_all / (1 - sure_margin(_LEADS, validation))
 
 
 def _combined(

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from tsm2.networks.leaders import Leaders
-from tsm2.prepared.windows import Windows
+from tsm2.prepared.windows import Batch, Windows
 from tsm2.training.moments import columns_above_level, weights_of_windows
 from tsm2.training.ridge import LinearMap
 
@@ -38,7 +38,7 @@ _STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 _OWN = 0.03
 """Share by which the error of a variate must be lower, which else is not led."""
 _MOST_ROWS, _MOST_COLUMNS, _MOST_WEIGHTS = 48, 2**10, 2**21
-_SOLVED_ON, _JUDGED_ON = 2**13, 2**10
+_SOLVED_ON, _JUDGED_ON = 2**12, 2**10
 """Windows at most, evenly spread, that solve and that choose."""
 _BATCH = 2**22
 """Numbers in a batch of windows: 32 MiB in double precision."""
@@ -65,7 +65,7 @@ class Led:
     share: Tensor
     """Of what each variate says of itself, (M, H)."""
     weights: Tensor
-    """Of the latest rows of all columns, (M, H, D)."""
+    """Of the latest rows of all columns, (D, M, H)."""
     largest: Tensor
     """What these added at most to a window that solved them, (M, H)."""
 
@@ -77,29 +77,29 @@ class Led:
     @torch.no_grad()
     def write(self, leaders: Leaders) -> None:
         """Let a network's leaders be these."""
-        leaders.weight.copy_(self.weights)
+        leaders.weight.copy_(self.weights.permute(1, 2, 0))
         leaders.largest.copy_(self.largest)
 
     def added(self, columns: Tensor) -> Tensor:
         """Return what columns, (N, D), add, (N, M, H)."""
-        added = torch.einsum("nd,mhd->nmh", columns, self.weights)
+        added = (columns @ self.weights.flatten(1)).view(-1, *self.share.shape)
         return torch.maximum(torch.minimum(added, self.largest), -self.largest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Sums:
-    """Over windows: of columns, own forecasts and targets."""
+    """Over windows: of columns, own forecasts and targets; Y = M H."""
 
     gram: Tensor
     """(D, D)."""
     with_own: Tensor
-    """(D, M, H)."""
+    """(D, Y)."""
     with_target: Tensor
-    """(D, M, H)."""
+    """(D, Y)."""
     own: Tensor
-    """Own forecasts with themselves, (M, H)."""
+    """Own forecasts with themselves, (Y,)."""
     own_with_target: Tensor
-    """(M, H)."""
+    """(Y,)."""
 
     def latest(self, which: Tensor) -> _Sums:
         """Return the sums of some of the columns."""
@@ -111,20 +111,18 @@ class _Sums:
         )
 
     def solve(self, strengths: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield shares, (M, H), and weights, (D, M, H), for each strength."""
+        """Yield shares, (Y,), and weights, (D, Y), for each strength."""
         values, vectors = torch.linalg.eigh(self.gram)
         values = values.clamp(min=0.0)
-        own = torch.einsum("de,dmh->emh", vectors, self.with_own)
-        target = torch.einsum("de,dmh->emh", vectors, self.with_target)
+        own, target = vectors.mT @ self.with_own, vectors.mT @ self.with_target
         for strength in strengths:
             penalty = (strength * values.mean()).clamp(min=1e-9)
-            inverse = (1 / (values + penalty))[:, None, None]
+            inverse = (1 / (values + penalty))[:, None]
             explained = (inverse * own).mul(target).sum(0)
             rest = self.own - (inverse * own.square()).sum(0)
             share = (self.own_with_target - explained) / rest.clamp(min=1e-9)
             share = share.clamp(0.0, 1.0)
-            weights = inverse * (target - share * own)
-            yield share, torch.einsum("de,emh->dmh", vectors, weights)
+            yield share, vectors @ (inverse * (target - share * own))
 
 
 def most_rows(windows: Windows) -> int:
@@ -144,7 +142,7 @@ def most_rows(windows: Windows) -> int:
 
 def choose_leading(
     found: LinearMap, train: Windows, validation: Windows
-) -> tuple[Leading, float] | None:
+) -> tuple[Leading, float, float] | None:
     """Choose what leads, and by how much the error over the validation windows is lower for it.
 
     Parameters
@@ -156,8 +154,9 @@ def choose_leading(
 
     Returns
     -------
-    How leaders are solved, and the mean squared error with them over that without. None where
-    nobody would be led, or nothing can be solved.
+    How leaders are solved, the mean squared error with them over that without, and the same as if
+    all variates were led: of many variates some are always lucky. None where nobody would be led,
+    or nothing can be solved.
     """
     rows = most_rows(train)
     if not rows:
@@ -175,19 +174,19 @@ def choose_leading(
         which = places[:, -latest:].flatten()
         solved = sums.latest(which).solve(_STRENGTHS)
         for strength, (share, weights) in zip(_STRENGTHS, solved, strict=True):
-            added = torch.einsum("nd,dmh->nmh", columns[:, which], weights)
-            error = float(errors_of(share * own + added).mean())
-            best = min(best, (error, latest, strength))
+            forecast = share * own.flatten(1) + columns[:, which] @ weights
+            best = min(best, (float(errors_of(forecast.view_as(own)).mean()), latest, strength))
     _, latest, strength = best
+    which = places[:, -latest:].flatten()
     how = Leading(rows=latest, strength=strength, led=tuple(range(own.shape[1])))
-    led = solve_led(found, [train], how)
-    alone = errors_of(own)
-    errors = errors_of(led.share * own + led.added(columns[:, places[:, -latest:].flatten()]))
+    led = _solved(sums.latest(which), found, [train], how)
+    alone, errors = errors_of(own), errors_of(led.share * own + led.added(columns[:, which]))
     gains = errors < (1 - _OWN) * alone
     if not gains.any():
         return None
     ratio = float(errors.where(gains, alone).sum() / alone.sum())
-    return replace(how, led=tuple(gains.nonzero()[:, 0].tolist())), ratio
+    of_all = float(errors.sum() / alone.sum())
+    return replace(how, led=tuple(gains.nonzero()[:, 0].tolist())), ratio, of_all
 
 
 def solve_led(found: LinearMap, windows: Sequence[Windows], how: Leading) -> Led:
@@ -202,30 +201,38 @@ def solve_led(found: LinearMap, windows: Sequence[Windows], how: Leading) -> Led
     how
         What is read, and who is led.
     """
-    sums = _sum(windows, found, how.rows)
+    return _solved(_sum(windows, found, how.rows), found, windows, how)
+
+
+def _solved(sums: _Sums, found: LinearMap, windows: Sequence[Windows], how: Leading) -> Led:
+    """Return what solves sums over windows, and how much it adds to these at most."""
     ((share, weights),) = sums.solve([how.strength])
-    led = torch.zeros(len(share), dtype=torch.bool)
+    shape = windows[0].values.shape[1], windows[0].horizon
+    led = torch.zeros(shape[0], 1, dtype=torch.bool)
     led[list(how.led)] = True
-    share = share.where(led[:, None], 1.0)
-    weights = weights.permute(1, 2, 0) * led[:, None, None]
-    largest = torch.zeros_like(share)
+    share = share.view(shape).where(led, 1.0)
+    weights = weights.view(-1, *shape) * led
     free = Led(share=share, weights=weights, largest=torch.full_like(share, torch.inf))
-    for columns, _, _, _ in _read(windows, found, how.rows, _SOLVED_ON):
-        largest = torch.maximum(largest, free.added(columns).abs().amax(0))
+    largest = torch.zeros_like(share)
+    for part, some in _spread(windows, _SOLVED_ON):
+        added = free.added(_latest(part.gather(some), found, how.rows))
+        largest = torch.maximum(largest, added.abs().amax(0))
     return replace(free, largest=largest)
 
 
 def _sum(windows: Sequence[Windows], found: LinearMap, rows: int) -> _Sums:
     total: _Sums | None = None
-    for columns, own, target, weight in _read(windows, found, rows, _SOLVED_ON):
-        weighed = columns if weight is None else columns * weight[:, None]
-        unit = own if weight is None else own * weight[:, None, None]
+    for columns, own_of, target_of, weight in _read(windows, found, rows, _SOLVED_ON):
+        own, target = own_of.flatten(1), target_of.flatten(1)
+        weighed, own_weighed = columns, own
+        if weight is not None:
+            weighed, own_weighed = columns * weight[:, None], own * weight[:, None]
         part = _Sums(
             gram=weighed.mT @ columns,
-            with_own=torch.einsum("nd,nmh->dmh", weighed, own),
-            with_target=torch.einsum("nd,nmh->dmh", weighed, target),
-            own=(unit * own).sum(0),
-            own_with_target=(unit * target).sum(0),
+            with_own=weighed.mT @ own,
+            with_target=weighed.mT @ target,
+            own=(own_weighed * own).sum(0),
+            own_with_target=(own_weighed * target).sum(0),
         )
         total = part if total is None else _added(total, part)
     if total is None:
@@ -248,17 +255,25 @@ def _read(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     """Yield columns, (N, D), own forecasts and targets, (N, M, H), and weights, (N,), of windows.
 
-    All less their levels; of many windows some are read, evenly spread.
+    All less their levels.
     """
+    for part, some in _spread(windows, most):
+        batch, weights = part.gather(some), weights_of_windows(part)
+        x, target = found.linear.read(batch)
+        columns = _latest(batch, found, rows)
+        yield columns, found.applied(x), target, None if weights is None else weights[some]
+
+
+def _spread(windows: Sequence[Windows], most: int) -> Iterator[tuple[Windows, Tensor]]:
+    """Yield numbers of windows in batches; of many some, evenly spread."""
     total = sum(len(each) for each in windows)
     for part in windows:
-        weights = weights_of_windows(part)
         which = part.spread(max(1, len(part) * most // total) if total > most else len(part))
-        variates = part.values.shape[1]
-        numbers = (part.lookback + 3 * part.horizon) * variates
+        numbers = (part.lookback + 3 * part.horizon) * part.values.shape[1]
         for some in torch.split(which, max(1, _BATCH // numbers)):
-            batch = part.gather(some)
-            x, target = found.linear.read(batch)
-            columns = columns_above_level(batch, found.linear.level)[..., -rows:]
-            weight = None if weights is None else weights[some]
-            yield columns.flatten(1), found.applied(x), target, weight
+            yield part, some
+
+
+def _latest(batch: Batch, found: LinearMap, rows: int) -> Tensor:
+    """Return the latest rows of all columns, (N, D)."""
+    return columns_above_level(batch, found.linear.level)[..., -rows:].flatten(1)

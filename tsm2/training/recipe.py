@@ -311,7 +311,9 @@ class Recipe:
         They are not where classical forecasts are asked for in any case.
         """
         exact = self._start() == "exact" and bool(self.network["instance_norm"])
-        return self.leaders if exact and not self._states_classical else False
+        if not exact or self._states_classical:
+            return False
+        return "auto" if self.leaders == "auto" else bool(self.leaders)
 
     def _past(
         self, rows: Series, n_train: NDArray[np.int64], roles: Roles, given: CovariateTables

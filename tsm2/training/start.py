@@ -270,7 +270,7 @@ def refit_exactly(
     change = replace(written, weights=written.weights - start.weights)
     _write_linear(changed, change, sight, added=True)
     if changed.leaders is not None and led is not None and led_before is not None:
-        changed.leaders.weight.add_(led.weights - led_before.weights)
+        changed.leaders.weight.add_((led.weights - led_before.weights).permute(1, 2, 0))
         changed.leaders.largest.copy_(torch.maximum(changed.leaders.largest, led.largest))
     if _bent(network, changed, validation) <= _BENT:
         network.load_state_dict(changed.state_dict())
