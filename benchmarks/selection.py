@@ -55,6 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "SAM relative": {"sam_radius": "relative"},
     "patches of 8": {"patch_length": 8},
     "30 epochs": {"max_epochs": 30},
+    "averaged map": {"blocks": 0},  # as "exact map", which was run before it was averaged
     "leaders": {"blocks": 0, "leaders": "auto"},
     "leaders, whole": {"leaders": "auto"},
 }
