@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tsm2 import TSM2Forecaster
 from tsm2.cli import app
 from tsm2.errors import ParameterError
+from tsm2.training.leading import Leading, choose_leading
 
 LOOKBACK, HORIZON, LAG = 16, 8, 6
 SETTINGS: dict[str, Any] = {
@@ -142,6 +143,22 @@ def test_few_forecasts_that_judge_ask_for_a_larger_gain() -> None:
         model = TSM2Forecaster(horizon=6, season=12, blocks=0, random_state=0).fit(frame)
         taken += bool(model.network_.config.leaders)
     assert taken <= 1
+
+
+@pytest.mark.parametrize(("of_all", "taken"), [(0.96, False), (0.8, True)])
+def test_all_variates_have_a_say(
+    of_all: float, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many some are always lucky: what these alone gain does not decide."""
+
+    def found(*given: Any) -> tuple[Leading, float, float]:
+        leading = choose_leading(*given)
+        assert leading is not None
+        return leading[0], 0.5, of_all
+
+    monkeypatch.setattr("tsm2.training.choices.choose_leading", found)
+    model = TSM2Forecaster(**SETTINGS, blocks=0).fit(stores())
+    assert bool(model.network_.config.leaders) == taken
 
 
 def test_leaders_may_be_asked_for() -> None:

@@ -20,6 +20,7 @@ from tsm2.errors import ParameterError, WindowError
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Batch, Covariates, Windows
+from tsm2.training.leading import Leading
 from tsm2.training.linear_choice import Candidate, choose_linear
 from tsm2.training.loop import seeded
 from tsm2.training.moments import LinearInput
@@ -41,6 +42,9 @@ ROWS, N_TRAIN = 160, 120
 SIZES = NetworkConfig(
     lookback=LOOKBACK, horizon=HORIZON, n_variates=VARIATES, patch_length=8, patch_stride=8
 )
+
+
+LED = Leading(rows=5, strength=0.03, led=(0, 2))
 
 
 def table(rows: int = ROWS, *, seed: int = 0) -> Tensor:
@@ -510,6 +514,8 @@ def test_the_refit_reads_both_parts_at_the_same_strength() -> None:
         ({"features": 3, "averaging": "mean"}, {}),
         ({"n_past": 2, "n_future": 2, "n_static": 2}, {}),
         ({"n_static": 2, "features": 3, "instance_norm": False}, {}),
+        ({"leaders": 5, "separate_heads": True, "quantiles": (0.1, 0.5, 0.9)}, {"leading": LED}),
+        ({"leaders": 5, "separate_heads": True, "n_past": 2, "n_future": 2}, {"leading": LED}),
     ],
     ids=str,
 )
