@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tsm2.networks.leaders import Leaders
+from tsm2.networks.tsm2 import NetworkConfig
 from tsm2.prepared.windows import Covariates, Windows
 from tsm2.training.leading import Leading, choose_leading, most_rows, solve_led
 from tsm2.training.moments import LinearInput, columns_above_level
 from tsm2.training.ridge import LinearMap, solve_linear
+from tsm2.training.start import ExactStart, leave_out
 
 LOOKBACK, HORIZON, LAG = 12, 6, 4
 
@@ -80,6 +82,22 @@ def test_windows_in_parts_are_windows_together() -> None:
     torch.testing.assert_close(together.largest, apart.largest)
 
 
+def test_series_that_count_alike_count_alike() -> None:
+    """Windows of a short series weigh as if they were there more often."""
+    values, how = followers(500), Leading(rows=4, strength=0.1, led=(0, 1, 2))
+    starts = torch.cat((torch.arange(300), torch.arange(350, 450)))
+    series = (starts >= 350).long()
+    balanced = windows(values, starts=starts, series=series, balanced=True)
+    often = torch.cat((starts, starts[300:], starts[300:]))
+    repeated = windows(values, starts=often)
+    found = own_map(windows(values))
+    one, other = (solve_led(found, [each], how) for each in (balanced, repeated))
+    torch.testing.assert_close(one.weights, other.weights)
+    torch.testing.assert_close(one.share, other.share)
+    alike = solve_led(found, [windows(values, starts=starts, series=series)], how)
+    assert not torch.allclose(alike.weights, one.weights, rtol=1e-3)
+
+
 def test_who_is_not_led_forecasts_itself_alone() -> None:
     train = windows(followers())
     led = solve_led(own_map(train), [train], Leading(rows=4, strength=0.1, led=(1,)))
@@ -112,6 +130,25 @@ def test_nothing_leads_where_columns_are_apart() -> None:
     train, judge = windows(values[:600]), windows(values[600 - LOOKBACK :])
     leading = choose_leading(own_map(train), train, judge)
     assert leading is None or leading[2] > 0.95
+
+
+def test_a_block_that_is_held_out_has_no_part_in_what_leads() -> None:
+    values = followers(800)
+    train, judge = windows(values[:600]), windows(values[600 - LOOKBACK :])
+    sizes: dict[str, Any] = {"lookback": LOOKBACK, "horizon": HORIZON, "n_variates": 3}
+    config = NetworkConfig(
+        **sizes, patch_length=4, patch_stride=4, leaders=8, separate_heads=True, blocks=0
+    )
+    how = Leading(rows=8, strength=0.1, led=(1,))
+    found = []
+    for network, block in leave_out(config, train, judge, ExactStart(leading=how)):
+        assert network.leaders is not None
+        batch = block.gather(torch.arange(len(block)))
+        missed = (network(batch.context) - batch.target).square().mean((0, 2))
+        assert missed[1] < 0.7 * missed[0]
+        found.append(network.leaders.weight)
+    assert len(found) == 5
+    assert not torch.equal(found[0], found[1])
 
 
 def test_what_is_added_stays_within_what_was_added() -> None:
