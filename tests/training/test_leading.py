@@ -98,6 +98,29 @@ def test_series_that_count_alike_count_alike() -> None:
     assert not torch.allclose(alike.weights, one.weights, rtol=1e-3)
 
 
+def test_past_covariates_count_from_their_levels() -> None:
+    values, how = followers(), Leading(rows=4, strength=0.1, led=(0,))
+    found = own_map(windows(values[:, 1:2]))
+    one, other = (
+        solve_led(found, [windows(values[:, 1:2], covariates=Covariates(past=past))], how)
+        for past in (values[:, :1], values[:, :1] + 100)
+    )
+    torch.testing.assert_close(one.weights, other.weights, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(one.share, other.share, rtol=1e-3, atol=1e-4)
+
+
+def test_fewer_rows_are_read_where_they_tell_as_much() -> None:
+    draw = np.random.default_rng(0)
+    noise = draw.normal(size=(260, 10))
+    noise[2:, 0] = noise[:-2, 1] + 0.1 * draw.normal(size=258)  # two rows later
+    values = torch.from_numpy(noise).float()
+    train, judge = windows(values[:160]), windows(values[160 - LOOKBACK :])
+    leading = choose_leading(own_map(train), train, judge)
+    assert leading is not None
+    assert leading[0].rows == LOOKBACK // 4
+    assert leading[0].led == (0,)
+
+
 def test_who_is_not_led_forecasts_itself_alone() -> None:
     train = windows(followers())
     led = solve_led(own_map(train), [train], Leading(rows=4, strength=0.1, led=(1,)))
