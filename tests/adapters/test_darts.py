@@ -491,6 +491,29 @@ def test_what_a_fit_finds_goes_to_darts_and_back(
         assert not bool(loaded.model.network.bound.largest.isfinite().any())
 
 
+def test_columns_that_lead_go_to_darts_and_back(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    first = draw.normal(size=606)
+    frame = pd.DataFrame(
+        {"first": first[6:], "late": first[:-6] + 0.1 * draw.normal(size=600)},
+        pd.date_range("2024-01-01", periods=600, freq="h"),
+    )
+    own = TSM2Forecaster(16, 6, blocks=0, random_state=0).fit(frame)
+    network: Any = own.network_
+    assert network.leaders is not None
+    wanted = own.predict()
+    model = to_darts(own, pl_trainer_kwargs=QUIET | {"enable_checkpointing": False})
+    np.testing.assert_allclose(model.predict(6).values(), wanted, rtol=1e-4, atol=1e-4)
+    back = from_darts(model)
+    np.testing.assert_allclose(back.predict(), wanted, rtol=1e-4, atol=1e-4)
+    assert (back.choices_["leaders"] == network.config.leaders).all()
+    back.save(tmp_path / "folder")
+    again = TSM2Forecaster.load(tmp_path / "folder")
+    pd.testing.assert_frame_equal(again.predict(), back.predict())
+    model.fit(TimeSeries.from_dataframe(frame.astype(np.float32)), epochs=1)
+    assert not bool(model.model.network.leaders.largest.isfinite().any())
+
+
 def test_a_model_trained_in_darts_becomes_a_forecaster() -> None:
     model = stirred(fitted())
     forecaster = from_darts(model)
