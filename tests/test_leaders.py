@@ -55,6 +55,7 @@ WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "table": (stores(), {}),
     "lookback that is found": (stores(), {"lookback": "auto", "quantiles": (0.1, 0.9)}),
     "own maps, no mixers": (stores(), {"separate_heads": True, "blocks": 0}),
+    "all set": (stores(), {"separate_heads": False, "level": "mean"}),
     "target": (stores(), {"target": ["late", "alone"]}),
     "target, quantiles, calendar": (
         stores(),

@@ -227,7 +227,7 @@ def choose(
         return own.windows(fits, horizon), judged
 
     with suppress(WindowError):  # too few windows to choose by: the plainest
-        if len(rows) > 1 or calendars or simple is not None:
+        if len(rows) > 1 or calendars or simple is not None or leaders:
             shared = [each for each in rows if not each.separate]
             choice = choose_linear(cut, shared or rows)
             maps |= choice.maps

@@ -235,7 +235,7 @@ class Recipe:
         What was tried and chosen, see `tsm2.training.choices.choose`.
         """
         has_covariates = self.has_covariates(given)
-        leads = self._tries_leaders
+        leads = self._tries_leaders(roles, given)
         past = self._past(rows, n_train, roles, given) if leads else Covariates()
         looks = self._lookbacks(rows, n_train)
         levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
@@ -304,14 +304,14 @@ class Recipe:
             return prepared
         return prepared.counting_by(self.season_of(prepared.series) or 1, n_train)
 
-    @property
-    def _tries_leaders(self) -> Literal["auto"] | bool:
-        """Whether forecasts may be led by the latest rows of all columns.
+    def _tries_leaders(self, roles: Roles, given: CovariateTables) -> Literal["auto"] | bool:
+        """Return whether forecasts may be led by the latest rows of all columns, if there are more.
 
         They are not where classical forecasts are asked for in any case.
         """
         exact = self._start() == "exact" and bool(self.network["instance_norm"])
-        if not exact or self._states_classical:
+        alone = len(roles.targets) + len(roles.others) == 1 and given.past is None
+        if alone or not exact or self._states_classical:
             return False
         return "auto" if self.leaders == "auto" else bool(self.leaders)
 
