@@ -185,6 +185,22 @@ def test_past_covariates_of_their_own_lead_too() -> None:
     np.testing.assert_allclose(model.predict(), got, rtol=1e-5)
 
 
+def test_gaps_that_come_later_are_no_part_of_what_leads() -> None:
+    """A backtest chooses once: what leads is then solved again on rows that have gaps."""
+    frame = stores(800)
+    holed = frame.copy()
+    holed.iloc[610:640:7, 1] = np.nan
+    begins: Any = {"start": frame.index[600], "stride": HORIZON, "refit": 5}
+    how = SETTINGS | {"blocks": 0, "missing": "mask"}
+    errors = []
+    for data in (frame, holed):
+        table = TSM2Forecaster(**how).backtest(data, **begins)
+        late = table[table["variate"] == "late"]
+        missed = (late["forecast"] - frame["late"].loc[late["time"]].to_numpy()).abs()
+        errors.append(missed.mean())
+    assert errors[1] < 1.1 * errors[0]
+
+
 def test_in_every_way_it_errs_as_its_choice_did(way: tuple[Any, Any, TSM2Forecaster]) -> None:
     _, how, model = way
     assert model.network_ is not None

@@ -98,6 +98,18 @@ def test_series_that_count_alike_count_alike() -> None:
     assert not torch.allclose(alike.weights, one.weights, rtol=1e-3)
 
 
+def test_rows_that_are_unknown_ask_for_nothing() -> None:
+    """As after gaps in rows that came later than the choice."""
+    values, how = followers(), Leading(rows=6, strength=0.1, led=(1,))
+    found = own_map(windows(values))
+    known = torch.rand(values.shape, generator=torch.Generator().manual_seed(0)) > 0.02
+    far = values.where(known, 1e6)
+    whole = solve_led(found, [windows(values)], how)
+    holed = solve_led(found, [windows(far, known=known)], how)
+    assert (whole.weights[:, 1] - holed.weights[:, 1]).abs().max() < 0.25
+    assert holed.largest.max() < 3 * whole.largest.max()
+
+
 def test_past_covariates_count_from_their_levels() -> None:
     values, how = followers(), Leading(rows=4, strength=0.1, led=(0,))
     found = own_map(windows(values[:, 1:2]))

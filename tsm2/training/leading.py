@@ -255,13 +255,16 @@ def _read(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     """Yield columns, (N, D), own forecasts and targets, (N, M, H), and weights, (N,), of windows.
 
-    All less their levels.
+    All less their levels. Where a target is unknown, as in a refit on rows that were not there when
+    leaders were chosen, the own forecast stands for it, which asks for nothing.
     """
     for part, some in _spread(windows, most):
         batch, weights = part.gather(some), weights_of_windows(part)
         x, target = found.linear.read(batch)
-        columns = _latest(batch, found, rows)
-        yield columns, found.applied(x), target, None if weights is None else weights[some]
+        own, columns = found.applied(x), _latest(batch, found, rows)
+        if batch.target_mask is not None:
+            target = target.where(batch.target_mask, own)
+        yield columns, own, target, None if weights is None else weights[some]
 
 
 def _spread(windows: Sequence[Windows], most: int) -> Iterator[tuple[Windows, Tensor]]:
