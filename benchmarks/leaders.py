@@ -21,17 +21,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from averaged_maps import CELLS, ENDS, MOST_ROWS
+from averaged_maps import CELLS
 from numpy.typing import NDArray
+from refits import errors_of, folds
 from rows import add_row, folder_given, keys_in
 from selection import gated_lags, leads_and_lags
 
 from tsm2 import TSM2Forecaster
-from tsm2.benchmark.protocol import load_table
 
 RESULTS = Path(__file__).parent / "results" / "leaders.csv"
-STRIDE = 7
-"""Rows from one judged forecast to the next."""
 SHORT = {
     "ETTh1": (168, (6, 24)),
     "ETTh2": (168, (6, 24)),
@@ -43,16 +41,6 @@ SHORT = {
 }
 """Lookbacks and horizons beside those of the benchmark."""
 GENERATED = {"leads and lags": leads_and_lags, "gated lags": gated_lags}
-
-
-def errors_of(model: TSM2Forecaster, values: NDArray[np.float64], known: int) -> NDArray:
-    """Return the errors of the forecasts from all rows after the known ones, (M,)."""
-    lookback, horizon = model.fitted_.lookback, model.horizon
-    spans = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon, 0)
-    spans = spans[known - lookback :: STRIDE].transpose(0, 2, 1)  # (W, L + H, M)
-    errors = model.forecast_contexts(spans[:, :lookback], horizon) - spans[:, lookback:]
-    deviation = values[:known].std(0)
-    return np.square(errors / deviation.clip(min=1e-9)).mean((0, 1))
 
 
 def row_of_fold(values: NDArray[np.float64], lookback: int, horizon: int) -> dict[str, str]:
@@ -80,7 +68,7 @@ def row_of_fold(values: NDArray[np.float64], lookback: int, horizon: int) -> dic
     }
 
 
-def folds(data: Path) -> Iterator[tuple[dict[str, str], NDArray[np.float64], int]]:
+def every_fold(data: Path) -> Iterator[tuple[dict[str, str], NDArray[np.float64], int]]:
     """Yield the folds that results lack: what names each, its rows, and the lookback."""
     done = keys_in(RESULTS, ("table", "horizon", "end"))
     for name, make in GENERATED.items():
@@ -88,14 +76,7 @@ def folds(data: Path) -> Iterator[tuple[dict[str, str], NDArray[np.float64], int
         if tuple(key.values()) not in done:
             yield key, make(), 96
     for cells in (SHORT, CELLS):
-        for name, (lookback, horizons) in cells.items():
-            table = load_table(name, data_home=data / "long_horizon")
-            for horizon in horizons:
-                for end in ENDS:
-                    key = {"table": name, "horizon": str(horizon), "end": str(end)}
-                    if tuple(key.values()) not in done:
-                        values = table.values[: int(table.split.validation_end * end)]
-                        yield key, values[-MOST_ROWS:] if name == "Weather" else values, lookback
+        yield from folds(data, RESULTS, cells)
 
 
 def summary() -> None:
@@ -120,9 +101,8 @@ def main() -> None:
     if data is None:
         summary()
         return
-    for key, values, lookback in folds(data):
+    for key, values, lookback in every_fold(data):
         add_row(RESULTS, key | row_of_fold(values, lookback, int(key["horizon"])))
-        print(*key.values(), flush=True)
 
 
 if __name__ == "__main__":

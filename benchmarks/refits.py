@@ -15,7 +15,7 @@ Mean squared errors over the judging rows, in standard units; "gain" is the shar
 trained network errs less than the start on the validation rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,13 +34,15 @@ STRIDE = 7
 """Rows from one judged forecast to the next."""
 
 
-def error_of(model: TSM2Forecaster, values: NDArray[np.float64], known: int) -> float:
-    """Return the error of the forecasts from all rows after the known ones, in standard units."""
+def errors_of(
+    model: TSM2Forecaster, values: NDArray[np.float64], known: int
+) -> NDArray[np.float64]:
+    """Return the errors after the known rows of each variate, (M,), in standard units."""
     lookback, horizon = model.fitted_.lookback, model.horizon
     spans = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon, 0)
     spans = spans[known - lookback :: STRIDE].transpose(0, 2, 1)  # (W, L + H, M)
     errors = model.forecast_contexts(spans[:, :lookback], horizon) - spans[:, lookback:]
-    return float(np.square(errors / values[:known].std(0)).mean())
+    return np.square(errors / values[:known].std(0).clip(min=1e-9)).mean((0, 1))
 
 
 def errors_of_fold(values: NDArray[np.float64], lookback: int, horizon: int) -> dict[str, str]:
@@ -59,20 +61,22 @@ def errors_of_fold(values: NDArray[np.float64], lookback: int, horizon: int) -> 
                     random_state=0,
                 ).fit(values[:known], checkpoint=folder)
                 key = f"{name}_again" if refit else name
-                errors[key] = f"{error_of(model, values, known):.5f}"
+                errors[key] = f"{errors_of(model, values, known).mean():.5f}"
                 if key == "trained":
                     network = model.fitted_.network
                     lift_bounds(network)  # the next fit makes its own
-                    errors["unbounded"] = f"{error_of(model, values, known):.5f}"
+                    errors["unbounded"] = f"{errors_of(model, values, known).mean():.5f}"
         losses = model.history_["validation_loss"]
         row["gain"] = f"{1 - losses.min() / losses.iloc[0]:.4f}"
     return row | errors
 
 
-def folds(data: Path) -> Iterator[tuple[dict[str, str], NDArray[np.float64], int]]:
-    """Yield the folds that results lack: what names each, its rows, and the lookback."""
-    done = keys_in(RESULTS, ("table", "horizon", "end"))
-    for name, (lookback, horizons) in CELLS.items():
+def folds(
+    data: Path, results: Path, cells: Mapping[str, tuple[int, tuple[int, ...]]]
+) -> Iterator[tuple[dict[str, str], NDArray[np.float64], int]]:
+    """Yield the folds of cells that results lack: what names each, its rows, and the lookback."""
+    done = keys_in(results, ("table", "horizon", "end"))
+    for name, (lookback, horizons) in cells.items():
         table = load_table(name, data_home=data / "long_horizon")
         for horizon in horizons:
             for end in ENDS:
@@ -105,7 +109,7 @@ def main() -> None:
     if data is None:
         summary()
         return
-    for key, values, lookback in folds(data):
+    for key, values, lookback in folds(data, RESULTS, CELLS):
         add_row(RESULTS, key | errors_of_fold(values, lookback, int(key["horizon"])))
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tsm2 import TSM2Forecaster
 from tsm2.cli import app
 from tsm2.errors import ParameterError
+from tsm2.training.choices import chosen
 from tsm2.training.leading import Leading, choose_leading
 
 LOOKBACK, HORIZON, LAG = 16, 8, 6
@@ -152,6 +153,13 @@ def test_all_variates_have_a_say_and_few_forecasts_ask_for_more(
     monkeypatch.setattr("tsm2.training.choices.choose_leading", found)
     model = TSM2Forecaster(**SETTINGS, blocks=0).fit(stores(rows))
     assert bool(model.network_.config.leaders) == taken
+
+
+def test_what_is_switched_off_is_chosen_no_more() -> None:
+    model = TSM2Forecaster(**SETTINGS, blocks=0).fit(stores())
+    again = model.set_params(leaders=False)._recipe().choose_again(model.choices_)
+    assert chosen(again)["leaders"] is None
+    assert chosen(again)["led"] == ()
 
 
 def test_leaders_may_be_asked_for() -> None:

@@ -101,6 +101,15 @@ class _Sums:
     own_with_target: Tensor
     """(Y,)."""
 
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            gram=self.gram + other.gram,
+            with_own=self.with_own + other.with_own,
+            with_target=self.with_target + other.with_target,
+            own=self.own + other.own,
+            own_with_target=self.own_with_target + other.own_with_target,
+        )
+
     def latest(self, which: Tensor) -> _Sums:
         """Return the sums of some of the columns."""
         return replace(
@@ -169,17 +178,21 @@ def choose_leading(
         return (forecast - target).square().mean((0, 2))  # (M,)
 
     places = torch.arange(columns.shape[1]).reshape(-1, rows)
-    best: tuple[float, int, float] = (math.inf, 0, 0.0)
+    everyone = tuple(range(own.shape[1]))
+    lowest, best, how = math.inf, None, None
     for latest in sorted({rows, max(1, rows // 4)}):
         which = places[:, -latest:].flatten()
         solved = sums.latest(which).solve(_STRENGTHS)
         for strength, (share, weights) in zip(_STRENGTHS, solved, strict=True):
             forecast = share * own.flatten(1) + columns[:, which] @ weights
-            best = min(best, (float(errors_of(forecast.view_as(own)).mean()), latest, strength))
-    _, latest, strength = best
-    which = places[:, -latest:].flatten()
-    how = Leading(rows=latest, strength=strength, led=tuple(range(own.shape[1])))
-    led = _solved(sums.latest(which), found, [train], how)
+            error = float(errors_of(forecast.view_as(own)).mean())
+            if error < lowest:
+                lowest, best = error, (share, weights)
+                how = Leading(rows=latest, strength=strength, led=everyone)
+    if best is None or how is None:
+        return None
+    led = _bounded(*best, found, [train], how)
+    which = places[:, -how.rows :].flatten()
     alone, errors = errors_of(own), errors_of(led.share * own + led.added(columns[:, which]))
     gains = errors < (1 - _OWN) * alone
     if not gains.any():
@@ -201,12 +214,14 @@ def solve_led(found: LinearMap, windows: Sequence[Windows], how: Leading) -> Led
     how
         What is read, and who is led.
     """
-    return _solved(_sum(windows, found, how.rows), found, windows, how)
+    ((share, weights),) = _sum(windows, found, how.rows).solve([how.strength])
+    return _bounded(share, weights, found, windows, how)
 
 
-def _solved(sums: _Sums, found: LinearMap, windows: Sequence[Windows], how: Leading) -> Led:
-    """Return what solves sums over windows, and how much it adds to these at most."""
-    ((share, weights),) = sums.solve([how.strength])
+def _bounded(
+    share: Tensor, weights: Tensor, found: LinearMap, windows: Sequence[Windows], how: Leading
+) -> Led:
+    """Return what was solved, (Y,) and (D, Y), and how much it adds to windows at most."""
     shape = windows[0].values.shape[1], windows[0].horizon
     led = torch.zeros(shape[0], 1, dtype=torch.bool)
     led[list(how.led)] = True
@@ -214,9 +229,10 @@ def _solved(sums: _Sums, found: LinearMap, windows: Sequence[Windows], how: Lead
     weights = weights.view(-1, *shape) * led
     free = Led(share=share, weights=weights, largest=torch.full_like(share, torch.inf))
     largest = torch.zeros_like(share)
-    for part, some in _spread(windows, _SOLVED_ON):
-        added = free.added(_latest(part.gather(some), found, how.rows))
-        largest = torch.maximum(largest, added.abs().amax(0))
+    for part, numbers in _spread(windows, _SOLVED_ON):
+        for some in numbers:
+            added = free.added(_latest(part.gather(some), found, how.rows))
+            largest = torch.maximum(largest, added.abs().amax(0))
     return replace(free, largest=largest)
 
 
@@ -234,20 +250,10 @@ def _sum(windows: Sequence[Windows], found: LinearMap, rows: int) -> _Sums:
             own=(own_weighed * own).sum(0),
             own_with_target=(own_weighed * target).sum(0),
         )
-        total = part if total is None else _added(total, part)
+        total = part if total is None else total + part
     if total is None:
         raise AssertionError("windows are never empty")
     return total
-
-
-def _added(one: _Sums, other: _Sums) -> _Sums:
-    return _Sums(
-        gram=one.gram + other.gram,
-        with_own=one.with_own + other.with_own,
-        with_target=one.with_target + other.with_target,
-        own=one.own + other.own,
-        own_with_target=one.own_with_target + other.own_with_target,
-    )
 
 
 def _read(
@@ -258,23 +264,24 @@ def _read(
     All less their levels. Where a target is unknown, as in a refit on rows that were not there when
     leaders were chosen, the own forecast stands for it, which asks for nothing.
     """
-    for part, some in _spread(windows, most):
-        batch, weights = part.gather(some), weights_of_windows(part)
-        x, target = found.linear.read(batch)
-        own, columns = found.applied(x), _latest(batch, found, rows)
-        if batch.target_mask is not None:
-            target = target.where(batch.target_mask, own)
-        yield columns, own, target, None if weights is None else weights[some]
+    for part, numbers in _spread(windows, most):
+        weights = weights_of_windows(part)
+        for some in numbers:
+            batch = part.gather(some)
+            x, target = found.linear.read(batch)
+            own, columns = found.applied(x), _latest(batch, found, rows)
+            if batch.target_mask is not None:
+                target = target.where(batch.target_mask, own)
+            yield columns, own, target, None if weights is None else weights[some]
 
 
-def _spread(windows: Sequence[Windows], most: int) -> Iterator[tuple[Windows, Tensor]]:
-    """Yield numbers of windows in batches; of many some, evenly spread."""
+def _spread(windows: Sequence[Windows], most: int) -> Iterator[tuple[Windows, Sequence[Tensor]]]:
+    """Yield windows and their numbers in batches; of many some, evenly spread."""
     total = sum(len(each) for each in windows)
     for part in windows:
         which = part.spread(max(1, len(part) * most // total) if total > most else len(part))
-        numbers = (part.lookback + 3 * part.horizon) * part.values.shape[1]
-        for some in torch.split(which, max(1, _BATCH // numbers)):
-            yield part, some
+        size = (part.lookback + 3 * part.horizon) * part.values.shape[1]
+        yield part, torch.split(which, max(1, _BATCH // size))
 
 
 def _latest(batch: Batch, found: LinearMap, rows: int) -> Tensor:

@@ -429,7 +429,7 @@ class Recipe:
         if self.classical != "auto":
             fixed["classical"] = bool(self.classical)
         if not self.leaders or (before["leaders"] or 0) > fixed.get("lookback", before["lookback"]):
-            fixed["leaders"] = None
+            fixed |= {"leaders": None, "led": ()}
         return pd.DataFrame([before | fixed | {"mixers": True, "chosen": True}])
 
     def season_of(self, rows: Series) -> int | None:
