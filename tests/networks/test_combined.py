@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tsm2.networks.classical import classical_forecasts
+from tsm2.networks.classical import NAMES_OF_VALUES, classical_forecasts
 from tsm2.networks.combined import ClassicalMean, CombinedNetwork
 from tsm2.networks.ensemble import Ensemble
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
@@ -31,8 +31,8 @@ def test_each_classical_forecast_weighs_by_how_far_it_errs() -> None:
         offset=None,
         seasons=torch.tensor([12]),
     )
-    assert found.courses.shape == (1, 6, HORIZON)  # "growing" needs a zero of its own
-    weights = found.errors[0] ** -6
+    assert found.courses.shape == (1, len(NAMES_OF_VALUES), HORIZON)
+    weights = found.errors[0] ** -9
     wanted = (weights / weights.sum()) @ found.courses[0] * deviation + level
     mean = ClassicalMean(season=12).forecast(context, None, HORIZON)
     torch.testing.assert_close(mean[0, 0], wanted, rtol=1e-4, atol=1e-4)

@@ -3,11 +3,18 @@
 The plain ones are loops over steps of one history, in float64, and follow the definitions.
 """
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
-from tsm2.networks.classical import NAMES, ClassicalForecasts, classical_forecasts
+from tsm2.networks.classical import (
+    NAMES,
+    NAMES_OF_VALUES,
+    ClassicalForecasts,
+    classical_forecasts,
+)
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.pretraining import generate
 
@@ -53,8 +60,23 @@ def seasons(row: Row, known: Row, told: int) -> tuple[int, int]:
     return period, period
 
 
-def smoothed(row: Row, known: Row, first: int, period: int) -> tuple[Row, Row]:
-    """Return "level" and "theta"."""
+def expected(row: Row, known: Row, ways: list[tuple[float, float, float]]) -> Row:
+    """Return what the smoothing of a level and its slope expects that errs least a step ahead."""
+    errors, courses = [], []
+    for of_level, of_slope, kept in ways:
+        level, slope, error = row[0], 0.0, 0.0
+        for step in range(1, len(row)):
+            missed = row[step] - level - kept * slope
+            error += known[step] * missed**2
+            level = level + kept * slope + of_level * missed
+            slope = kept * slope + of_level * of_slope * missed
+        errors.append(error)
+        courses.append(level + slope * np.cumsum(kept ** np.arange(1, HORIZON + 1)))
+    return courses[int(np.argmin(errors))]
+
+
+def smoothed(row: Row, known: Row, first: int, period: int, begin: int) -> tuple[Row, Row, Row]:
+    """Return "level", "theta" and "damped", which smooth from the step `begin` on."""
     n, half = len(row), period // 2
     starts = np.arange(n) - half
     inside = (starts >= first) & (starts + period <= n)
@@ -75,21 +97,16 @@ def smoothed(row: Row, known: Row, first: int, period: int) -> tuple[Row, Row]:
             season[phase] = (weights * (row - trend))[of].sum() / max(weights[of].sum(), 1e-6)
         season -= season.mean()
     adjusted = row - season[ago % period]
-    errors, ends = [], []
-    for alpha in (0.05, 0.2, 0.5, 1.0):
-        level, error = adjusted[0], 0.0
-        for step in range(1, n):
-            error += known[step] * (adjusted[step] - level) ** 2
-            level += alpha * (adjusted[step] - level)
-        errors.append(error)
-        ends.append(level)
     ahead = np.arange(1, HORIZON + 1)
     again = season[-ahead % period]
     t = np.arange(n)
     slope = np.polyfit(t[known], adjusted[known], 1)[0] if known.sum() > 1 else 0.0
     fading = known * (1 - (0.5 / period if period > 1 else 0.1)) ** ago
     steady = (fading * adjusted).sum() / max(fading.sum(), 1e-6)
-    return steady + again, ends[int(np.argmin(errors))] + again + 0.5 * slope * ahead
+    rest = adjusted[begin:], known[begin:]
+    level = expected(*rest, [(rate, 0.0, 0.0) for rate in (0.05, 0.2, 0.5, 1.0)])
+    damped = expected(*rest, list(product((0.05, 0.2, 0.5, 0.9), (0.05, 0.2), (0.9, 0.98))))
+    return steady + again, level + again + 0.5 * slope * ahead, damped + again
 
 
 def regression(row: Row, known: Row, first: int, short: int, long: int, seasonal: Row) -> Row:
@@ -114,7 +131,7 @@ def regression(row: Row, known: Row, first: int, short: int, long: int, seasonal
     return np.array(course[n:])
 
 
-def plain(row: Row, known: Row, periods: tuple[int, int], offset: float) -> Row:
+def plain(row: Row, known: Row, periods: tuple[int, int], offset: float | None) -> Row:
     """Return all forecasts, (K, H), of what is known of one history."""
     n, first = len(row), int(known.argmax()) if known.any() else len(row) - 1
     short, long = (min(each, max(1, n - first)) for each in periods)
@@ -122,11 +139,12 @@ def plain(row: Row, known: Row, periods: tuple[int, int], offset: float) -> Row:
     seasonal, far = row[n - short + steps % short], row[n - long + steps % long]
     before = n - 2 * short + steps % short
     before = np.where(before >= first, row[np.maximum(before, 0)], seasonal)
-    level, theta = smoothed(row, known, first, long)
+    begin = first if offset is None else 0
+    level, theta, damped = smoothed(row, known, first, long, begin)
     growing = theta
-    if row[known].min(initial=np.inf) + offset > 0.02 and offset < 100:
+    if offset is not None and row[known].min(initial=np.inf) + offset > 0.02 and offset < 100:
         logs = np.log(np.maximum(row + offset, 0.02))
-        growing = np.exp(np.minimum(smoothed(logs, known, first, long)[1], 12)) - offset
+        growing = np.exp(np.minimum(smoothed(logs, known, first, long, begin)[1], 12)) - offset
     courses = {
         "last": np.full(HORIZON, row[-1]),
         "seasonal": seasonal,
@@ -134,10 +152,12 @@ def plain(row: Row, known: Row, periods: tuple[int, int], offset: float) -> Row:
         "level": level,
         "theta": theta,
         "growing": growing,
+        "damped": damped,
         "regression": regression(row, known, first, short, long, seasonal),
     }
     width = row.max() - row.min()
-    return np.stack([courses[name] for name in NAMES]).clip(row.min() - width, row.max() + width)
+    names = NAMES_OF_VALUES if offset is None else NAMES
+    return np.stack([courses[name] for name in names]).clip(row.min() - width, row.max() + width)
 
 
 def cut(row: Row, known: Row, count: int) -> tuple[Row, Row]:
@@ -150,7 +170,7 @@ def cut(row: Row, known: Row, count: int) -> tuple[Row, Row]:
 
 
 def check(
-    found: ClassicalForecasts, which: int, row: Row, known: Row, told: int, offset: float
+    found: ClassicalForecasts, which: int, row: Row, known: Row, told: int, offset: float | None
 ) -> None:
     """Compare one history of many with what is plainly said of it."""
     periods = seasons(row, known, told)
@@ -192,7 +212,8 @@ def drawn(count: int = 60) -> tuple[Row, Row, Row]:
     return values, np.concatenate((known, windows.known[:, 0, :STEPS])), told
 
 
-def test_many_histories_at_once_are_forecast_as_each_by_itself() -> None:
+@pytest.mark.parametrize("zero_is_known", [True, False])
+def test_many_histories_at_once_are_forecast_as_each_by_itself(zero_is_known: bool) -> None:
     values, known, told = drawn()
     count = np.maximum(known.sum(1, keepdims=True), 1)
     level = (values * known).sum(1, keepdims=True) / count
@@ -200,7 +221,7 @@ def test_many_histories_at_once_are_forecast_as_each_by_itself() -> None:
     deviation = np.where(deviation > 0, deviation, 1)
     standard = torch.from_numpy((values - level) / deviation).float()
     filled = interpolate_gaps(standard, torch.from_numpy(known))
-    offset = torch.from_numpy((level / deviation)[:, 0]).float()
+    offset = torch.from_numpy((level / deviation)[:, 0]).float() if zero_is_known else None
     found = classical_forecasts(
         filled,
         torch.from_numpy(known),
@@ -210,7 +231,8 @@ def test_many_histories_at_once_are_forecast_as_each_by_itself() -> None:
     )
     found_seasons = set()
     for which, (row, each) in enumerate(zip(filled.double().numpy(), known, strict=True)):
-        check(found, which, row, each, int(told[which]), float(offset[which]))
+        zero = None if offset is None else float(offset[which])
+        check(found, which, row, each, int(told[which]), zero)
         found_seasons.add(int(found.periods[which, 0]))
     assert len(found_seasons) > 6
 

@@ -6,25 +6,29 @@
     3 "level"       mean season + mean level of the last two seasons or so
     4 "theta"       mean season + exponentially smoothed level + half a straight line's slope
     5 "growing"     the same of the logarithms, where all is positive
+      "damped"      mean season + exponentially smoothed level and slope, which fades
     6 "regression"  on a few lags, around the season, held towards "seasonal"; fed its own forecasts
 
 They are what a pretrained network starts from and is told, see `tsm2.networks.zero`, and what a
-fitted one may be averaged with, see `tsm2.networks.combined`. Each is made of the whole history,
-and of the history without its last fifth and two fifths, at most one and two horizons, which tells
-how far it errs.
+fitted one may be averaged with, see `tsm2.networks.combined`. The former has learned "growing",
+the latter has "damped" in its place. Each is made of the whole history, and of the history without
+its last fifth and two fifths, at most one and two horizons, which tells how far it errs.
 
 All of it is operators of PyTorch that a GPU and an ONNX file have too: no size and no branch
 depends on what the histories hold, only masks do. Running sums, sums of a phase and those of the
 regression are float64, and it is solved in that, so that another device or a file says the same.
 
 Sizes: N histories, T time steps, H horizon, K forecasts; R rows, of all histories and what is left
-of them without their ends; V = 2, values and their logarithms, or 1, values alone; G lags.
+of them without their ends; V = 2, values and their logarithms, or 1, values alone; G lags; A ways
+of smoothing.
 Sources: Assimakopoulos & Nikolopoulos (2000), Int. Journal of Forecasting 16(4), for theta;
-Gardner (2006), ibid. 22(4), for exponential smoothing.
+Gardner & McKenzie (1985), Management Science 31(10), for slopes that fade; Gardner (2006), Int.
+Journal of Forecasting 22(4), for exponential smoothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import repeat
+from itertools import product, repeat
 from typing import NamedTuple
 
 import torch
@@ -34,12 +38,30 @@ from torch.nn import functional
 from tsm2.kernels.exporting import is_exporting, repeated
 from tsm2.networks.periods import find_periods, straight_line
 
-__all__ = ["NAMES", "ClassicalForecasts", "classical_forecasts"]
+__all__ = ["NAMES", "NAMES_OF_VALUES", "ClassicalForecasts", "classical_forecasts"]
 
 NAMES = ("last", "seasonal", "longer", "level", "theta", "growing", "regression")
-"""The K forecasts."""
+"""The K forecasts that pretrained weights have learned."""
+NAMES_OF_VALUES = ("last", "seasonal", "longer", "level", "theta", "damped", "regression")
+"""The K forecasts without logarithms."""
 
-_SMOOTHING = (0.05, 0.2, 0.5, 1.0)
+
+class _Smoothing(NamedTuple):
+    """Exponential smoothing of a level and its slope."""
+
+    level: float
+    """Share of what was not expected that the level takes."""
+    slope: float = 0.0
+    """Share of it that the slope takes."""
+    kept: float = 0.0
+    """Share of the slope that is left a step later."""
+
+
+_LEVELS = tuple(_Smoothing(rate) for rate in (0.05, 0.2, 0.5, 1.0))
+_SLOPES = tuple(
+    _Smoothing(rate, rate * of_slope, kept)
+    for rate, of_slope, kept in product((0.05, 0.2, 0.5, 0.9), (0.05, 0.2), (0.9, 0.98))
+)
 _BLOCK = 32  # steps that are smoothed in one product
 _HELD, _CUTS = 5, 2  # a share of a fifth is held out, two times
 _STEADY = 0.1  # smoothing of a level that hardly follows, where there is no season
@@ -85,7 +107,7 @@ class _Rows(NamedTuple):
     begin: Tensor
     """Step that smoothing begins with, (R, 1)."""
     offset: Tensor | None
-    """What is added to values before their logarithm is taken, (R, 1); None takes none."""
+    """As for `classical_forecasts`, (R, 1)."""
 
 
 def classical_forecasts(
@@ -95,7 +117,6 @@ def classical_forecasts(
     *,
     offset: Tensor | None,
     seasons: Tensor,
-    from_first: bool = False,
 ) -> ClassicalForecasts:
     """Forecast histories.
 
@@ -110,22 +131,21 @@ def classical_forecasts(
         Steps H to forecast.
     offset
         Mean of each history in deviations, (N,): a value plus it is positive where the history's
-        is. None for values whose zero is not their own: "growing" is left out.
+        is. The forecasts are `NAMES`, and smoothed from the first step on, known or not, as
+        pretrained weights have learned. None for values whose zero is not their own: the forecasts
+        are `NAMES_OF_VALUES`, and nothing counts that stands before the first known step.
     seasons
         Steps of the season that the frequency tells, (N,); 0 for none.
-    from_first
-        Smooth from the first known step on, whatever stands before it. Else from the first one of
-        all, as pretrained weights have learned.
     """
     if is_exporting():  # which splits nothing of unknown size
-        return _of_part(values, known, horizon, offset, seasons, from_first)
+        return _of_part(values, known, horizon, offset, seasons)
     cached = _TOGETHER if values.shape[-1] <= _LONG else _TOGETHER // 2
     size = cached if values.device.type == "cpu" else _ON_A_GPU
     offsets = repeat(None) if offset is None else torch.split(offset, size)
     parts = zip(
         *(torch.split(each, size) for each in (values, known, seasons)), offsets, strict=False
     )
-    return _joined([_of_part(v, k, horizon, o, s, from_first) for v, k, s, o in parts])
+    return _joined([_of_part(v, k, horizon, o, s) for v, k, s, o in parts])
 
 
 def _joined(parts: list[ClassicalForecasts]) -> ClassicalForecasts:
@@ -142,7 +162,6 @@ def _of_part(
     horizon: int,
     offset: Tensor | None,
     seasons: Tensor,
-    from_first: bool,
 ) -> ClassicalForecasts:
     """Forecast histories, all at once; what is given as for `classical_forecasts`."""
     steps = values.shape[-1]
@@ -160,7 +179,7 @@ def _of_part(
         values=_at_places(values, at).flatten(0, 1),
         weights=(_at_places(weights, at) * (place >= 0)).flatten(0, 1),
         first=of_cuts.reshape(-1, 1),
-        begin=of_cuts.reshape(-1, 1) * from_first,
+        begin=of_cuts.reshape(-1, 1) * (offset is None),
         short=usable[..., 0].reshape(-1, 1),
         long=usable[..., 1].reshape(-1, 1),
         offset=None if offset is None else offset[:, None].expand_as(cut).reshape(-1, 1),
@@ -224,21 +243,27 @@ def _forecasts(rows: _Rows, horizon: int) -> Tensor:
 
 
 def _smooth(rows: _Rows, horizon: int) -> tuple[Tensor, ...]:
-    """Return "level", "theta" and, if logarithms are taken, "growing", (R, H)."""
+    """Return "level", "theta" and either "growing" or "damped", (R, H)."""
     values, offset = rows.values, rows.offset
     if offset is None:
-        level, thetas = _smoothed(rows, values[:, None], horizon)
-        return level, thetas[:, 0]
+        level, theta, damped = _smoothed(rows, values[:, None], horizon, (_LEVELS, _SLOPES))
+        return level, theta[:, 0], damped[:, 0]
     lowest = torch.where(rows.weights > 0, values, torch.inf).amin(1, keepdim=True)
     is_positive = (lowest + offset > 0.02) & (offset < 100)
     logs = (values + offset).clamp(min=0.02).log()
-    level, thetas = _smoothed(rows, torch.stack((values, logs), 1), horizon)
+    level, thetas = _smoothed(rows, torch.stack((values, logs), 1), horizon, (_LEVELS,))
     theta, grown = thetas.unbind(1)
     return level, theta, torch.where(is_positive, grown.clamp(max=12).exp() - offset, theta)
 
 
-def _smoothed(rows: _Rows, both: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-    """Return "level" of the first, (R, H), and "theta" of all, (R, V, H), of both, (R, V, T)."""
+def _smoothed(
+    rows: _Rows, both: Tensor, horizon: int, kinds: Sequence[Sequence[_Smoothing]]
+) -> list[Tensor]:
+    """Return "level" of the first, (R, H), and "theta" and others of both, (R, V, H).
+
+    They are read of both, (R, V, T): one for each kind of smoothing, that of the first kind with
+    half a straight line's slope.
+    """
     weights, width = rows.weights, rows.long
     steps = weights.shape[-1]
     ago = torch.arange(steps - 1, -1, -1, device=weights.device)
@@ -255,15 +280,15 @@ def _smoothed(rows: _Rows, both: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
     is_phase = (ago.flip(0) < width) & (width > 1)
     season = (season * is_phase[:, None]).to(both.dtype)
     adjusted = both - season.gather(-1, at[:, :-1])
-    level = _exponential(adjusted, weights, rows.begin)  # (R, V)
     ahead = torch.arange(1, horizon + 1, device=weights.device)
     again = _of_both(season, -ahead % width)  # (R, V, H)
+    courses = [each + again for each in _exponential(adjusted, weights, rows.begin, kinds, ahead)]
     _, slope = straight_line(adjusted, weights[:, None])
-    theta = level[..., None] + again + 0.5 * slope * ahead
+    courses[0] = courses[0] + 0.5 * slope * ahead
     rate = torch.where(width > 1, 0.5 / width, _STEADY)
     fading = weights * torch.exp(torch.log1p(-rate) * ago)
     steady = (fading * adjusted[:, 0]).sum(1) / fading.sum(1).clamp(min=_TINY)
-    return steady[:, None] + again[:, 0], theta
+    return [steady[:, None] + again[:, 0], *courses]
 
 
 def _trend(both: Tensor, first: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,54 +311,92 @@ def _trend(both: Tensor, first: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     return (ends / width[:, None]).to(both.dtype), inside
 
 
-def _exponential(values: Tensor, weights: Tensor, begin: Tensor) -> Tensor:
-    """Return the last exponentially smoothed value, (R, V), by the rate that errs least.
+def _exponential(
+    values: Tensor,
+    weights: Tensor,
+    begin: Tensor,
+    kinds: Sequence[Sequence[_Smoothing]],
+    ahead: Tensor,
+) -> list[Tensor]:
+    """Return what exponential smoothing expects of the steps ahead, (R, V, H), for each kind.
 
-    The first value is that of the step `begin`, (R, 1), and what is before it counts for nothing. A
-    block of steps is read at once: what it adds to the level at its end, and how far each rate
-    errs on its steps, are products with fixed weights.
+    Of a kind it is that which erred least, a step ahead. The first value is that of the step
+    `begin`, (R, 1), and what is before it counts for nothing. A block of steps is read at once:
+    what it adds to level and slope at its end, and how far each smoothing errs on its steps, are
+    products with fixed weights.
     """
     start, steps = _of_both(values, begin), values.shape[-1]
     blocks = -(-steps // _BLOCK)
     front = blocks * _BLOCK - steps
-    of_end, of_later, of_error = _smoothing_weights(blocks, values)
+    smoothings = torch.tensor(
+        [each for kind in kinds for each in kind], device=values.device, dtype=torch.float64
+    )  # (A, 3)
+    fixed = _smoothing_weights(smoothings, blocks)
+    of_end, of_later, of_missed = (each.to(values.dtype) for each in fixed)
     away = (values - start) * (torch.arange(steps, device=values.device) >= begin)[:, None]
-    away = functional.pad(away, (front, 0))
-    away = away.reshape(*values.shape[:-1], blocks, _BLOCK)
-    ends = (away @ of_end).flatten(-2)  # as if nothing had been before
-    level = (ends @ of_later).view(*values.shape[:-1], blocks, -1)  # at the end of each block
-    before = functional.pad(level[..., :-1, :], (0, 0, 1, 0))
-    missed = torch.cat((away, before), -1) @ of_error
-    missed = missed.view(*values.shape[:-1], blocks, -1, _BLOCK)  # (R, V, blocks, A, block)
-    counted = functional.pad(weights, (front, 0)).reshape(-1, 1, blocks, 1, _BLOCK)
-    best = (missed.square() * counted).sum((-1, -3)).argmin(-1, keepdim=True)
-    return torch.squeeze(start + level[..., -1, :].gather(-1, best), -1)
+    away = functional.pad(away, (front, 0)).reshape(*values.shape[:-1], blocks, _BLOCK)
+    ends = (away @ of_end).unflatten(-1, (-1, 2))  # (R, V, blocks, A, 2): had nothing been before
+    by_kind = ends.movedim(-2, 0).flatten(-2).flatten(1, 2) @ of_later  # (A, R * V, blocks * 2)
+    state = by_kind.view(-1, *values.shape[:-1], blocks, 2).movedim(0, -2)
+    before = functional.pad(state[..., :-1, :, :], (0, 0, 0, 0, 1, 0)).flatten(-2)
+    missed = (torch.cat((away, before), -1) @ of_missed).unflatten(-1, (-1, _BLOCK))
+    counted = functional.pad(weights, (front, 0)).view(-1, 1, blocks, _BLOCK, 1)
+    errors = (missed.square() @ counted).squeeze(-1).sum(-2)  # (R, V, A)
+    faded = (smoothings[:, 2:] ** ahead).cumsum(-1).to(values.dtype)  # (A, H)
+    level, slope = state[..., -1, :, :].split(1, -1)
+    courses = start[..., None] + level + slope * faded
+    sizes = [len(kind) for kind in kinds]
+    each_kind = zip(errors.split(sizes, -1), courses.split(sizes, -2), strict=True)
+    return [_of_least(*of_kind) for of_kind in each_kind]
 
 
-def _smoothing_weights(blocks: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what blocks of steps are multiplied with, for each of A rates.
+def _of_least(errors: Tensor, courses: Tensor) -> Tensor:
+    """Return the course, (R, V, H), of the least error, (R, V, A)."""
+    best = errors.argmin(-1, keepdim=True)[..., None]
+    return courses.gather(-2, best.expand(-1, -1, 1, courses.shape[-1])).squeeze(-2)
 
-    That is (block, A) for what a block adds to the level at its end; (blocks * A, blocks * A) for
-    what that is worth at its own end and those of later blocks; and (block + A, A * block) for how
-    far each step is from the level before it, of the block and the level before the block.
+
+def _smoothing_weights(smoothings: Tensor, blocks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what blocks of steps are multiplied with, for each of A smoothings, (A, 3).
+
+    That is (block, A * 2) for what a block adds to level and slope at its end; (A, blocks * 2,
+    blocks * 2) for what that is worth at its own end and those of later blocks; and (block + A * 2,
+    A * block) for how far each step of a block is from what was expected of it, by the steps of the
+    block and by level and slope before it.
     """
-    rate = torch.tensor(_SMOOTHING, device=like.device, dtype=like.dtype)[:, None]  # (A, 1)
-    ago = torch.arange(max(blocks, _BLOCK), device=like.device)
-    kept = (1 - rate) ** ago[:_BLOCK]  # of what was so many steps ago
-    same = torch.eye(len(_SMOOTHING), device=like.device, dtype=like.dtype)
-    later = _lagged((1 - rate) ** (_BLOCK * ago[:blocks])).permute(1, 0, 2)[..., None]
-    later = (later * same[:, None]).flatten(2).flatten(0, 1)
-    own = torch.eye(_BLOCK, device=like.device, dtype=like.dtype)
-    expected = functional.pad(_lagged(rate * kept)[..., :-1], (1, 0))  # (A, block, block)
-    missed = torch.cat((own - expected, -same[..., None] * kept), 1)
-    return (rate * kept).flip(-1).T, later, missed.permute(1, 0, 2).flatten(1)
+    level, slope, kept = smoothings[:, :, None].unbind(1)  # (A, 1)
+    taken = torch.stack((level, slope), 1)  # (A, 2, 1)
+    expects = torch.stack((torch.ones_like(kept), kept), 2)  # (A, 1, 2)
+    stays = torch.cat((expects, torch.stack((torch.zeros_like(kept), kept), 2)), 1)
+    moves = _powers(stays - taken @ expects, _BLOCK + 1)  # (block + 1, A, 2, 2): by steps
+    of_end = (moves[:-1] @ taken).flip(0).flatten(1)
+    of_later = _lagged(_powers(moves[-1], blocks)).permute(2, 0, 4, 1, 3)
+    echo = (expects @ moves[:-1] @ taken).flatten(1)  # (block, A): of a step in later ones
+    expected = functional.pad(_lagged(echo)[:, :-1], (0, 0, 1, 0)).transpose(1, 2)
+    own = torch.eye(_BLOCK, device=echo.device, dtype=echo.dtype)[:, None] - expected
+    each = torch.eye(len(smoothings), device=echo.device, dtype=echo.dtype)[:, None, :, None]
+    before = (expects @ moves[:-1]).permute(1, 3, 2, 0) * each  # (A, 2, A, block)
+    of_missed = torch.cat((own, -before.flatten(0, 1))).flatten(1)
+    return of_end, of_later.flatten(3).flatten(1, 2), of_missed
+
+
+def _powers(matrices: Tensor, count: int) -> Tensor:
+    """Return the powers 0, 1, ... of matrices, (count, A, S, S)."""
+    found = torch.eye(matrices.shape[-1], device=matrices.device, dtype=matrices.dtype)
+    found = found.expand(1, *matrices.shape)
+    while len(found) < count:
+        found = torch.cat((found, found @ matrices))
+        matrices = matrices @ matrices
+    return found[:count]
 
 
 def _lagged(weights: Tensor) -> Tensor:
-    """Return matrices, (A, T, T), with the weight of each lag, (A, T), from a row to a column."""
-    place = torch.arange(weights.shape[-1], device=weights.device)
+    """Return the weight of each lag, (T, ...), from a row to a column, (T, T, ...)."""
+    size = len(weights)
+    place = torch.arange(size, device=weights.device)
     lag = place - place[:, None]
-    return torch.where(lag >= 0, weights[:, lag.clamp(min=0)], 0)
+    with_none = torch.cat((weights, torch.zeros_like(weights[:1])))
+    return with_none[torch.where(lag >= 0, lag, size)]
 
 
 def _regression(rows: _Rows, seasonal: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
     network     reads the last L steps of a history, what was learned of all series
     classical   reads all of it, T steps, of each series alone: a mean, each forecast weighted by
-                (how far it erred on the history's end) to the power -6
+                (how far it erred on the history's end) to the power -9
     forecast  = half of either; quantiles move with their median
 
 The two err alike on the whole and apart on single tables. A network sees a few seasons and shares
@@ -33,7 +33,7 @@ __all__ = ["ClassicalMean", "CombinedNetwork", "affordable"]
 
 _SHARE = 0.5
 """What the classical forecasts weigh beside another."""
-_POWER = -6.0
+_POWER = -9.0
 _TINY = 1e-6  # deviations: what errs by nothing does not divide by it
 _WIDTH = 64  # steps that the width of a history is a multiple of
 _CELLS, _FEWEST = 2**19, 8  # steps of histories, in half a second, and windows in any case
@@ -104,7 +104,6 @@ class ClassicalMean:
             horizon,
             offset=None,  # zero is the mean of training rows, and logarithms may be taken already
             seasons=torch.full_like(count[:, 0], self.season if self.season > 1 else 0),
-            from_first=True,
         )
         weights = (classical.errors + _TINY).double() ** _POWER  # (N, K)
         weights = weights / weights.sum(1, keepdim=True)
