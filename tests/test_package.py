@@ -84,6 +84,7 @@ ORDERS = {  # within a package, a module may import those before it
         *(
             "scaling",
             "logarithms",
+            "nonnegative",
             "windows",
             "roles",
             "coding",

@@ -143,6 +143,7 @@ class Fitting:
             codings=codings,
             context=series,
             missing=recipe.missing,
+            nonnegative=recipe.nonnegative_of(series, roles),
             classical=recipe.classical_of(series) if chosen(choices)["classical"] else None,
             device=recipe.device,
             capture_steps=recipe.training["capture_steps"],

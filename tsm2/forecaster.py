@@ -54,7 +54,7 @@ from tsm2.parameters import (
 )
 from tsm2.plotting.forecasts import plot_series
 from tsm2.prepared.prepared import filled
-from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.scaling import Scaling, labels_of
 from tsm2.refitting import Refits
 from tsm2.tables.containers import to_library
 from tsm2.tables.covariates import CovariateTable, CovariateTables
@@ -215,6 +215,11 @@ class TSM2Forecaster(Estimator):
         share, and swings that are the wider the higher the level. The forecast is then rather the
         median of what may come than its mean. "auto" does so for columns that are above zero, whose
         level moves by a fifth and more, and whose swings clearly move with it.
+    nonnegative
+        Forecast nothing below zero, neither a value nor an end of an interval: sales, rain, what
+        the sun yields. "auto" does so for columns that have never been below zero and have come to
+        it in a twentieth of the rows and ten times or more; True for all that is forecast. Where
+        the rows that are read for a forecast have been below zero, it may be, too.
     classical
         Average what was fitted, half and half, with classical forecasts of the whole of each
         history, up to 2,000 rows: that errs less where series are short or differ, and a forecast
@@ -283,9 +288,9 @@ class TSM2Forecaster(Estimator):
         over which lookbacks too, `reverts` whether half of it counts from the mean of the training
         rows, `classical` whether the model is averaged with classical forecasts of whole histories,
         `leaders` how many rows of all columns forecasts read where these lead, `led` whose do,
-        and `logarithms` which columns are measured in them, if any are; `scaled_errors` in what
-        units errors counted, `validation_mse` among them. Of pretrained weights that are tuned,
-        what was `solved`.
+        `logarithms` which columns are measured in them, and `nonnegative` which have no forecast
+        below zero, if any have; `scaled_errors` in what units errors counted, `validation_mse`
+        among them. Of pretrained weights that are tuned, what was `solved`.
     floor_
         Mean squared errors on the validation rows, on standardised values, of the model and of the
         forecasts that it should beat: "repeat last", "seasonal naive" and "linear", the exact
@@ -544,8 +549,14 @@ class TSM2Forecaster(Estimator):
         `choice` is what was chosen for its start, which its network does not say of itself: the
         season, and the rest of what `tsm2.training.recipe.BEGUN` names.
         """
-        logarithms = model.scaling.in_logarithms(model.context.layout.columns)
-        choices = choices_of(model.network.config, model.codings.calendar, choice, logarithms)
+        layout = model.context.layout
+        choices = choices_of(
+            model.network.config,
+            model.codings.calendar,
+            choice,
+            logarithms=model.scaling.in_logarithms(layout.columns),
+            nonnegative=labels_of(model.roles.layout(layout).columns, model.nonnegative),
+        )
         floor = pd.Series(dtype=float) if floor is None else floor
         return self._become(model, history, choices, floor, n_rows)
 

@@ -121,6 +121,7 @@ class Parameters:
     missing: Missing = "raise"
     scaling: Literal["series", "global"] = "series"
     logarithms: bool | Literal["auto"] = "auto"
+    nonnegative: bool | Literal["auto"] = "auto"
     classical: bool | Literal["auto"] = "auto"
     leaders: bool | Literal["auto"] = "auto"
     sampling: Literal["windows", "series"] = "windows"
@@ -176,6 +177,7 @@ CONSTRAINTS: dict[str, list[Any] | str] = {
     "missing": [StrOptions({"raise", "mask", "ffill"})],
     "scaling": [StrOptions({"series", "global"})],
     "logarithms": ["boolean", StrOptions({"auto"})],
+    "nonnegative": ["boolean", StrOptions({"auto"})],
     "classical": ["boolean", StrOptions({"auto"})],
     "leaders": ["boolean", StrOptions({"auto"})],
     "sampling": [StrOptions({"windows", "series"})],

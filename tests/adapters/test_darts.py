@@ -532,6 +532,9 @@ def test_what_cannot_move_is_refused() -> None:
     ensemble = TSM2Forecaster(24, 6, max_epochs=1, n_estimators=2).fit(FRAME)
     with pytest.raises(ParameterError, match="several networks"):
         to_darts(ensemble)
+    stops = TSM2Forecaster(24, 6, max_epochs=1, nonnegative=True).fit(FRAME.abs())
+    with pytest.raises(ParameterError, match="nothing below zero"):
+        to_darts(stops)
     bent = TSM2Forecaster(24, 6, max_epochs=1, logarithms=True).fit(FRAME.abs() + 1)
     with pytest.raises(ParameterError, match="columns in logarithms"):
         to_darts(bent)

@@ -449,3 +449,20 @@ def test_a_command_that_is_ended_says_what_is_kept(tmp_path: Path) -> None:
         "tsm2: ended by SIGTERM; the checkpoint is kept, and the same command goes on from it."
     )
     assert not (tmp_path / "model").exists()
+
+
+def test_columns_that_stop_at_zero_are_named(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    columns = {"sun": np.maximum(0, draw.normal(size=200)), "cold": draw.normal(size=200)}
+    index = pd.date_range("2024-01-01", periods=200, freq="h", name="time")
+    pd.DataFrame(columns, index).to_csv(tmp_path / "data.csv")
+    fit = ("fit", tmp_path / "data.csv", "--horizon", 6, "--out", tmp_path / "model", *FAST[:-1])
+    shown = tsm2(*fit)
+    assert shown.returncode == 0
+    assert "sun has no forecast below zero" in " ".join(shown.stderr.split())
+    assert json.loads(tsm2(*fit, "--json", "-q").stdout)["nonnegative"] == ["sun"]
+    wrong = tsm2(*fit, "--set", "nonnegative=true")
+    message = " ".join(wrong.stderr.split())
+    assert wrong.returncode == 2
+    assert "column 'cold' has" in message
+    assert "--set nonnegative='auto'" in message

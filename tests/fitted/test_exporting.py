@@ -130,6 +130,29 @@ def test_logarithms_are_in_the_file(several: bool, tmp_path: Path) -> None:
         np.testing.assert_allclose(got[1], wanted, rtol=1e-4)
 
 
+@pytest.mark.parametrize("quantiles", [None, (0.1, 0.9)])
+def test_what_stops_at_zero_does_so_in_the_file(
+    quantiles: tuple[float, ...] | None, tmp_path: Path
+) -> None:
+    """One column of two that is forecast; a history below zero says that it does not."""
+    pytest.importorskip("onnxscript")
+    sun, wind = waves(level=-50)["load"].clip(lower=0), waves()["wind"]
+    table = pd.DataFrame({"sun": sun, "other": 0.0, "wind": wind})
+    model = TSM2Forecaster(24, 6, **LINEAR, quantiles=quantiles, target=["wind", "sun"])
+    model.fit(table).to_onnx(tmp_path / "model.onnx")
+    histories = np.stack([model.context_[-24:]] * 2)
+    histories[1, 5, 0] = -0.1
+    got = session(tmp_path / "model.onnx").run(None, {"context": histories})
+    wanted = [model.forecast_contexts(histories, 6)]
+    if quantiles:
+        levels = (0.1, 0.5, 0.9)
+        wanted.append(model.forecast_quantiles(histories, 6, levels, calibrated=False))
+    for found, expected in zip(got, wanted, strict=True):
+        scale = model.scaling_.scale[[2, 0]].reshape(2, *[1] * (expected.ndim - 3))
+        np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-4)
+        assert found[0, :, 1].min() == 0 > found[1, :, 1].min()
+
+
 @pytest.mark.parametrize(
     ("missing", "quantiles"),
     [("raise", None), ("ffill", (0.1, 0.9)), ("mask", (0.1, 0.9))],

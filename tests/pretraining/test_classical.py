@@ -62,7 +62,8 @@ def seasons(row: Row, known: Row, told: int) -> tuple[int, int]:
 
 def expected(row: Row, known: Row, ways: list[tuple[float, float, float]]) -> Row:
     """Return what the smoothing of a level and its slope expects that errs least a step ahead."""
-    errors, courses = [], []
+    errors: list[float] = []
+    courses: list[Row] = []
     for of_level, of_slope, kept in ways:
         level, slope, error = row[0], 0.0, 0.0
         for step in range(1, len(row)):

@@ -412,7 +412,8 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
         The forecaster is not fitted.
     ParameterError
         It has several networks, was fit on several series, reads covariates or gaps, measures
-        columns in logarithms, or is averaged with classical forecasts.
+        columns in logarithms, forecasts nothing below zero, or is averaged with classical
+        forecasts.
     """
     if not hasattr(forecaster, "network_"):
         raise NotFittedError("this TSM2Forecaster is not fitted yet. Call fit(table) first.")
@@ -433,6 +434,11 @@ def to_darts(forecaster: TSM2Forecaster, **kwargs: Any) -> TSM2Model:
         raise ParameterError(
             "a TSM2Forecaster that measures columns in logarithms does not become a TSM2Model. Fit "
             "with logarithms=False, or fit a TSM2Model with the logarithms of the series."
+        )
+    if forecaster.fitted_.nonnegative is not None:
+        raise ParameterError(
+            "a TSM2Forecaster that forecasts nothing below zero does not become a TSM2Model, which "
+            "would. Fit with nonnegative=False."
         )
     if forecaster.fitted_.classical is not None:
         raise ParameterError(

@@ -45,7 +45,7 @@ _OPTIONS = {
     )
 }
 _SET = (
-    *("validation_fraction", "frequency", "dropout", "scaling", "logarithms"),
+    *("validation_fraction", "frequency", "dropout", "scaling", "logarithms", "nonnegative"),
     *("n_estimators", "batch_size"),
 )
 _FLAGS = {

@@ -103,6 +103,9 @@ def _adapted(
     below = levels < 0.5
     share = np.minimum(levels, 1 - levels)
     width = np.ones(bounds.shape[2:])  # (M, Q)
+    # Calibrated bounds come to exactly zero where a model forecasts nothing below it.
+    reached = np.fmin.reduce(bounds, axis=(0, 1, 3)) == 0
+    lowest = np.where(reached, 0.0, -np.inf)[:, None]
     adapted, missed = np.empty_like(bounds), np.zeros_like(bounds)
     first = 0  # windows before have no step that becomes known
     for window, now in enumerate(seen):
@@ -116,7 +119,7 @@ def _adapted(
             width = width * np.exp(rate * np.where(counts > 0, moved, 0.0))
             width = width.clip(1 / _WIDEST, _WIDEST)
         center = median[window][..., None]
-        adapted[window] = center + width * (bounds[window] - center)
+        adapted[window] = np.maximum(center + width * (bounds[window] - center), lowest)
         adapted[window][..., levels == 0.5] = center
         outcome = actual[window][..., None]
         beyond = np.where(below, outcome < adapted[window], outcome > adapted[window])

@@ -80,6 +80,9 @@ class UnitsAround(nn.Module):
         self.logs: Tensor | None
         logs = model.scaling.logs
         self.register_buffer("logs", None if logs is None else torch.from_numpy(logs))
+        self.nonnegative: Tensor | None
+        flags = model.nonnegative
+        self.register_buffer("nonnegative", None if flags is None else torch.from_numpy(flags))
         self.fixed: Tensor | None
         is_one = "static" in units and model.context.layout.alone
         of_variates = torch.from_numpy(model.codings.static).float()[None] if is_one else None
@@ -123,6 +126,7 @@ class UnitsAround(nn.Module):
         if self.missing == "ffill":
             context = _repeated(context)
             past = None if past is None else _repeated(past)
+        targets = context[..., self.targets]
         if self.logs is not None:
             bent = _bent(context, center[:, None], scale[:, None])
             context = torch.where(self.logs, bent, context)
@@ -155,10 +159,11 @@ class UnitsAround(nn.Module):
         center, scale = (each[:, self.targets][:, None] for each in (center, scale))
         levels = self.network.config.quantiles
         if levels is None:
-            return self._restored(forecast.transpose(1, 2), center, scale)
+            restored = self._restored(forecast.transpose(1, 2), center, scale)
+            return self._stopped_at_zero(restored, targets)
         columns = forecast.permute(0, 2, 3, 1)  # (B, H, Q, Mt)
         restored = self._restored(columns, center[:, None], scale[:, None])
-        quantiles = restored.transpose(2, 3)
+        quantiles = self._stopped_at_zero(restored, targets[:, None]).transpose(2, 3)
         return quantiles[..., levels.index(0.5)], quantiles
 
     def _restored(self, forecast: Tensor, center: Tensor, scale: Tensor) -> Tensor:
@@ -167,6 +172,13 @@ class UnitsAround(nn.Module):
         if self.logs is None:
             return restored
         return torch.where(self.logs[self.targets], _straight(restored, center, scale), restored)
+
+    def _stopped_at_zero(self, forecasts: Tensor, history: Tensor) -> Tensor:
+        """Return forecasts, (..., Mt), at zero where the history, (..., L, Mt), cannot be below."""
+        if self.nonnegative is None:
+            return forecasts
+        stops = self.nonnegative & ~(history < 0).any(-2, keepdim=True)
+        return torch.where(stops, forecasts.clamp(min=0), forecasts)
 
     def _coded(self, kind: str, covariates: Tensor) -> Tensor:
         """Return covariates, (B, T, C), in standard units, (B, C, T)."""

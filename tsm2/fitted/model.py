@@ -89,6 +89,8 @@ class FittedModel:
     """The last rows of each series, `reach` or as many as it has: what a forecast goes on from."""
     missing: Missing
     """What is done about gaps."""
+    nonnegative: NDArray[np.bool_] | None = None
+    """Which targets have no forecast below zero, (Mt,); None for none."""
     classical: ClassicalMean | None = None
     """What forecasts of the network are averaged with; None for nothing."""
     calibration: Calibration | None = None
@@ -618,7 +620,23 @@ class FittedModel:
             standard = run(batch)[: which.stop - which.start].movedim(-1, 1).movedim(2, -1)
             piece = units.take(which).restore(standard)
             _require_finite(piece, batch, may_lack=lacking)
-            yield piece
+            yield self._stopped_at_zero(piece, batch, units.take(which))
+
+    def _stopped_at_zero(self, forecasts: Numbers, batch: Batch, units: Scaling) -> Numbers:
+        """Return forecasts, (B, ..., Mt), at zero where they are below it and nothing can be.
+
+        Windows of `batch` that read a value below zero say that it can.
+        """
+        if self.nonnegative is None:
+            return forecasts
+        count, n_targets = len(forecasts), forecasts.shape[-1]
+        zero = units.standardise(np.zeros((count, 1, n_targets))).movedim(1, -1)  # (B, Mt, 1)
+        low = batch.context[:count].cpu() < zero
+        if batch.mask is not None:
+            low &= batch.mask[:count].cpu()
+        stops = self.nonnegative & ~low.any(-1).numpy()
+        lowest = np.where(stops, 0.0, -np.inf)
+        return np.maximum(forecasts, lowest.reshape(count, *[1] * (forecasts.ndim - 2), n_targets))
 
     def _warn_of_lacking(self, calibration: Calibration | None, *, stacklevel: int) -> None:
         """Name the variates whose intervals are not known, if there are any."""

@@ -103,13 +103,15 @@ def meet(
             f"a pretrained network reads no covariates, but {', '.join(given.given())} were given. "
             f"Leave them out, or fit a TSM2Forecaster of your own with them."
         )
+    roles = Roles.of(None, series.layout)
     return FittedModel(
         network=network.for_season(recipe.season_of(series)),
         scaling=measured(series, each=recipe.scaling == "series").from_zero(),
-        roles=Roles.of(None, series.layout),
+        roles=roles,
         codings=Codings(),
         context=series.tail(network.config.lookback),
         missing=recipe.missing,
+        nonnegative=recipe.nonnegative_of(series, roles),
         device=recipe.device,
         capture_steps=recipe.training["capture_steps"],
     )

@@ -80,7 +80,8 @@ class SavedFit:
             "choices": [self.choice],
             "floor": self.floor.to_dict(),
             "rows": self.n_rows,
-            **_logarithms_to_json(self.model.scaling),
+            **_flags_to_json("logarithms", self.model.scaling.logs),
+            **_flags_to_json("nonnegative", self.model.nonnegative),
         }
 
     def tensors(self) -> dict[str, Tensor | NDArray[Any]]:
@@ -177,13 +178,14 @@ def _restored_model(
         scaling=Scaling(
             center=center,
             scale=scale,
-            logs=_logarithms(saved, center.shape[-1]),
+            logs=_flags(saved, "logarithms", center.shape[-1]),
             unbent=unbent[0] if unbent else None,
         ),
         roles=roles,
         codings=codings,
         context=series,
         missing=recipe.missing,
+        nonnegative=_flags(saved, "nonnegative", len(roles.targets)),
         classical=_classical(saved),
         calibration=None if scores is None else Calibration(scores=scores, **_stretches(saved)),
         device=recipe.device,
@@ -193,28 +195,28 @@ def _restored_model(
     return model
 
 
-def _logarithms_to_json(scaling: Scaling) -> dict[str, list[bool]]:
-    return {} if scaling.logs is None else {"logarithms": scaling.logs.tolist()}
+def _flags_to_json(name: str, flags: NDArray[np.bool_] | None) -> dict[str, list[bool]]:
+    return {} if flags is None else {name: flags.tolist()}
 
 
-def _logarithms(saved: Mapping[str, Any], n_columns: int) -> NDArray[np.bool_] | None:
-    """Return which columns are measured in logarithms, (M,); None if none is.
+def _flags(saved: Mapping[str, Any], name: str, n_columns: int) -> NDArray[np.bool_] | None:
+    """Return of which columns something is said, (M,); None if nothing was saved of it.
 
     Raises
     ------
     SavedModelError
         They are not as many as there are columns.
     """
-    told = saved.get("logarithms")
+    told = saved.get(name)
     if told is None:
         return None
-    logs = np.asarray(told)
-    if logs.dtype != bool or logs.shape != (n_columns,):
+    flags = np.asarray(told)
+    if flags.dtype != bool or flags.shape != (n_columns,):
         raise SavedModelError(
-            f"the saved logarithms are {told!r}, but one truth value for each of {n_columns} "
+            f"{name!r} of the saved model is {told!r}, but one truth value for each of {n_columns} "
             f"columns is needed. Save the model again."
         )
-    return logs
+    return flags
 
 
 def _classical(saved: Mapping[str, Any]) -> ClassicalMean | None:

@@ -335,18 +335,18 @@ def _exponential(
     of_end, of_later, of_missed = (each.to(values.dtype) for each in fixed)
     away = (values - start) * (torch.arange(steps, device=values.device) >= begin)[:, None]
     away = functional.pad(away, (front, 0)).reshape(*values.shape[:-1], blocks, _BLOCK)
-    ends = (away @ of_end).unflatten(-1, (-1, 2))  # (R, V, blocks, A, 2): had nothing been before
+    ends = (away @ of_end).view(*away.shape[:-1], -1, 2)  # (R, V, blocks, A, 2): on their own
     by_kind = ends.movedim(-2, 0).flatten(-2).flatten(1, 2) @ of_later  # (A, R * V, blocks * 2)
     state = by_kind.view(-1, *values.shape[:-1], blocks, 2).movedim(0, -2)
     before = functional.pad(state[..., :-1, :, :], (0, 0, 0, 0, 1, 0)).flatten(-2)
-    missed = (torch.cat((away, before), -1) @ of_missed).unflatten(-1, (-1, _BLOCK))
+    missed = (torch.cat((away, before), -1) @ of_missed).view(*away.shape[:-1], -1, _BLOCK)
     counted = functional.pad(weights, (front, 0)).view(-1, 1, blocks, _BLOCK, 1)
     errors = (missed.square() @ counted).squeeze(-1).sum(-2)  # (R, V, A)
     faded = (smoothings[:, 2:] ** ahead).cumsum(-1).to(values.dtype)  # (A, H)
-    level, slope = state[..., -1, :, :].split(1, -1)
+    level, slope = torch.split(state[..., -1, :, :], 1, -1)
     courses = start[..., None] + level + slope * faded
     sizes = [len(kind) for kind in kinds]
-    each_kind = zip(errors.split(sizes, -1), courses.split(sizes, -2), strict=True)
+    each_kind = zip(torch.split(errors, sizes, -1), torch.split(courses, sizes, -2), strict=True)
     return [_of_least(*of_kind) for of_kind in each_kind]
 
 

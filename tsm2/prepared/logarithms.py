@@ -14,9 +14,10 @@ Sources: Tukey (1977), Exploratory Data Analysis; Guerrero (1993), Journal of Fo
 import numpy as np
 from numpy.typing import NDArray
 
+from tsm2.errors import FrameError
 from tsm2.tables.series import Series
 
-__all__ = ["in_logarithms"]
+__all__ = ["check_positive", "in_logarithms"]
 
 _HALF = 0.5  # slope, nearer to a share than to a constant
 _SURE = 2.0  # standard errors
@@ -91,3 +92,23 @@ def _swings_with_level(blocks: list[NDArray[np.float64]]) -> bool:
     away = y - slope * x
     error = np.sqrt(float(away @ away) / free / moves)
     return bool(slope - _SURE * error > _HALF)
+
+
+def check_positive(rows: Series, target: NDArray[np.bool_]) -> None:
+    """Check that what is to be measured in logarithms has them.
+
+    Raises
+    ------
+    FrameError
+        A value is zero or less; the message says where.
+    """
+    low = (rows.values <= 0) & target
+    if not low.any():
+        return
+    row, column = (int(each) for each in np.argwhere(low)[0])
+    raise FrameError(
+        f"logarithms=True needs values above zero, but column {rows.layout.columns[column]!r} has "
+        f"{low.any(1).sum()} of zero or less, the first at {rows.index[row]}, "
+        f"{rows.values[row, column]:g}. Pass logarithms='auto', which takes them where all values "
+        f"are above zero and swing the wider the higher they are, or False."
+    )

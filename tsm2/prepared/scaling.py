@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["KNEE", "MOST_DEVIATIONS", "Scaling", "tamed"]
+__all__ = ["KNEE", "MOST_DEVIATIONS", "Scaling", "labels_of", "tamed"]
 
 MOST_DEVIATIONS = 1e15
 """What may stand in a window: networks compute in float32, in which squares overflow at 1e19."""
@@ -88,9 +88,7 @@ class Scaling:
 
     def in_logarithms(self, labels: Sequence[Hashable]) -> tuple[str, ...]:
         """Return the labels, (M,), of the variates that are measured in logarithms, as text."""
-        if self.logs is None:
-            return ()
-        return tuple(str(label) for label, log in zip(labels, self.logs, strict=True) if log)
+        return labels_of(labels, self.logs)
 
     def from_zero(self) -> Self:
         """Count the same units from zero, so that what is positive stays so.
@@ -144,6 +142,13 @@ class Scaling:
             return self.center, self.scale
         shape = (len(self.center), *[1] * (ndim - 2), self.center.shape[-1])
         return self.center.reshape(shape), self.scale.reshape(shape)
+
+
+def labels_of(labels: Sequence[Hashable], which: NDArray[np.bool_] | None) -> tuple[str, ...]:
+    """Return the labels, (M,), of some variates, (M,), as text; None are none of them."""
+    if which is None:
+        return ()
+    return tuple(str(label) for label, one in zip(labels, which, strict=True) if one)
 
 
 def _logarithms(values: NDArray[np.float64], logs: NDArray[np.bool_]) -> NDArray[np.float64]:

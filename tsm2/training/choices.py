@@ -486,7 +486,7 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
     # Models that were saved earlier lack some.
     several = {
         name: tuple(each) if isinstance(each := row.get(name), list | tuple) else ()
-        for name in ("lookbacks", "logarithms", "led")
+        for name in ("lookbacks", "logarithms", "nonnegative", "led")
     }
     whole = {
         name: None if pd.isna(row.get(name)) else int(row[name])

@@ -19,15 +19,16 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from tsm2.errors import FrameError, ParameterError
+from tsm2.errors import ParameterError
 from tsm2.networks.combined import ClassicalMean
 from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes, shows_all_steps
 from tsm2.networks.periods import find_periods
 from tsm2.prepared.codings import Codings
-from tsm2.prepared.logarithms import in_logarithms
+from tsm2.prepared.logarithms import check_positive, in_logarithms
+from tsm2.prepared.nonnegative import check_nonnegative, stop_at_zero
 from tsm2.prepared.prepared import Prepared, measured
 from tsm2.prepared.roles import Roles
-from tsm2.prepared.scaling import Scaling
+from tsm2.prepared.scaling import Scaling, labels_of
 from tsm2.prepared.seasons import calendars, lookbacks, season_of
 from tsm2.prepared.splits import room_in_front, training_rows
 from tsm2.prepared.windows import Covariates
@@ -107,6 +108,7 @@ class Recipe:
     missing: Missing
     scaling: Literal["series", "global"]
     logarithms: bool | Literal["auto"]
+    nonnegative: bool | Literal["auto"]
     classical: bool | Literal["auto"]
     leaders: bool | Literal["auto"]
     sampling: Literal["windows", "series"]
@@ -185,12 +187,29 @@ class Recipe:
         target = np.isin(np.arange(len(columns)), roles.targets)
         if self.logarithms != "auto":
             if self.logarithms:
-                _check_positive(rows, target)
+                check_positive(rows, target)
             return target & self.logarithms
         if choices is not None:
             names = chosen(choices)["logarithms"]
             return np.array([str(label) in names for label in columns]) & target
         return in_logarithms(rows, self.season_of(rows)) & target
+
+    def nonnegative_of(self, series: Series, roles: Roles) -> NDArray[np.bool_] | None:
+        """Return which targets have no forecast below zero, (Mt,); None if that is none of them.
+
+        Raises
+        ------
+        FrameError
+            It is said of all of them, and one has a value below zero.
+        """
+        of_targets = list(roles.targets)
+        if self.nonnegative == "auto":
+            found = stop_at_zero(series)[of_targets]
+            return found if found.any() else None
+        if not self.nonnegative:
+            return None
+        check_nonnegative(series, of_targets)
+        return np.ones(len(of_targets), dtype=bool)
 
     @property
     def stated_lookbacks(self) -> tuple[int, ...] | None:
@@ -266,8 +285,14 @@ class Recipe:
         if "led" in found:
             names = roles.layout(rows.layout).columns
             found["led"] = [tuple(str(names[k]) for k in each) for each in found["led"]]
-        if logarithms := units.in_logarithms(rows.layout.columns):
-            found["logarithms"] = [logarithms] * len(found)
+        for name, labels in {
+            "logarithms": units.in_logarithms(rows.layout.columns),
+            "nonnegative": labels_of(
+                roles.layout(rows.layout).columns, self.nonnegative_of(rows, roles)
+            ),
+        }.items():
+            if labels:
+                found[name] = [labels] * len(found)
         if self._states_classical:
             found["classical"] = found["chosen"]
         if self.calendar != "auto":
@@ -546,7 +571,7 @@ def choices_of(
     config: NetworkConfig,
     dates: Sequence[str],
     choice: Mapping[str, Any],
-    logarithms: tuple[str, ...] = (),
+    **labels: tuple[str, ...],
 ) -> pd.DataFrame:
     """Return the choices of a network that was made elsewhere: one row, which was chosen.
 
@@ -558,16 +583,15 @@ def choices_of(
         Features of the time stamps that it reads.
     choice
         What is known of `BEGUN`, by name.
-    logarithms
-        Columns that are measured in them, as text.
+    labels
+        Columns that are measured in "logarithms", and that are "nonnegative", as text.
     """
     row: dict[str, Any] = {name: getattr(config, name) for name in CHOSEN}
     calendar = ", ".join(name for name in dates if not is_holiday(name))
     begun = {name: choice[name] for name in BEGUN if name in choice}
     row |= {"calendar": calendar, "season": None, **begun}
     row |= {"validation_mse": math.nan, "chosen": True}
-    if logarithms:
-        row["logarithms"] = logarithms
+    row |= {name: columns for name, columns in labels.items() if columns}
     return pd.DataFrame([row])
 
 
@@ -580,26 +604,6 @@ def _leading(known: Mapping[str, Any], variates: Layout) -> Leading | None:
         strength=known["leader_strength"],
         led=tuple(k for k, name in enumerate(variates.columns) if str(name) in known["led"]),
         separate=known["separate_heads"],
-    )
-
-
-def _check_positive(rows: Series, target: NDArray[np.bool_]) -> None:
-    """Check that what is to be measured in logarithms has them.
-
-    Raises
-    ------
-    FrameError
-        A value is zero or less; the message says where.
-    """
-    low = (rows.values <= 0) & target
-    if not low.any():
-        return
-    row, column = (int(each) for each in np.argwhere(low)[0])
-    raise FrameError(
-        f"logarithms=True needs values above zero, but column {rows.layout.columns[column]!r} has "
-        f"{low.any(1).sum()} of zero or less, the first at {rows.index[row]}, "
-        f"{rows.values[row, column]:g}. Pass logarithms='auto', which takes them where all values "
-        f"are above zero and swing the wider the higher they are, or False."
     )
 
 

@@ -148,6 +148,7 @@ def fit(
                 "reverts": config.reverts,
                 "classical": model.fitted_.classical is not None,
                 "led": list(kept["led"]),
+                "nonnegative": list(kept["nonnegative"]),
                 "train_loss": losses["train_loss"],
                 "validation_loss": losses["validation_loss"],
             }
@@ -168,18 +169,28 @@ def fit(
         + ("; half of it comes back to the mean of the training rows" if config.reverts else "")
         + ("; averaged with classical forecasts" if model.fitted_.classical else "")
         + (f"; {_led(kept['led'], kept['leaders'])}" if kept["led"] else "")
+        + (f"; {_nonnegative(kept['nonnegative'])}" if kept["nonnegative"] else "")
     )
     print_line(f"model: {out}")
 
 
 def _led(names: Sequence[str], rows: int) -> str:
-    """Say which columns are led, of many the first."""
-    some, rest = names[:_TOLD], len(names) - _TOLD
-    listed = [*some, f"{rest} more"] if rest > 0 else list(some)
-    *before, last = listed
-    those = f"{', '.join(before)} and {last}" if before else last
-    verb = "are" if before else "is"
-    return f"{those} {verb} led by the latest {rows} rows of all columns"
+    """Say which columns are led."""
+    verb = "are" if len(names) > 1 else "is"
+    return f"{_some(names)} {verb} led by the latest {rows} rows of all columns"
+
+
+def _nonnegative(names: Sequence[str]) -> str:
+    """Say which columns have no forecast below zero."""
+    verb = "have" if len(names) > 1 else "has"
+    return f"{_some(names)} {verb} no forecast below zero"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return names as a part of a sentence, of many the first."""
+    rest = len(names) - _TOLD
+    *before, last = [*names[:_TOLD], *([f"{rest} more"] if rest > 0 else [])]
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 @reads_files
