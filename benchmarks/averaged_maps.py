@@ -27,7 +27,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 import torch
-from rows import add_row, folder_given, keys_in
+from rows import keys_in, run_or_show
 
 from tsm2.benchmark.protocol import load_table
 from tsm2.prepared.windows import Windows
@@ -193,16 +193,12 @@ def print_ratios(errors: pd.DataFrame) -> None:
     print(np.exp(np.log(ratios).mean()).round(3).to_string())
 
 
-def main() -> None:
-    """Run what is missing, or print what is there."""
-    data = folder_given(__doc__ or "")
-    if data is None:
-        summary()
-        return
+def rows(data: Path) -> Iterator[dict[str, object]]:
+    """Make the rows that are missing."""
     for key, (train, choosing, judging) in missing_folds(data, RESULTS):
         for candidate, found in candidates(train, choosing):
-            add_row(RESULTS, key | {"candidate": candidate} | errors_of(found, judging))
+            yield key | {"candidate": candidate} | errors_of(found, judging)
 
 
 if __name__ == "__main__":
-    main()
+    run_or_show(__doc__, RESULTS, rows, summary)

@@ -24,7 +24,7 @@ import pandas as pd
 from averaged_maps import CELLS
 from numpy.typing import NDArray
 from refits import errors_of, folds
-from rows import add_row, folder_given, keys_in
+from rows import keys_in, run_or_show
 from selection import gated_lags, leads_and_lags
 
 from tsm2 import TSM2Forecaster
@@ -95,15 +95,11 @@ def summary() -> None:
         print(np.exp(by.mean()).assign(worst=worst, folds=by.size()).round(3).to_string())
 
 
-def main() -> None:
-    """Run what is missing, or print what is there."""
-    data = folder_given(__doc__ or "")
-    if data is None:
-        summary()
-        return
+def rows(data: Path) -> Iterator[dict[str, object]]:
+    """Make the rows that are missing."""
     for key, values, lookback in every_fold(data):
-        add_row(RESULTS, key | row_of_fold(values, lookback, int(key["horizon"])))
+        yield key | row_of_fold(values, lookback, int(key["horizon"]))
 
 
 if __name__ == "__main__":
-    main()
+    run_or_show(__doc__, RESULTS, rows, summary)

@@ -13,12 +13,13 @@ A forecaster takes "reverts" where "zero" errs less than "mean" on 1,024 choosin
 horizons of them, at least.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from averaged_maps import MARGIN, missing_folds
-from rows import add_row, folder_given
+from rows import run_or_show
 
 from tsm2.prepared.windows import Windows
 from tsm2.training.moments import LinearInput
@@ -78,15 +79,11 @@ def summary() -> None:
         print(f"{name}: {len(folds)} folds, {ratio:.3f}, worst {folds['ratio'].max():.3f}")
 
 
-def main() -> None:
-    """Run what is missing, or print what is there."""
-    data = folder_given(__doc__ or "")
-    if data is None:
-        summary()
-        return
+def rows(data: Path) -> Iterator[dict[str, object]]:
+    """Make the rows that are missing."""
     for key, fold in missing_folds(data, RESULTS):
-        add_row(RESULTS, key | errors_of_fold(*fold))
+        yield key | errors_of_fold(*fold)
 
 
 if __name__ == "__main__":
-    main()
+    run_or_show(__doc__, RESULTS, rows, summary)

@@ -16,6 +16,7 @@ and these are 1,024, four horizons and four lookbacks of them at least. The fold
 have fewer than four times 2,048, the benchmark itself has more.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import pandas as pd
 import torch
 from averaged_maps import CELLS, Fold, missing_folds
 from level_reversion import mean_of_levels
-from rows import add_row, folder_given
+from rows import run_or_show
 
 from tsm2.prepared.windows import Windows
 from tsm2.training.ridge import LinearMap, solve_again, solve_from_zero, with_zero
@@ -99,17 +100,13 @@ def summary() -> None:
         print(f"{name}: {len(folds)} folds, {ratio:.3f}, worst {folds['ratio'].max():.3f}")
 
 
-def main() -> None:
-    """Run what is missing, or print what is there."""
-    data = folder_given(__doc__ or "")
-    if data is None:
-        summary()
-        return
+def rows(data: Path) -> Iterator[dict[str, object]]:
+    """Make the rows that are missing."""
     for times, cells in TRIED.items():
         named = {"times": str(times)}
         for key, fold in missing_folds(data, RESULTS, cells, MOST_ROWS, named):
-            add_row(RESULTS, key | errors_of_fold(fold, times))
+            yield key | errors_of_fold(fold, times)
 
 
 if __name__ == "__main__":
-    main()
+    run_or_show(__doc__, RESULTS, rows, summary)

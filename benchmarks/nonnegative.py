@@ -9,7 +9,6 @@ as it is, and as if nothing were known of zero. A row are the columns of a table
 tables that have none are named with a count of zero.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, product
@@ -18,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from defaults import Task, fits_anew, heads, long, naive_errors
-from rows import add_row, folder_given, keys_in
-from whole_histories import every_task
+from rows import run_or_show
+from whole_histories import every_task, missing_rows
 
 from tsm2 import TSM2Forecaster
 from tsm2.errors import ParameterError
@@ -142,22 +141,10 @@ def summary() -> None:
     print(f"\n{len(table) - len(changed)} tables have no column that stops at zero")
 
 
-def main() -> None:
-    """Run what is missing, or print what is there."""
-    data = folder_given(__doc__ or "")
-    if data is None:
-        summary()
-        return
-    done = keys_in(RESULTS, ("kind", "task"))
-    for task, kind, series in chain(more(data), every_task(data)):
-        if (kind, task.name) in done:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            row = row_of(task, kind, series)
-        add_row(RESULTS, row)
-        print(row, flush=True)
+def rows(data: Path) -> Iterator[dict[str, object]]:
+    """Make the rows that are missing."""
+    return missing_rows(chain(more(data), every_task(data)), RESULTS, row_of)
 
 
 if __name__ == "__main__":
-    main()
+    run_or_show(__doc__, RESULTS, rows, summary)

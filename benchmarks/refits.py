@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from averaged_maps import CELLS, ENDS, MOST_ROWS
 from numpy.typing import NDArray
-from rows import add_row, folder_given, keys_in
+from rows import keys_in, run_or_show
 
 from tsm2 import TSM2Forecaster
 from tsm2.benchmark.protocol import load_table
@@ -103,15 +103,11 @@ def summary() -> None:
     print(np.exp(by_gain.mean()).assign(folds=by_gain.size()).round(3).to_string())
 
 
-def main() -> None:
-    """Run what is missing, or print what is there."""
-    data = folder_given(__doc__ or "")
-    if data is None:
-        summary()
-        return
+def rows(data: Path) -> Iterator[dict[str, object]]:
+    """Make the rows that are missing."""
     for key, values, lookback in folds(data, RESULTS, CELLS):
-        add_row(RESULTS, key | errors_of_fold(values, lookback, int(key["horizon"])))
+        yield key | errors_of_fold(values, lookback, int(key["horizon"]))
 
 
 if __name__ == "__main__":
-    main()
+    run_or_show(__doc__, RESULTS, rows, summary)

@@ -2,10 +2,38 @@
 
 import argparse
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["add_row", "folder_given", "keys_in"]
+__all__ = ["add_row", "folder_given", "keys_in", "run_or_show"]
+
+
+def run_or_show(
+    about: str | None,
+    results: Path,
+    rows: Callable[[Path], Iterable[Mapping[str, object]]],
+    show: Callable[[], None],
+) -> None:
+    """Do what the command line asks for: run what is missing, or show what is there.
+
+    Parameters
+    ----------
+    about
+        The program's docstring, whose first line says what it is for.
+    results
+        File of the results.
+    rows
+        Makes the rows that it lacks, from the folder of the public files.
+    show
+        Prints what is there.
+    """
+    data = folder_given(about or "")
+    if data is None:
+        show()
+        return
+    for row in rows(data):
+        add_row(results, row)
+        print(*row.values(), flush=True)
 
 
 def folder_given(about: str) -> Path | None:

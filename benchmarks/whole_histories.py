@@ -10,7 +10,7 @@ run and chose no default. Of the long-horizon files they hold rows that the benc
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from defaults import (
     naive_errors,
     ours_as_table,
 )
-from rows import add_row, folder_given, keys_in
+from rows import keys_in, run_or_show
 
 from tsm2 import TSM2Forecaster
 
@@ -166,22 +166,25 @@ def summary() -> None:
     print(np.exp(np.log(ratios).groupby(level="kind").mean()).round(3).to_string())
 
 
-def main() -> None:
-    """Run what is missing, or print what is there."""
-    data = folder_given(__doc__ or "")
-    if data is None:
-        summary()
-        return
-    done = keys_in(RESULTS, ("kind", "task"))
-    for task, kind, series in every_task(data):
+def missing_rows(
+    tables: Iterable[tuple[Task, str, dict[str, pd.Series]]],
+    results: Path,
+    row_of: Callable[[Task, str, dict[str, pd.Series]], dict[str, object]],
+) -> Iterator[dict[str, object]]:
+    """Yield the rows of those tables, each with its kind, that results lack."""
+    done = keys_in(results, ("kind", "task"))
+    for task, kind, series in tables:
         if (kind, task.name) in done:
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            row = row_of(task, kind, series)
-        add_row(RESULTS, row)
-        print(row, flush=True)
+            yield row_of(task, kind, series)
+
+
+def rows(data: Path) -> Iterator[dict[str, object]]:
+    """Make the rows that are missing."""
+    return missing_rows(every_task(data), RESULTS, row_of)
 
 
 if __name__ == "__main__":
-    main()
+    run_or_show(__doc__, RESULTS, rows, summary)

@@ -103,12 +103,9 @@ def check_positive(rows: Series, target: NDArray[np.bool_]) -> None:
         A value is zero or less; the message says where.
     """
     low = (rows.values <= 0) & target
-    if not low.any():
-        return
-    row, column = (int(each) for each in np.argwhere(low)[0])
-    raise FrameError(
-        f"logarithms=True needs values above zero, but column {rows.layout.columns[column]!r} has "
-        f"{low.any(1).sum()} of zero or less, the first at {rows.index[row]}, "
-        f"{rows.values[row, column]:g}. Pass logarithms='auto', which takes them where all values "
-        f"are above zero and swing the wider the higher they are, or False."
-    )
+    if low.any():
+        raise FrameError(
+            f"logarithms=True needs values above zero, but "
+            f"{rows.wrong_ones(low, 'of zero or less')}. Pass logarithms='auto', which takes them "
+            f"where all values are above zero and swing the wider the higher they are, or False."
+        )

@@ -8,8 +8,6 @@ of summers has no frost either: that it comes to zero again and again, and never
 Sizes: T rows, M variates.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,22 +31,19 @@ def stop_at_zero(rows: Series) -> NDArray[np.bool_]:
     return np.asarray(often & ~(rows.values < 0).any(0))
 
 
-def check_nonnegative(rows: Series, which: Sequence[int]) -> None:
-    """Check that variates of which that was said, by position, have no value below zero.
+def check_nonnegative(rows: Series, which: NDArray[np.bool_]) -> None:
+    """Check that variates, (M,), of which that was said have no value below zero.
 
     Raises
     ------
     FrameError
         A value is below zero; the message says where.
     """
-    low = rows.values[:, which] < 0
-    if not low.any():
-        return
-    row, number = (int(each) for each in np.argwhere(low)[0])
-    raise FrameError(
-        f"nonnegative=True says that no value is below zero, but column "
-        f"{rows.layout.columns[which[number]]!r} has {low[:, number].sum()}, the first at "
-        f"{rows.index[row]}, {rows.values[row, which[number]]:g}. Mend these rows, or pass "
-        f"nonnegative='auto', which keeps the forecasts of columns above zero that have never been "
-        f"below it, or False."
-    )
+    low = (rows.values < 0) & which
+    if low.any():
+        raise FrameError(
+            f"nonnegative=True says that nothing is below zero, but "
+            f"{rows.wrong_ones(low, 'values that are')}. Mend these rows, or pass "
+            f"nonnegative='auto', which keeps the forecasts of columns above zero that come to it "
+            f"and have never been below, or False."
+        )

@@ -75,6 +75,11 @@ class Roles:
         """Whether every column is forecast, in the order of the table."""
         return self.targets == tuple(range(len(self.targets) + len(self.others)))
 
+    @property
+    def is_target(self) -> NDArray[np.bool_]:
+        """Whether each column is forecast, (M,)."""
+        return np.isin(np.arange(len(self.targets) + len(self.others)), self.targets)
+
     def select(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the targets of rows, (..., M)."""
         return values if self.all_forecast else values[..., list(self.targets)]

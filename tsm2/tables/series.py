@@ -112,6 +112,14 @@ class Series:
         """Stamp of the last row of each series, (S,)."""
         return self.index[self.offsets[1:] - 1]
 
+    def wrong_ones(self, wrong: NDArray[np.bool_], what: str) -> str:
+        """Say which column has wrong values, (T, M), how many, and which the first is."""
+        row, column = (int(each) for each in np.argwhere(wrong)[0])
+        return (
+            f"column {self.layout.columns[column]!r} has {wrong[:, column].sum()} {what}, "
+            f"the first at {self.index[row]}, {self.values[row, column]:g}"
+        )
+
     # --- some of the rows ---------------------------------------------------------------------
 
     def take(self, rows: Whole, counts: Whole) -> Series:

@@ -184,7 +184,7 @@ class Recipe:
     ) -> NDArray[np.bool_]:
         """Return which columns are measured in logarithms, (M,)."""
         columns = rows.layout.columns
-        target = np.isin(np.arange(len(columns)), roles.targets)
+        target = roles.is_target
         if self.logarithms != "auto":
             if self.logarithms:
                 check_positive(rows, target)
@@ -202,14 +202,14 @@ class Recipe:
         FrameError
             It is said of all of them, and one has a value below zero.
         """
-        of_targets = list(roles.targets)
+        which = roles.is_target
         if self.nonnegative == "auto":
-            found = stop_at_zero(series)[of_targets]
-            return found if found.any() else None
-        if not self.nonnegative:
+            which = which & stop_at_zero(series)
+        elif self.nonnegative:
+            check_nonnegative(series, which)
+        else:
             return None
-        check_nonnegative(series, of_targets)
-        return np.ones(len(of_targets), dtype=bool)
+        return which[list(roles.targets)] if which.any() else None
 
     @property
     def stated_lookbacks(self) -> tuple[int, ...] | None:
