@@ -213,6 +213,19 @@ def test_true_says_so_of_all_that_is_forecast_and_false_of_nothing() -> None:
     assert "nonnegative" not in TSM2Forecaster(**given).fit(weather()[["cold"]]).choices_
 
 
+def test_a_fit_that_goes_on_from_an_earlier_one_says_what_is_so_now() -> None:
+    frame = weather().drop(columns="cold")
+    model = TSM2Forecaster(**SETTINGS, warm_start=True).fit(frame)
+    assert model.choices_["nonnegative"].iloc[0] == ("sun", "rain")
+    model.fit(frame - 3 * (np.arange(2) == 1))
+    assert model.choices_["nonnegative"].iloc[0] == ("sun",)
+    assert model.fitted_.nonnegative is not None
+    assert model.fitted_.nonnegative.tolist() == [True, False]
+    model.set_params(nonnegative=False).fit(frame)
+    assert "nonnegative" not in model.choices_
+    assert model.fitted_.nonnegative is None
+
+
 def test_what_is_said_of_a_column_with_values_below_zero_is_refused() -> None:
     frame = weather()
     asked = TSM2Forecaster(**SETTINGS, nonnegative=True)

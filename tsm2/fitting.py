@@ -30,13 +30,14 @@ from tsm2.networks.zero import ZeroShotNetwork
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.prepared import Prepared
 from tsm2.prepared.roles import Roles
+from tsm2.prepared.scaling import labels_of
 from tsm2.prepared.splits import split_starts
 from tsm2.prepared.windows import Windows
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 from tsm2.training import EpochWatch, TrainingConfig, seeded
-from tsm2.training.choices import chosen, sure_margin
+from tsm2.training.choices import chosen, labelled, sure_margin
 from tsm2.training.ensembles import (
     begin_with,
     drop_mixers,
@@ -118,11 +119,17 @@ class Fitting:
         if choices is None:
             choice = recipe.choose(rows, n_train, units, roles, given)
             choices, solved = choice.table, choice.solved
+        nonnegative = recipe.nonnegative_of(series, roles)
         sizes: dict[str, Any] = {
             "lookback": chosen(choices)["lookback"],
             "horizon": recipe.horizon,
         }
         variates = roles.layout(rows.layout)
+        choices = labelled(
+            choices,
+            logarithms=units.in_logarithms(rows.layout.columns),
+            nonnegative=labels_of(variates.columns, nonnegative),
+        )
         codings, covariates = Codings.learn(
             given,
             recipe.dates(choices),
@@ -143,7 +150,7 @@ class Fitting:
             codings=codings,
             context=series,
             missing=recipe.missing,
-            nonnegative=recipe.nonnegative_of(series, roles),
+            nonnegative=nonnegative,
             classical=recipe.classical_of(series) if chosen(choices)["classical"] else None,
             device=recipe.device,
             capture_steps=recipe.training["capture_steps"],

@@ -58,6 +58,7 @@ __all__ = [
     "choose",
     "chosen",
     "enough_rows",
+    "labelled",
     "sure_margin",
     "with_mixers",
     "with_solved",
@@ -506,6 +507,15 @@ def chosen(choices: pd.DataFrame) -> dict[str, Any]:
         **several,
         **whole,
     }
+
+
+def labelled(choices: pd.DataFrame, **labels: tuple[str, ...]) -> pd.DataFrame:
+    """Say in a table of choices of which columns something is so, as text; not at all of none."""
+    found = choices.drop(columns=list(labels), errors="ignore")
+    for name, columns in labels.items():
+        if columns:
+            found[name] = [columns] * len(found)
+    return found
 
 
 def with_solved(choices: pd.DataFrame, tried: Sequence[SolvedCandidate]) -> pd.DataFrame:

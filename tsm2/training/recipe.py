@@ -28,7 +28,7 @@ from tsm2.prepared.logarithms import check_positive, in_logarithms
 from tsm2.prepared.nonnegative import check_nonnegative, stop_at_zero
 from tsm2.prepared.prepared import Prepared, measured
 from tsm2.prepared.roles import Roles
-from tsm2.prepared.scaling import Scaling, labels_of
+from tsm2.prepared.scaling import Scaling
 from tsm2.prepared.seasons import calendars, lookbacks, season_of
 from tsm2.prepared.splits import room_in_front, training_rows
 from tsm2.prepared.windows import Covariates
@@ -48,6 +48,7 @@ from tsm2.training.choices import (
     choose,
     chosen,
     enough_rows,
+    labelled,
 )
 from tsm2.training.fit import TrainingConfig
 from tsm2.training.leading import Leading
@@ -285,14 +286,7 @@ class Recipe:
         if "led" in found:
             names = roles.layout(rows.layout).columns
             found["led"] = [tuple(str(names[k]) for k in each) for each in found["led"]]
-        for name, labels in {
-            "logarithms": units.in_logarithms(rows.layout.columns),
-            "nonnegative": labels_of(
-                roles.layout(rows.layout).columns, self.nonnegative_of(rows, roles)
-            ),
-        }.items():
-            if labels:
-                found[name] = [labels] * len(found)
+        found = labelled(found, logarithms=units.in_logarithms(rows.layout.columns))
         if self._states_classical:
             found["classical"] = found["chosen"]
         if self.calendar != "auto":
@@ -591,8 +585,7 @@ def choices_of(
     begun = {name: choice[name] for name in BEGUN if name in choice}
     row |= {"calendar": calendar, "season": None, **begun}
     row |= {"validation_mse": math.nan, "chosen": True}
-    row |= {name: columns for name, columns in labels.items() if columns}
-    return pd.DataFrame([row])
+    return labelled(pd.DataFrame([row]), **labels)
 
 
 def _leading(known: Mapping[str, Any], variates: Layout) -> Leading | None:
