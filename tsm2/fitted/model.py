@@ -631,10 +631,8 @@ class FittedModel:
             return forecasts
         count, n_targets = len(forecasts), forecasts.shape[-1]
         zero = units.standardise(np.zeros((count, 1, n_targets))).movedim(1, -1)  # (B, Mt, 1)
-        low = batch.context[:count].cpu() < zero
-        if batch.mask is not None:
-            low &= batch.mask[:count].cpu()
-        stops = self.nonnegative & ~low.any(-1).numpy()
+        low = (batch.context[:count].cpu() < zero).any(-1)  # what is unknown stands at the mean
+        stops = self.nonnegative & ~low.numpy()
         lowest = np.where(stops, 0.0, -np.inf)
         return np.maximum(forecasts, lowest.reshape(count, *[1] * (forecasts.ndim - 2), n_targets))
 
