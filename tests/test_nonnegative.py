@@ -213,6 +213,12 @@ def test_true_says_so_of_all_that_is_forecast_and_false_of_nothing() -> None:
     assert "nonnegative" not in TSM2Forecaster(**given).fit(weather()[["cold"]]).choices_
 
 
+def test_a_column_that_is_only_read_says_nothing_of_those_that_are_forecast() -> None:
+    model = TSM2Forecaster(**SETTINGS, blocks=0, target="cold").fit(weather())
+    assert model.fitted_.nonnegative is None
+    assert "nonnegative" not in model.choices_
+
+
 def test_a_fit_that_goes_on_from_an_earlier_one_says_what_is_so_now() -> None:
     frame = weather().drop(columns="cold")
     model = TSM2Forecaster(**SETTINGS, warm_start=True).fit(frame)

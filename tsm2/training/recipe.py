@@ -205,12 +205,13 @@ class Recipe:
         """
         which = roles.is_target
         if self.nonnegative == "auto":
-            which = which & stop_at_zero(series)
+            which = stop_at_zero(series)
         elif self.nonnegative:
             check_nonnegative(series, which)
         else:
             return None
-        return which[list(roles.targets)] if which.any() else None
+        found = which[list(roles.targets)]
+        return found if found.any() else None
 
     @property
     def stated_lookbacks(self) -> tuple[int, ...] | None:
