@@ -38,6 +38,7 @@ from tsm2.networks.config import NetworkConfig
 from tsm2.networks.tsm2 import TSM2Network
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.read import read
+from tsm2.training.choosing import choices_for
 from tsm2.training.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "selection.csv"
@@ -170,7 +171,9 @@ def run(
     known = read(pd.DataFrame(rows.values[: rows.stop]))
     judged = read(pd.DataFrame(rows.values[rows.stop - lookback :]))
     choices = {
-        variant: recipe_of(rows, lookback, horizon, variant, 0).choose_for(known, CovariateTables())
+        variant: choices_for(
+            recipe_of(rows, lookback, horizon, variant, 0), known, CovariateTables()
+        )
         for variant in ("exact map", "leaders")
     }
     for variant, seed in todo:

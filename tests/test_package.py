@@ -111,7 +111,7 @@ ORDERS = {  # within a package, a module may import those before it
             "processes",
             "bounds",
         ),
-        *("recording", "step", "fit", "recipe"),
+        *("recording", "step", "fit", "recipe", "choosing"),
         *("callbacks", "loop", "ensembles"),
     ],
     "fitted": [

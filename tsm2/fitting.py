@@ -38,6 +38,7 @@ from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 from tsm2.training import EpochWatch, TrainingConfig, seeded
 from tsm2.training.choices import chosen, labelled, sure_margin
+from tsm2.training.choosing import Choosing
 from tsm2.training.ensembles import (
     begin_with,
     drop_mixers,
@@ -117,7 +118,10 @@ class Fitting:
         units = recipe.units(rows, n_train, roles, choices)
         solved = None
         if choices is None:
-            choice = recipe.choose(rows, n_train, units, roles, given)
+            choosing = Choosing(
+                recipe=recipe, rows=rows, n_train=n_train, units=units, roles=roles, given=given
+            )
+            choice = choosing.choice()
             choices, solved = choice.table, choice.solved
         nonnegative = recipe.nonnegative_of(series, roles)
         sizes: dict[str, Any] = {

@@ -33,6 +33,7 @@ from tsm2.tables.quantiles import bound_name
 from tsm2.tables.ragged import ranges
 from tsm2.tables.series import Series
 from tsm2.training.choices import chosen
+from tsm2.training.choosing import choices_for
 from tsm2.training.processes import check_side_by_side
 from tsm2.training.recipe import Recipe
 
@@ -124,7 +125,7 @@ class Refits:
         every = check_count("refit", 1 if every is True else every)
         _check_refits(start, window, n_jobs)
         known = _with_windows(series.head(_rows_before(series, start)), recipe)
-        choices = recipe.choose_for(filled(known, recipe.missing), given)
+        choices = choices_for(recipe, filled(known, recipe.missing), given)
         walk = Walk(lookback=chosen(choices)["lookback"], horizon=horizon, stride=stride)
         starts = walk.starts_in(series, start)
         # Places of a list name its series as long as they are together.

@@ -20,11 +20,11 @@ from tsm2.errors import ParameterError, WindowError
 from tsm2.networks.patches import interpolate_gaps
 from tsm2.networks.tsm2 import NetworkConfig, TSM2Network
 from tsm2.prepared.windows import Batch, Covariates, Windows
+from tsm2.training.choosing import Choosing
 from tsm2.training.leading import Leading
 from tsm2.training.linear_choice import Candidate, choose_linear
 from tsm2.training.loop import seeded
 from tsm2.training.moments import LinearInput
-from tsm2.training.recipe import Recipe
 from tsm2.training.ridge import LEVELS, LinearMap, solve_again, solve_averaged, solve_linear
 from tsm2.training.simple import Blend
 from tsm2.training.start import (
@@ -975,10 +975,8 @@ def test_a_start_that_the_choice_has_solved_is_the_one_that_a_fit_would_solve(
     data: Any = {"a": frame, "b": 3 * frame.iloc[::-1].reset_index(drop=True)} if several else frame
     how: dict[str, Any] = {"lookback": LOOKBACK, "max_epochs": 1, "random_state": 0} | given
     known = TSM2Forecaster(horizon=HORIZON, **how).fit(data)
-    choose = Recipe.choose
-    monkeypatch.setattr(
-        Recipe, "choose", lambda *args, **more: replace(choose(*args, **more), solved=None)
-    )
+    choice = Choosing.choice
+    monkeypatch.setattr(Choosing, "choice", lambda choosing: replace(choice(choosing), solved=None))
     anew = TSM2Forecaster(horizon=HORIZON, **how).fit(data)
     for one, two in zip(known.network_.parameters(), anew.network_.parameters(), strict=True):
         assert torch.equal(one, two)

@@ -1,7 +1,7 @@
 """Recipe: what a user asks of a fit, and what that comes to for the data at hand.
 
-    parameters of the estimator -> Recipe -> rows to train on, units, choices, NetworkConfig,
-                                             TrainingConfig, seeds
+    parameters of the estimator -> Recipe -> rows to train on, units, seeds
+    what was chosen (`tsm2.training.choosing`)  -> NetworkConfig, TrainingConfig
 
 Sizes: S series.
 """
@@ -15,37 +15,28 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from tsm2.errors import ParameterError
 from tsm2.networks.combined import ClassicalMean
-from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes, shows_all_steps
-from tsm2.networks.periods import find_periods
+from tsm2.networks.config import SETTINGS, NetworkConfig, patch_sizes
 from tsm2.prepared.codings import Codings
 from tsm2.prepared.logarithms import check_positive, in_logarithms
 from tsm2.prepared.nonnegative import check_nonnegative, stop_at_zero
 from tsm2.prepared.prepared import Prepared, measured
 from tsm2.prepared.roles import Roles
 from tsm2.prepared.scaling import Scaling
-from tsm2.prepared.seasons import calendars, lookbacks, season_of
+from tsm2.prepared.seasons import season_of
 from tsm2.prepared.splits import room_in_front, training_rows
-from tsm2.prepared.windows import Covariates
 from tsm2.tables.calendars import check_calendar
 from tsm2.tables.covariates import CovariateTables
 from tsm2.tables.gaps import Missing
 from tsm2.tables.holidays import check_holidays, is_holiday
 from tsm2.tables.layout import Layout
 from tsm2.tables.quantiles import check_levels, with_median
-from tsm2.tables.ragged import places
 from tsm2.tables.series import Series
 from tsm2.training.choices import (
-    TELLING,
-    Choice,
-    SimpleForecasts,
-    candidates,
-    choose,
     chosen,
     enough_rows,
     labelled,
@@ -85,8 +76,6 @@ _SUITS: Mapping[str, Mapping[str, Any]] = {
 }
 """What None stands for, by how the linear path starts."""
 _BATCHES, _STEPS = (8, 32), 16  # windows in a batch that is "auto", and steps of a pass over few
-_SEASONS, _LONGEST = 5, 1024  # seasons that simple forecasts read, and rows at most
-_ASKED = 256  # series, evenly spread, that are looked at for a season
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +211,7 @@ class Recipe:
         return tuple(dict.fromkeys(map(int, given)))
 
     @property
-    def _fine(self) -> int | None:
+    def fine(self) -> int | None:
         """Last rows of very many that are read one by one: of several lookbacks those of the first.
 
         A lookback that is set alone reads all of its rows so.
@@ -230,91 +219,7 @@ class Recipe:
         stated = self.stated_lookbacks
         return None if stated is None or len(stated) == 1 else stated[0]
 
-    # --- choices ------------------------------------------------------------------------------
-
-    def choose(
-        self,
-        rows: Series,
-        n_train: NDArray[np.int64],
-        units: Scaling,
-        roles: Roles,
-        given: CovariateTables,
-    ) -> Choice:
-        """Settle what is left to "auto" by the closed form, on the validation rows.
-
-        Parameters
-        ----------
-        rows, n_train
-            As `split` returned them.
-        units, roles
-            Of the rows.
-        given
-            Covariates of the rows, which simple forecasts would not read; past ones may lead.
-
-        Returns
-        -------
-        What was tried and chosen, see `tsm2.training.choices.choose`.
-        """
-        has_covariates = self.has_covariates(given)
-        leads = self._tries_leaders(roles, given)
-        past = self._past(rows, n_train, roles, given) if leads else Covariates()
-        looks = self._lookbacks(rows, n_train)
-        levels: list[Any] = ["mean", "last"] if self.level == "auto" else [self.level]
-        apart: list[Any] = [False, True] if self.separate_heads == "auto" else [self.separate_heads]
-        tried = candidates(
-            lookbacks=looks,
-            levels=levels if self.network["instance_norm"] else levels[:1],
-            separate=apart,
-            season=self.season_of(rows),
-            n_variates=len(roles.targets),
-            fine=self._fine,
-            scaled=self.scaled_errors is True,
-        )
-        prepared = Prepared.of(rows, units, roles, past, lookback=tried[0].lookback)
-        choice = choose(
-            prepared,
-            n_train,
-            tried,
-            self.horizon,
-            calendars=self._calendars(rows, n_train, roles),
-            simple=None if has_covariates else self._simple(prepared, n_train),
-            averaged=self._averages(max(looks)) and not (has_covariates or roles.others),
-            season=self.season_of(rows) or 1,
-            scaled=self._tries_scaled(rows) and not has_covariates,
-            leaders=leads,
-        )
-        found = choice.table
-        if "led" in found:
-            names = roles.layout(rows.layout).columns
-            found["led"] = [tuple(str(names[k]) for k in each) for each in found["led"]]
-        found = labelled(found, logarithms=units.in_logarithms(rows.layout.columns))
-        if self._states_classical:
-            found["classical"] = found["chosen"]
-        if self.calendar != "auto":
-            found = found.assign(calendar=self._stated_calendar)
-        return Choice(table=found, solved=choice.solved if self.sampling == "windows" else None)
-
-    def _lookbacks(self, rows: Series, n_train: NDArray[np.int64]) -> list[int]:
-        """Return the lookbacks to try, the plainest first.
-
-        Of several that are set, those after the first need four times as many validation windows as
-        they and a forecast have rows, and a window to train on of each series.
-        """
-        most = int(n_train.min()) - self.horizon
-        if self.stated_lookbacks is None:
-            most = min(int(rows.counts.min()) // 3, most)
-            return lookbacks(rows.layout, self.horizon, max(1, most))
-        judged = int((rows.counts - n_train - self.horizon + 1).clip(min=0).sum())
-        if judged < TELLING * self.horizon:
-            most = 0
-        first, *others = self.stated_lookbacks
-        return [first, *(each for each in others if each <= min(most, judged // TELLING))]
-
-    def _tries_scaled(self, rows: Series) -> bool:
-        """Return whether the errors of several series may come to count in units of their own."""
-        several = len(rows.ids) > 1 and self.scaling == "series"
-        exact = self._start() == "exact" and bool(self.network["instance_norm"])
-        return self.scaled_errors == "auto" and several and exact
+    # --- what is chosen, or stated ------------------------------------------------------------
 
     def counted(
         self, prepared: Prepared, n_train: NDArray[np.int64], choices: pd.DataFrame
@@ -324,90 +229,16 @@ class Recipe:
             return prepared
         return prepared.counting_by(self.season_of(prepared.series) or 1, n_train)
 
-    def _tries_leaders(self, roles: Roles, given: CovariateTables) -> Literal["auto"] | bool:
-        """Return whether forecasts may be led by the latest rows of all columns, if there are more.
-
-        They are not where classical forecasts are asked for in any case.
-        """
-        exact = self._start() == "exact" and bool(self.network["instance_norm"])
-        alone = len(roles.targets) + len(roles.others) == 1 and given.past is None
-        if alone or not exact or self._states_classical:
-            return False
-        return "auto" if self.leaders == "auto" else bool(self.leaders)
-
-    def _past(
-        self, rows: Series, n_train: NDArray[np.int64], roles: Roles, given: CovariateTables
-    ) -> Covariates:
-        """Return the past covariates that are given beside the table, coded."""
-        if given.past is None:
-            return Covariates()
-        train = places(rows.offsets) < np.repeat(n_train, rows.counts)
-        how: dict[str, Any] = {"lookback": 1, "horizon": self.horizon, "missing": self.missing}
-        past, variates = CovariateTables(past=given.past), roles.layout(rows.layout)
-        return Codings.learn(past, (), rows, variates, train=train, **how)[1]
-
     def has_covariates(self, given: CovariateTables) -> bool:
         """Return whether anything is read beside the columns of a table."""
         return bool(given.given()) or self.states_dates
-
-    def _averages(self, lookback: int) -> bool:
-        """Return whether an exact start may be the mean of the maps from both levels.
-
-        An embedding that sees all steps of the longest lookback sees those of any.
-        """
-        network = self.network
-        patches = patch_sizes(lookback, network["patch_length"], network["patch_stride"])
-        all_seen = shows_all_steps(network["features"], **patches)
-        exact = self._start() == "exact" and network["instance_norm"]
-        return self.level == "auto" and exact and all_seen
-
-    def _calendars(
-        self, rows: Series, n_train: NDArray[np.int64], roles: Roles
-    ) -> dict[tuple[str, ...], Covariates]:
-        """Return the features of the calendar to try, and their coded rows.
-
-        There are none where gaps are masked: a history may then be shorter than the lookback, and
-        the rows that are missing before it have no stamps. Nor where classical forecasts are asked
-        for, which read none.
-        """
-        if self.calendar != "auto" or self.missing == "mask" or self._states_classical:
-            return {}
-        longest = int(n_train.argmax())
-        first = rows.offsets[longest]
-        train = places(rows.offsets) < np.repeat(n_train, rows.counts)
-        how: dict[str, Any] = {"lookback": 1, "horizon": self.horizon, "missing": self.missing}
-        variates, none = roles.layout(rows.layout), CovariateTables()
-        return {
-            names: Codings.learn(none, names, rows, variates, train=train, **how)[1]
-            for names in calendars(rows.index[first : first + n_train[longest]])
-        }
-
-    def _simple(self, prepared: Prepared, n_train: NDArray[np.int64]) -> SimpleForecasts | None:
-        """Return the simple forecasts that a choice may be averaged with; None if none may.
-
-        They read five seasons, if the rows have them. Where the frequency tells of none that the
-        rows hold, it is the one that most variates of most series show, and they read what was
-        chosen.
-        """
-        plain = self.network["instance_norm"] and prepared.covariates.past is None
-        if self.stated_lookbacks is not None or self._start() != "exact" or not plain:
-            return None
-        series = prepared.series
-        season = self.season_of(series)
-        most = min(int(series.counts.min()) // 2, int(n_train.min()) - self.horizon, _LONGEST)
-        whole = self.classical_of(series) if self.classical == "auto" else None
-        if season is None or season > most:
-            found = _found_season(prepared, n_train)
-            return SimpleForecasts(lookback=1, season=found, classical=whole)
-        lookback = min(_SEASONS * season, most)
-        return SimpleForecasts(lookback=lookback, season=season, classical=whole)
 
     def classical_of(self, rows: Series) -> ClassicalMean:
         """Return the classical forecasts that a fit to series may be averaged with."""
         return ClassicalMean(season=self.season_of(rows) or 1)
 
     @property
-    def _states_classical(self) -> bool:
+    def states_classical(self) -> bool:
         """Whether classical forecasts are asked for in any case."""
         return self.classical != "auto" and bool(self.classical)
 
@@ -419,26 +250,19 @@ class Recipe:
         ParameterError
             Covariates are given, or columns that are only read.
         """
-        if self._states_classical and (has_covariates or roles.others):
+        if self.states_classical and (has_covariates or roles.others):
             read = "covariates" if has_covariates else "columns that are only read"
             raise ParameterError(
                 f"classical=True averages with forecasts that read values alone, but this fit has "
                 f"{read}. Pass classical='auto', or leave them out."
             )
 
-    def choose_for(self, series: Series, given: CovariateTables) -> pd.DataFrame:
-        """Return the choices that a fit to series, gaps filled, would make."""
-        rows, n_train = self.split(series, has_covariates=self.has_covariates(given))
-        roles = Roles.of(self.target, rows.layout)
-        units = self.units(rows, n_train, roles)
-        return self.choose(rows, n_train, units, roles, given).table
-
     def choose_again(self, choices: pd.DataFrame) -> pd.DataFrame:
         """Return the choices of the fit before, but for what is no longer left to be chosen."""
         fixed = {name: value for name in CHOSEN if (value := getattr(self, name)) != "auto"}
         fixed.pop("lookback", None)  # below: it may be one of several
         if self.calendar != "auto":
-            fixed["calendar"] = self._stated_calendar
+            fixed["calendar"] = self.stated_calendar
         if self.scaled_errors != "auto":
             fixed["scaled_errors"] = self.scaled_errors
         before, stated = chosen(choices), self.stated_lookbacks
@@ -459,10 +283,11 @@ class Recipe:
     @property
     def states_dates(self) -> bool:
         """Whether features of the calendar or holidays are set."""
-        return bool(self._stated_calendar or check_holidays(self.holidays))
+        return bool(self.stated_calendar or check_holidays(self.holidays))
 
     @property
-    def _stated_calendar(self) -> str:
+    def stated_calendar(self) -> str:
+        """The features of the calendar that are set, as choices name them; none of "auto"."""
         return "" if self.calendar == "auto" else ", ".join(check_calendar(self.calendar))
 
     def dates(self, choices: pd.DataFrame) -> tuple[str, ...]:
@@ -492,7 +317,7 @@ class Recipe:
             "separate_heads": known["separate_heads"] or bool(known["leaders"]),
             "leaders": known["leaders"] or 0,
             "reverts": known["reverts"],
-            "bounded": self._start() == "exact",
+            "bounded": self.start() == "exact",
             "blocks": self.network["blocks"] if known["mixers"] else 0,
             "horizon": self.horizon,
             "n_variates": len(roles.targets),
@@ -510,7 +335,7 @@ class Recipe:
         It begins with weights of its own or, `warm`, with earlier ones. An exact start is "auto"
         wherever the mixers start at zero behind a plain stream.
         """
-        start = "random" if warm else self._start()
+        start = "random" if warm else self.start()
         known = chosen(choices)
         blended = {"regressed": known["regressed"], "season": known["cycle"]}
         given = {
@@ -521,7 +346,7 @@ class Recipe:
             "season": known["season"],
             "averaged": known["averaged"],
             "lookbacks": known["lookbacks"],
-            "fine": self._fine,
+            "fine": self.fine,
             "leading": _leading(known, variates) if start == "exact" else None,
             "blend": Blend(**blended) if start == "exact" and all(blended.values()) else None,
         }
@@ -529,7 +354,7 @@ class Recipe:
         given["batch_size"] = self.batch_size_for(n_windows)
         return TrainingConfig(**given)
 
-    def _start(self) -> Literal["exact", "random"]:
+    def start(self) -> Literal["exact", "random"]:
         """Return how the linear path of fresh weights starts."""
         if self.linear_start != "auto":
             return self.linear_start
@@ -599,23 +424,3 @@ def _leading(known: Mapping[str, Any], variates: Layout) -> Leading | None:
         led=tuple(k for k, name in enumerate(variates.columns) if str(name) in known["led"]),
         separate=known["separate_heads"],
     )
-
-
-def _found_season(prepared: Prepared, n_train: NDArray[np.int64]) -> int:
-    """Return the season that most variates of most series show in their training rows; 1 for none.
-
-    Of many series some are asked, and of each the last rows are read, as many as the longest
-    lookback has.
-    """
-    found = []
-    asked = np.linspace(0, len(n_train) - 1, min(len(n_train), _ASKED)).round().astype(np.int64)
-    for first, count in zip(prepared.series.offsets[asked], n_train[asked], strict=True):
-        rows = slice(int(first + max(0, count - _LONGEST)), int(first + count))
-        values = prepared.values[rows].mT.float()
-        weights = torch.ones_like(values)
-        if prepared.known is not None:
-            weights = prepared.known[rows].mT.float()
-        none = torch.zeros(len(values), dtype=torch.int64)
-        found.append(find_periods(values, weights, none, none)[0][:, 0])
-    seasons, counts = torch.unique(torch.cat(found), return_counts=True)
-    return int(seasons[counts.argmax()]) if 2 * counts.max() > counts.sum() else 1
