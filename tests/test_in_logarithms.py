@@ -100,6 +100,14 @@ def test_refits_and_warm_starts_keep_what_was_chosen() -> None:
     assert warm.scaling_.logs.all()
 
 
+def test_a_warm_start_without_them_does_not_say_that_it_has_them() -> None:
+    model = TSM2Forecaster(**SMALL, blocks=0, warm_start=True).fit(table())
+    assert model.choices_["logarithms"].iloc[0] == ("a", "b")
+    model.set_params(logarithms=False).fit(table())
+    assert model.scaling_.logs is None
+    assert "logarithms" not in model.choices_
+
+
 def test_a_loaded_model_starts_warm_in_its_logarithms(tmp_path: Path) -> None:
     model = TSM2Forecaster(**SMALL, random_state=0, warm_start=True).fit(table())
     model.save(tmp_path / "model")
