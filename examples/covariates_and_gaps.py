@@ -96,6 +96,17 @@ for leaders in ("auto", False):
     print(f"led: {chosen.get('led', ())}, mean absolute error of sales {missed:.2f}")
 # --8<-- [end:leads]
 
+# --8<-- [start:zeros]
+sold = draw.poisson(0.4 * (1 + np.sin(2 * np.pi * np.arange(730) / 7)))
+days = pd.DataFrame({"sold": sold}, index=pd.date_range("2024-01-01", periods=730))
+
+for nonnegative in ("auto", False):
+    daily = TSM2Forecaster(horizon=7, nonnegative=nonnegative, blocks=0).fit(days)
+    week = daily.predict_interval(coverage=0.8)["sold"]
+    named = daily.choices_.get("nonnegative", pd.Series([()]))
+    print(f"never below zero: {named.iloc[0]}, lower ends {week[0.1].round(2).tolist()}")
+# --8<-- [end:zeros]
+
 # --8<-- [start:gaps]
 gappy = frame.mask(np.random.default_rng(0).random(frame.shape) < 0.2)  # a fifth is missing
 gappy = gappy.drop(index=frame.index[500:510])  # and ten rows are not there at all
