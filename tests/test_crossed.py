@@ -32,6 +32,8 @@ MISSING = ("raise", "mask", "ffill")
 FEATURES = ("plain", "quantiles", "ensemble", "covariates", "calendar and target", "chosen")
 
 
+STOPPING = ("quantiles", "covariates", "chosen")
+"""Features with which the second variate is never below zero, and often there."""
 MIXERS = ("quantiles", "ensemble", "covariates")
 """Features with which mixers are kept whatever they gain; else mostly the start is."""
 
@@ -66,10 +68,13 @@ class Case:
         gaps = self.missing != "raise"
         has_stamps = self.container not in ("array", "list")
         names = {"x": 0} if self.container in ("wide", "array", "polars", "time column") else SERIES
-        return {
+        tables = {
             name: table(number, gaps=gaps, rows=has_stamps).iloc[first:]
             for number, (name, first) in enumerate(names.items())
         }
+        if self.features in STOPPING:
+            return {name: each.assign(b=each["b"].clip(lower=0)) for name, each in tables.items()}
+        return tables
 
     def between(self, first: int, stop: int) -> Any:
         """Return the rows from stamp `first` up to but without `stop`, in the container."""
@@ -222,6 +227,20 @@ def test_a_chosen_start_alone_is_averaged_with_simple_forecasts(
     assert pd.notna(taken["regressed"]) is (case.features == "chosen")
     if case.features == "chosen":
         assert taken["regressed"] <= taken["lookback"] == model.fitted_.lookback
+
+
+def test_a_variate_that_stops_at_zero_has_no_forecast_below_it(
+    fitted: tuple[Case, TSM2Forecaster],
+) -> None:
+    case, model = fitted
+    stops = model.fitted_.nonnegative
+    if case.features not in STOPPING:
+        assert stops is None
+        return
+    assert stops is not None
+    assert stops.tolist() == [False, True]
+    ends = numbers(model.predict_interval(coverage=0.5)).reshape(-1, 4)
+    assert ends[:, 2:].min() >= 0 > ends[:, :2].min()
 
 
 def test_an_update_and_a_longer_history_say_the_same(

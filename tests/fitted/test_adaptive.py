@@ -43,6 +43,18 @@ def test_a_miss_widens_the_next_interval_and_a_hit_narrows_it() -> None:
     assert "median" not in table
 
 
+def test_bounds_that_come_to_zero_in_one_series_go_below_it_in_none() -> None:
+    sold = {"median": 1.0, "forecast": 1.0, "hi-80": 2.0}
+    at_zero = forecasts([0.0] * 4).assign(**sold, **{"lo-80": 0.0})
+    above = forecasts([0.0] * 4).assign(**sold, **{"lo-80": 0.5})
+    both = pd.concat([each.assign(series=name) for name, each in (("x", at_zero), ("y", above))])
+    both = both.set_index("series").reset_index()
+    stopped = adapted_table(both, (0.1, 0.9), several=True, rate=2.0)
+    alone = adapted_table(above, (0.1, 0.9), several=False, rate=2.0)
+    assert stopped.loc[stopped["series"] == "y", "lo-80"].tolist() == [0.5, 0.0, 0.0, 0.0]
+    assert (alone["lo-80"].iloc[1:] < 0).all()
+
+
 @pytest.mark.parametrize("stride", [1, 3, 6])
 def test_what_is_not_known_yet_moves_nothing(stride: int) -> None:
     frame = waves(200)

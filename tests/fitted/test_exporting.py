@@ -134,22 +134,35 @@ def test_logarithms_are_in_the_file(several: bool, tmp_path: Path) -> None:
 def test_what_stops_at_zero_does_so_in_the_file(
     quantiles: tuple[float, ...] | None, tmp_path: Path
 ) -> None:
-    """One column of two that is forecast; a history below zero says that it does not."""
+    """One column of two that is forecast; a history below zero says that it does not.
+
+    With quantiles of several series, whose gaps are masked.
+    """
     pytest.importorskip("onnxscript")
     sun, wind = waves(level=-50)["load"].clip(lower=0), waves()["wind"]
     table = pd.DataFrame({"sun": sun, "other": 0.0, "wind": wind})
-    model = TSM2Forecaster(24, 6, **LINEAR, quantiles=quantiles, target=["wind", "sun"])
-    model.fit(table).to_onnx(tmp_path / "model.onnx")
-    histories = np.stack([model.context_[-24:]] * 2)
+    data: Any = table
+    given = LINEAR | {"quantiles": quantiles, "target": ["wind", "sun"]}
+    if quantiles:
+        table.iloc[-9, 0] = np.nan
+        data, given = {"a": table, "b": 7 * table.iloc[20:]}, given | {"missing": "mask"}
+    model = TSM2Forecaster(24, 6, **given).fit(data)
+    model.to_onnx(tmp_path / "model.onnx")
+    histories = np.stack([table.to_numpy()[-24:]] * 2)
     histories[1, 5, 0] = -0.1
-    got = session(tmp_path / "model.onnx").run(None, {"context": histories})
-    wanted = [model.forecast_contexts(histories, 6)]
+    inputs, how, scale = {"context": histories}, dict[str, Any](), model.scaling_.scale
+    if quantiles:
+        units = model.scaling_.take([0, 0])
+        inputs |= {"center": units.center, "scale": units.scale}
+        how, scale = {"units": units}, units.scale[0]
+    got = session(tmp_path / "model.onnx").run(None, inputs)
+    wanted = [model.forecast_contexts(histories, 6, **how)]
     if quantiles:
         levels = (0.1, 0.5, 0.9)
-        wanted.append(model.forecast_quantiles(histories, 6, levels, calibrated=False))
+        wanted.append(model.forecast_quantiles(histories, 6, levels, calibrated=False, **how))
     for found, expected in zip(got, wanted, strict=True):
-        scale = model.scaling_.scale[[2, 0]].reshape(2, *[1] * (expected.ndim - 3))
-        np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-4)
+        unit = scale[[2, 0]].reshape(2, *[1] * (expected.ndim - 3))
+        np.testing.assert_allclose(found / unit, expected / unit, rtol=0, atol=1e-4)
         assert found[0, :, 1].min() == 0 > found[1, :, 1].min()
 
 

@@ -62,12 +62,15 @@ def adapted_table(
     stamps = pd.concat((table["time"], table["cutoff"]))
     codes = pd.factorize(stamps, sort=True)[0]
     order = codes.reshape(2, len(actual), horizon, n_variates)[..., 0]  # (2, W, H)
+    # Calibrated bounds come to exactly zero where a model forecasts nothing below it.
+    reached = np.fmin.reduce(bounds, axis=(0, 1, 3)) == 0
+    lowest = np.where(reached, 0.0, -np.inf)
     adapted = np.empty_like(bounds)
     for owner in range(int(owners.max()) + 1):
         own = np.flatnonzero(owners == owner)
         happens, seen = order[0, own], order[1, own, 0]
         adapted[own] = _adapted(
-            actual[own], median[own], bounds[own], happens, seen, np.asarray(levels), rate
+            actual[own], median[own], bounds[own], lowest, happens, seen, np.asarray(levels), rate
         )
     columns = adapted.reshape(len(table), -1)
     extra = [] if 0.5 in levels else [bound_name(0.5)]
@@ -78,6 +81,7 @@ def _adapted(
     actual: NDArray[np.float64],
     median: NDArray[np.float64],
     bounds: NDArray[np.float64],
+    lowest: NDArray[np.float64],
     happens: NDArray[np.int64],
     seen: NDArray[np.int64],
     levels: NDArray[np.float64],
@@ -91,6 +95,8 @@ def _adapted(
         (W, H, M).
     bounds
         (W, H, M, Q).
+    lowest
+        What no bound is below, (M,).
     happens
         Number of the row of each step, (W, H).
     seen
@@ -103,9 +109,6 @@ def _adapted(
     below = levels < 0.5
     share = np.minimum(levels, 1 - levels)
     width = np.ones(bounds.shape[2:])  # (M, Q)
-    # Calibrated bounds come to exactly zero where a model forecasts nothing below it.
-    reached = np.fmin.reduce(bounds, axis=(0, 1, 3)) == 0
-    lowest = np.where(reached, 0.0, -np.inf)[:, None]
     adapted, missed = np.empty_like(bounds), np.zeros_like(bounds)
     first = 0  # windows before have no step that becomes known
     for window, now in enumerate(seen):
@@ -119,7 +122,7 @@ def _adapted(
             width = width * np.exp(rate * np.where(counts > 0, moved, 0.0))
             width = width.clip(1 / _WIDEST, _WIDEST)
         center = median[window][..., None]
-        adapted[window] = np.maximum(center + width * (bounds[window] - center), lowest)
+        adapted[window] = np.maximum(center + width * (bounds[window] - center), lowest[:, None])
         adapted[window][..., levels == 0.5] = center
         outcome = actual[window][..., None]
         beyond = np.where(below, outcome < adapted[window], outcome > adapted[window])

@@ -618,9 +618,10 @@ class FittedModel:
         lacking = self.calibration is not None and bool(self.calibration.lacking.any())
         for which, batch in self._batches(prepared, starts, steps, size):
             standard = run(batch)[: which.stop - which.start].movedim(-1, 1).movedim(2, -1)
-            piece = units.take(which).restore(standard)
+            own = units.take(which)
+            piece = own.restore(standard)
             _require_finite(piece, batch, may_lack=lacking)
-            yield self._stopped_at_zero(piece, batch, units.take(which))
+            yield self._stopped_at_zero(piece, batch, own)
 
     def _stopped_at_zero(self, forecasts: Numbers, batch: Batch, units: Scaling) -> Numbers:
         """Return forecasts, (B, ..., Mt), at zero where they are below it and nothing can be.
@@ -631,8 +632,9 @@ class FittedModel:
             return forecasts
         count, n_targets = len(forecasts), forecasts.shape[-1]
         zero = units.standardise(np.zeros((count, 1, n_targets))).movedim(1, -1)  # (B, Mt, 1)
-        low = (batch.context[:count].cpu() < zero).any(-1)  # what is unknown stands at the mean
-        stops = self.nonnegative & ~low.numpy()
+        context = batch.context[:count]  # where what is unknown stands at the mean
+        low = (context < zero.to(context.device)).any(-1)
+        stops = self.nonnegative & ~low.cpu().numpy()
         lowest = np.where(stops, 0.0, -np.inf)
         return np.maximum(forecasts, lowest.reshape(count, *[1] * (forecasts.ndim - 2), n_targets))
 

@@ -54,7 +54,8 @@ def choices_for(recipe: Recipe, series: Series, given: CovariateTables) -> pd.Da
     choosing = Choosing(
         recipe=recipe, rows=rows, n_train=n_train, units=units, roles=roles, given=given
     )
-    return choosing.choice().table
+    logarithms = units.in_logarithms(rows.layout.columns)
+    return labelled(choosing.choice().table, logarithms=logarithms)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +114,6 @@ class Choosing:
         if "led" in found:
             names = self.roles.layout(rows.layout).columns
             found["led"] = [tuple(str(names[k]) for k in each) for each in found["led"]]
-        found = labelled(found, logarithms=self.units.in_logarithms(rows.layout.columns))
         if recipe.states_classical:
             found["classical"] = found["chosen"]
         if recipe.calendar != "auto":
